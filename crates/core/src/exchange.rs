@@ -1,0 +1,175 @@
+//! One exchange: what the gateway knows of a request from its head to the last byte of its answer.
+//!
+//! Policies meet here, in named fields, and nowhere else. It owns what it holds and never a snapshot, so that it can
+//! stay with the body until the end and become the access-log record.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Version};
+
+use crate::connection::Connection;
+use crate::rejection::{Reason, Rejection};
+
+/// The living facts of one request.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The connection that the request came by.
+    pub connection: Arc<Connection>,
+    /// The one client address: the peer, or what trusted proxies say.
+    pub client: IpAddr,
+    /// Whether the peer stands in `trusted_proxies`.
+    pub from_trusted_proxy: bool,
+    /// The correlation id: accepted from a trusted peer, else made here (UUIDv7).
+    pub request_id: HeaderValue,
+    /// When the head was read.
+    pub started: Instant,
+    /// The method of the client.
+    pub method: Method,
+    /// The version that the client speaks.
+    pub version: Version,
+    /// The host that was asked for: lower case, without port.
+    pub host: Option<Box<str>>,
+    /// Path and query after the one normalisation: what router, policies, log and cache key see.
+    pub path: PathAndQuery,
+    /// Path and query that are sent, where a rewrite made them differ from `path`.
+    pub upstream_path: Option<PathAndQuery>,
+    /// The host that is sent, where a rewrite made it differ.
+    pub upstream_host: Option<HeaderValue>,
+    /// When the whole exchange must be over, where `total` is written.
+    pub deadline: Option<Instant>,
+    /// What happened, for the access log.
+    pub trail: Trail,
+    guards: Vec<Box<dyn Any + Send>>,
+}
+
+impl Exchange {
+    /// Starts with a head that has been read and normalised.
+    pub fn begin(head: Head) -> Box<Self> {
+        Box::new(Self {
+            client: head.client,
+            from_trusted_proxy: head.from_trusted_proxy,
+            request_id: head.request_id,
+            started: head.started,
+            method: head.method,
+            version: head.version,
+            host: head.host,
+            path: head.path,
+            connection: head.connection,
+            upstream_path: None,
+            upstream_host: None,
+            deadline: None,
+            trail: Trail::default(),
+            guards: Vec::new(),
+        })
+    }
+
+    /// Keeps `guard` until the last byte of the answer is gone or the client is.
+    pub fn until_body_ends(&mut self, guard: impl Any + Send) {
+        self.guards.push(Box::new(guard));
+    }
+
+    /// Path and query as they are sent to the upstream.
+    pub fn sent_path(&self) -> &PathAndQuery {
+        self.upstream_path.as_ref().unwrap_or(&self.path)
+    }
+}
+
+/// What an exchange begins with.
+#[derive(Debug)]
+pub struct Head {
+    /// See [`Exchange::connection`].
+    pub connection: Arc<Connection>,
+    /// See [`Exchange::client`].
+    pub client: IpAddr,
+    /// See [`Exchange::from_trusted_proxy`].
+    pub from_trusted_proxy: bool,
+    /// See [`Exchange::request_id`].
+    pub request_id: HeaderValue,
+    /// See [`Exchange::started`].
+    pub started: Instant,
+    /// See [`Exchange::method`].
+    pub method: Method,
+    /// See [`Exchange::version`].
+    pub version: Version,
+    /// See [`Exchange::host`].
+    pub host: Option<Box<str>>,
+    /// See [`Exchange::path`].
+    pub path: PathAndQuery,
+}
+
+/// What happened on the way, told in the access log.
+#[derive(Debug, Default)]
+pub struct Trail {
+    /// The upstream that was called. A worker's own copy of the name.
+    pub upstream: Option<Arc<str>>,
+    /// The address of the last attempt.
+    pub endpoint: Option<SocketAddr>,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// Whether the last attempt used a connection from the pool.
+    pub reused: bool,
+    /// From the first attempt to the head of the answer.
+    pub upstream_time: Option<Duration>,
+    /// The timer that ended the exchange.
+    pub timer: Option<Timer>,
+    /// Why the gateway itself refused.
+    pub reason: Option<&'static Reason>,
+    /// The sentence that goes with `reason`.
+    pub detail: Option<Cow<'static, str>>,
+    /// What policies in shadow would have refused: key of the policy and code of the refusal.
+    pub shadowed: Vec<(&'static str, &'static str)>,
+}
+
+impl Trail {
+    /// Notes a refusal for the log.
+    pub fn refuse(&mut self, rejection: &Rejection) {
+        self.reason = Some(rejection.reason);
+        self.detail = rejection.note.clone().or_else(|| rejection.detail.clone());
+    }
+}
+
+/// The timers of an exchange, by the names that the log and the 504 use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Timer {
+    /// Making a connection to an endpoint.
+    Connect,
+    /// From the request being sent to the first byte of the answer's head.
+    FirstByte,
+    /// From the request's arrival to the head of the answer, attempts included.
+    Response,
+    /// Between two pieces of a body.
+    Idle,
+    /// From the request's arrival to the last byte of the answer.
+    Total,
+    /// The client's head.
+    ClientHeader,
+    /// Between two pieces of the client's body.
+    ClientBody,
+}
+
+impl Timer {
+    /// The name in log, metrics and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::FirstByte => "first_byte",
+            Self::Response => "response",
+            Self::Idle => "idle",
+            Self::Total => "total",
+            Self::ClientHeader => "client_header",
+            Self::ClientBody => "client_body",
+        }
+    }
+}
+
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,1 @@
+//! Sockets: listeners, dialling, resolving, timers, and the one adapter to hyper.

@@ -1,0 +1,1 @@
+//! Policies: one concern applied once to each request of a route.

@@ -1,0 +1,1 @@
+//! Upstreams: endpoints, discovery, balancing, pools and the attempt loop.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Version};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Scheme};
 use crate::rejection::{Reason, Rejection};
 
 /// The living facts of one request.
@@ -25,6 +25,8 @@ pub struct Exchange {
     pub client: IpAddr,
     /// Whether the peer stands in `trusted_proxies`.
     pub from_trusted_proxy: bool,
+    /// The scheme that the client used: the connection's own, or what a trusted proxy says in `X-Forwarded-Proto`.
+    pub scheme: Scheme,
     /// The correlation id: accepted from a trusted peer, else made here (UUIDv7).
     pub request_id: HeaderValue,
     /// When the head was read.
@@ -54,6 +56,7 @@ impl Exchange {
         Box::new(Self {
             client: head.client,
             from_trusted_proxy: head.from_trusted_proxy,
+            scheme: head.scheme,
             request_id: head.request_id,
             started: head.started,
             method: head.method,
@@ -89,6 +92,8 @@ pub struct Head {
     pub client: IpAddr,
     /// See [`Exchange::from_trusted_proxy`].
     pub from_trusted_proxy: bool,
+    /// See [`Exchange::scheme`].
+    pub scheme: Scheme,
     /// See [`Exchange::request_id`].
     pub request_id: HeaderValue,
     /// See [`Exchange::started`].

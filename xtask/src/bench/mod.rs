@@ -1,0 +1,108 @@
+//! Runs pylon and its peers side by side under the same load, and holds the figures against the bars of this version.
+
+mod bars;
+pub(crate) mod client;
+mod figures;
+mod load;
+pub(crate) mod machine;
+pub(crate) mod programs;
+mod race;
+mod report;
+mod rows;
+pub(crate) mod stage;
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::shell;
+use machine::Processors;
+use programs::Program;
+use rows::{Row, Setting};
+use stage::Stage;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How often each program runs in a row of the bench
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// How long each run takes
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// The rows to run; all of them without it
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<Row>,
+    /// Whom to run beside pylon
+    #[arg(long, value_delimiter = ',', default_values = ["nginx", "haproxy", "envoy"])]
+    peers: Vec<Program>,
+    /// Leave pylon out and write no page: tries the bench itself
+    #[arg(long)]
+    peers_only: bool,
+    /// Write no page
+    #[arg(long)]
+    no_page: bool,
+}
+
+/// Prints the tables and writes the page; `false` when a bar was missed.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    if options.rounds == 0 || options.seconds == 0 {
+        bail!("a bench takes at least one round of one second");
+    }
+    let programs = options.programs();
+    programs::install(&programs, &["nginx", "wrk", "taskset", "prlimit"])?;
+    if !options.peers_only {
+        programs::build_pylon()?;
+    }
+    let processors = Processors::split()?;
+    processors.settle()?;
+    let stage = Stage::set("bench", processors)?;
+    let setting = Setting { stage: &stage, programs: &programs, rounds: options.rounds, seconds: options.seconds };
+    let mut missed = 0;
+    for row in options.rows() {
+        eprintln!("{}", row.to_possible_value().map_or(String::new(), |value| format!("row {}", value.get_name())));
+        let mut section = row.run(&setting)?;
+        if let Some((table, of_row)) = bars::judge(&section.figures) {
+            section.tables.push(table);
+            missed += of_row;
+        }
+        println!("{section}");
+        if !options.peers_only && !options.no_page {
+            let page = report::publish(&shell::root()?, &section, &how(options, row, &programs)?)?;
+            eprintln!("written to {page}");
+        }
+    }
+    if missed > 0 {
+        println!("{missed} bars were missed");
+    }
+    Ok(missed == 0)
+}
+
+impl Options {
+    /// Ours first: ratios are taken of the first over the others.
+    fn programs(&self) -> Vec<Program> {
+        let ours = (!self.peers_only).then_some(Program::Pylon);
+        ours.into_iter().chain(self.peers.iter().copied().filter(|peer| *peer != Program::Pylon)).collect()
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let all = Row::value_variants().iter().copied();
+        // Without pylon there is nobody whose routes could be many.
+        let fits = |row: &Row| !(self.peers_only && *row == Row::Routes);
+        all.filter(|row| self.rows.is_empty() || self.rows.contains(row)).filter(fits).collect()
+    }
+}
+
+/// The line below a section: command, versions, machine and day.
+fn how(options: &Options, row: Row, programs: &[Program]) -> Result<String> {
+    let row = row.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    let command = format!("cargo xtask bench --rounds {} --seconds {} --rows {row}", options.rounds, options.seconds);
+    let versions: Vec<String> = programs.iter().map(|program| program.version()).collect::<Result<_>>()?;
+    let day = shell::output(Command::new("date").args(["-u", "+%-d %B %Y"]).env("LC_ALL", "C"))?;
+    let kernel = shell::output(Command::new("uname").args(["-srm"]))?;
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model);
+    let cores = text.lines().filter(|line| line.starts_with("processor")).count();
+    Ok(format!("`{command}`, {}; {}; {cores} × {model}, {}.\n", day.trim(), versions.join(", "), kernel.trim()))
+}

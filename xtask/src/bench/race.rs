@@ -1,0 +1,122 @@
+//! Runs some programs in turns under the same load and reads what each request cost them.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use super::client::{Answer, Client};
+use super::figures::Spread;
+use super::load::{Expect, wrk};
+use super::machine::{Processor, TICKS_A_SECOND};
+use super::stage::{Running, Stage};
+
+/// One lane of the race: a program, and what is asked of it.
+#[derive(Debug)]
+pub(crate) struct Entrant<'a> {
+    pub(crate) label: String,
+    pub(crate) running: &'a Running,
+    pub(crate) path: String,
+    pub(crate) expect: Expect,
+}
+
+/// How long and how hard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Course {
+    pub(crate) rounds: u32,
+    pub(crate) seconds: u32,
+    pub(crate) connections: u32,
+}
+
+/// What one run of one entrant cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// Processor time per request, in microseconds.
+    pub(crate) cpu: f64,
+    pub(crate) per_second: f64,
+    /// Microseconds.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    /// MiB.
+    pub(crate) resident: f64,
+    /// What somebody else took of the proxy's processor, in percent of the time: the machine's owner, or another program.
+    pub(crate) disturbed: f64,
+}
+
+/// The samples of each entrant, round by round.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) labels: Vec<String>,
+    pub(crate) samples: Vec<Vec<Sample>>,
+}
+
+impl Outcome {
+    fn of(&self, label: &str) -> &[Sample] {
+        let index = self.labels.iter().position(|known| known == label);
+        index.and_then(|index| self.samples.get(index)).map_or(&[], Vec::as_slice)
+    }
+
+    /// One figure of an entrant over the rounds.
+    pub(crate) fn spread(&self, label: &str, figure: impl Fn(&Sample) -> f64) -> Spread {
+        Spread::of(self.of(label).iter().map(figure))
+    }
+
+    /// One entrant's figure over another's, pair by pair within a round.
+    pub(crate) fn ratio(&self, ours: &str, theirs: &str, figure: impl Fn(&Sample) -> f64) -> Spread {
+        Spread::of(self.of(ours).iter().zip(self.of(theirs)).map(|(ours, theirs)| figure(ours) / figure(theirs)))
+    }
+}
+
+/// Warms everybody up, looking at each answer, then runs the rounds A B C, A B C.
+pub(crate) fn race(stage: &Stage, entrants: &[Entrant<'_>], course: Course) -> Result<Outcome> {
+    for entrant in entrants {
+        let Entrant { running, path, expect, .. } = entrant;
+        check(stage, entrant)?;
+        wrk(running.port, path, course.connections, course.seconds.min(2), *expect, true)?;
+    }
+    let mut samples = vec![Vec::new(); entrants.len()];
+    for round in 1..=course.rounds {
+        eprintln!("  round {round} of {}", course.rounds);
+        for (entrant, samples) in entrants.iter().zip(&mut samples) {
+            samples.push(run(stage, entrant, course)?);
+        }
+        stage.empty_logs()?;
+    }
+    for entrant in entrants {
+        check(stage, entrant)?;
+    }
+    Ok(Outcome { labels: entrants.iter().map(|entrant| entrant.label.clone()).collect(), samples })
+}
+
+/// One run of one entrant.
+fn run(stage: &Stage, entrant: &Entrant<'_>, course: Course) -> Result<Sample> {
+    let running = entrant.running;
+    let (usage, processor, start) = (running.usage()?, Processor::read(stage.processors.proxy)?, Instant::now());
+    let load = wrk(running.port, &entrant.path, course.connections, course.seconds, entrant.expect, false)?;
+    let (after, later) = (running.usage()?, Processor::read(stage.processors.proxy)?);
+    let own = after.ticks.saturating_sub(usage.ticks) as f64;
+    let others = (later.busy.saturating_sub(processor.busy) as f64 - own).max(0.0);
+    let stolen = later.stolen.saturating_sub(processor.stolen) as f64;
+    Ok(Sample {
+        cpu: own / TICKS_A_SECOND * 1e6 / load.requests as f64,
+        per_second: load.per_second,
+        p50: load.p50,
+        p99: load.p99,
+        resident: after.resident as f64 / 1024.0,
+        disturbed: (others + stolen) / (start.elapsed().as_secs_f64() * TICKS_A_SECOND) * 100.0,
+    })
+}
+
+/// Holds one answer through the proxy against the answer of the service itself.
+fn check(stage: &Stage, entrant: &Entrant<'_>) -> Result<()> {
+    let got = Client::connect(entrant.running.port)?.get(&entrant.path)?;
+    if got.status != entrant.expect.status {
+        bail!("{} answers {} with {}", entrant.label, entrant.path, got.status);
+    }
+    if got.status == 200 {
+        let direct: Answer = Client::connect(stage.backend.port)?.get(&entrant.path)?;
+        if got != direct {
+            bail!("{} does not give the body of {} as the service does", entrant.label, entrant.path);
+        }
+    }
+    Ok(())
+}

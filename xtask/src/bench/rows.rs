@@ -1,0 +1,279 @@
+//! The rows of the bench: what is started, what is asked of it, and which figures come out.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use super::client::{self, Client};
+use super::figures::{Spread, percentile};
+use super::load::{Expect, wrk};
+use super::programs::Program;
+use super::race::{Course, Entrant, Outcome, race};
+use super::report::{Section, Table, lanes, number};
+use super::stage::{Running, Stage};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// 100 bytes, no access log
+    Plain,
+    /// 100 bytes with access log and metrics
+    Log,
+    /// 10 KiB with access log and metrics
+    #[value(name = "10k")]
+    TenKib,
+    /// 1 MiB with access log and metrics
+    #[value(name = "1m")]
+    OneMib,
+    /// 10,000 routes against 10
+    Routes,
+    /// Latency at a fixed rate, half of what nginx can do
+    Latency,
+    /// Memory of an idle connection
+    Idle,
+    /// Memory before the first request
+    Empty,
+    /// From the start to the first answer
+    Start,
+}
+
+/// What all rows need to know.
+#[derive(Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) stage: &'a Stage,
+    pub(crate) programs: &'a [Program],
+    pub(crate) rounds: u32,
+    pub(crate) seconds: u32,
+}
+
+const RIGHT: Expect = Expect { status: 200, length: Some(100) };
+const CONNECTIONS: u32 = 64;
+
+/// How many connections idle, and how long they idle before memory is read.
+const IDLE: usize = 2_000;
+const SETTLED: Duration = Duration::from_millis(1500);
+
+const STARTS: usize = 10;
+
+/// Connections of the load at a fixed rate.
+const LANES: u32 = 16;
+
+impl Row {
+    pub(crate) fn run(self, setting: &Setting<'_>) -> Result<Section> {
+        match self {
+            Self::Plain => setting.load("plain", "100 bytes, without access log", "/s", RIGHT, CONNECTIONS, false),
+            Self::Log => setting.load("log", "100 bytes, with access log and metrics", "/s", RIGHT, CONNECTIONS, true),
+            Self::TenKib => {
+                let expect = Expect { status: 200, length: Some(10 * 1024) };
+                setting.load("10k", "10 KiB, with access log and metrics", "/10k", expect, CONNECTIONS, true)
+            }
+            Self::OneMib => {
+                let expect = Expect { status: 200, length: Some(1024 * 1024) };
+                setting.load("1m", "1 MiB, with access log and metrics", "/1m", expect, 8, true)
+            }
+            Self::Routes => setting.routes(),
+            Self::Latency => setting.latency(),
+            Self::Idle => setting.idle(),
+            Self::Empty => setting.empty(),
+            Self::Start => setting.start(),
+        }
+    }
+}
+
+impl Setting<'_> {
+    fn load(
+        &self,
+        row: &'static str,
+        title: &str,
+        path: &str,
+        expect: Expect,
+        connections: u32,
+        log: bool,
+    ) -> Result<Section> {
+        let running = self.start_all(log)?;
+        let entrants: Vec<Entrant<'_>> =
+            running.iter().map(|running| entrant(running.program.name(), running, path, expect)).collect();
+        let outcome = race(self.stage, &entrants, self.course(connections))?;
+        end_all(running)?;
+        let mut section = Section::new(row, title);
+        section.tables.push(lanes(&outcome));
+        section.tables.extend(self.ratios(row, &outcome, &mut section.figures));
+        Ok(section)
+    }
+
+    /// Ours over each peer's, in processor time and in requests per second.
+    fn ratios(&self, row: &str, outcome: &Outcome, figures: &mut Vec<(String, Spread)>) -> Option<Table> {
+        let (ours, peers) = self.programs.split_first()?;
+        let mut table = Table::new(&[&format!("{} ÷", ours.name()), "CPU per request", "requests/s"]);
+        for peer in peers.iter().map(|peer| peer.name()) {
+            let cpu = outcome.ratio(ours.name(), peer, |sample| sample.cpu);
+            let speed = outcome.ratio(ours.name(), peer, |sample| sample.per_second);
+            table.row(&[peer.to_owned(), number(cpu, 2), number(speed, 2)]);
+            figures.push((format!("{row}: cpu/{peer}"), cpu));
+        }
+        (!peers.is_empty()).then_some(table)
+    }
+
+    fn routes(&self) -> Result<Section> {
+        let few = self.stage.start(Program::Pylon, &self.routes_document(10)?)?;
+        let many = self.stage.start(Program::Pylon, &self.routes_document(10_000)?)?;
+        let nowhere = Expect { status: 404, length: None };
+        let at = |number: usize| format!("/service-{number:05}/7/items");
+        let entrants = [
+            entrant("10, last", &few, &at(9), RIGHT),
+            entrant("10,000, first", &many, &at(0), RIGHT),
+            entrant("10,000, middle", &many, &at(5_000), RIGHT),
+            entrant("10,000, last", &many, &at(9_999), RIGHT),
+            entrant("10, none", &few, "/nowhere/7/items", nowhere),
+            entrant("10,000, none", &many, "/nowhere/7/items", nowhere),
+        ];
+        let outcome = race(self.stage, &entrants, self.course(CONNECTIONS))?;
+        end_all(vec![few, many])?;
+        let mut section = Section::new("routes", "10,000 routes against 10, with access log and metrics");
+        section.tables.push(lanes(&outcome));
+        let mut table = Table::new(&["10,000 ÷ 10", "requests/s", "requests per second of CPU"]);
+        for (which, base) in [("first", "10, last"), ("middle", "10, last"), ("last", "10, last"), ("none", "10, none")]
+        {
+            let speed = outcome.ratio(&format!("10,000, {which}"), base, |sample| sample.per_second);
+            let capacity = outcome.ratio(&format!("10,000, {which}"), base, |sample| 1.0 / sample.cpu);
+            table.row(&[which.to_owned(), number(speed, 3), number(capacity, 3)]);
+            section.figures.push((format!("routes: speed/{which}"), speed));
+            section.figures.push((format!("routes: capacity/{which}"), capacity));
+        }
+        section.tables.push(table);
+        Ok(section)
+    }
+
+    /// The document of the `log` row with many routes in the place of its one.
+    fn routes_document(&self, routes: usize) -> Result<String> {
+        let base = fs::read_to_string(crate::shell::root()?.join(Program::Pylon.template(true)))?;
+        let head: Vec<&str> = base.lines().take_while(|line| !line.starts_with("routes:")).collect();
+        let mut text = format!("{}\nroutes:\n", head.join("\n"));
+        for number in 0..routes {
+            writeln!(text, "  - {{ match: \"GET /service-{number:05}/{{id}}/items\", forward: be }}")?;
+        }
+        let file: PathBuf = self.stage.home.join(format!("routes-{routes}.yaml"));
+        fs::write(&file, text)?;
+        file.into_os_string().into_string().ok().context("the project lies in a folder whose name is no text")
+    }
+
+    fn latency(&self) -> Result<Section> {
+        let running = self.start_all(true)?;
+        let reference = running.iter().find(|running| running.program == Program::Nginx).or(running.first());
+        let port = reference.context("nobody to measure")?.port;
+        let rate = wrk(port, "/s", CONNECTIONS, self.seconds, RIGHT, false)?.per_second / 2.0;
+        let lasting = Duration::from_secs(u64::from(self.seconds));
+        let mut ports = vec![("direct", self.stage.backend.port)];
+        ports.extend(running.iter().map(|running| (running.program.name(), running.port)));
+        // By program, by round: the median and the 99th percentile.
+        let mut seen = vec![Vec::new(); ports.len()];
+        for round in 0..=self.rounds {
+            for ((_, port), seen) in ports.iter().zip(&mut seen) {
+                let latencies = client::paced(*port, "/s", rate, LANES, lasting)?;
+                // The first round warms up.
+                if round > 0 {
+                    seen.push((percentile(&latencies, 0.5), percentile(&latencies, 0.99)));
+                }
+            }
+            self.stage.empty_logs()?;
+        }
+        end_all(running)?;
+        let title = format!("Latency at {rate:.0} requests/s, half of what nginx can do, with access log and metrics");
+        let mut section = Section::new("latency", &title);
+        let mut table = Table::new(&["program", "p50 µs", "p99 µs", "added p50 µs", "added p99 µs"]);
+        let direct = seen.first().cloned().unwrap_or_default();
+        for ((name, _), seen) in ports.iter().zip(&seen) {
+            let added = |pick: fn(&(f64, f64)) -> f64| {
+                number(Spread::of(seen.iter().zip(&direct).map(|(through, direct)| pick(through) - pick(direct))), 0)
+            };
+            let p50 = number(Spread::of(seen.iter().map(|pair| pair.0)), 0);
+            let p99 = number(Spread::of(seen.iter().map(|pair| pair.1)), 0);
+            table.row(&[(*name).to_owned(), p50, p99, added(|pair| pair.0), added(|pair| pair.1)]);
+        }
+        section.tables.push(table);
+        let of = |name: &str| ports.iter().position(|(known, _)| *known == name).and_then(|index| seen.get(index));
+        if let (Some(ours), Some(theirs)) = (of("pylon"), of("nginx")) {
+            // The way to the service costs both the same, so that the whole latencies compare as the added ones do.
+            let ratio =
+                |pick: fn(&(f64, f64)) -> f64| Spread::of(ours.iter().zip(theirs).map(|(a, b)| pick(a) / pick(b)));
+            section.figures.push(("latency: p50/nginx".into(), ratio(|pair| pair.0)));
+            section.figures.push(("latency: p99/nginx".into(), ratio(|pair| pair.1)));
+        }
+        Ok(section)
+    }
+
+    fn idle(&self) -> Result<Section> {
+        let mut table = Table::new(&["program", "KiB per idle connection"]);
+        let mut section = Section::new("idle", "Memory of an idle keep-alive connection, after one request each");
+        for program in self.programs {
+            let running = self.stage.start(*program, program.template(true))?;
+            Client::connect(running.port)?.get("/s")?;
+            thread::sleep(SETTLED);
+            let before = running.usage()?.resident;
+            let held = client::hold(running.port, "/s", IDLE)?;
+            thread::sleep(SETTLED);
+            let each = running.usage()?.resident.saturating_sub(before) as f64 / held.len() as f64;
+            drop(held);
+            running.end()?;
+            table.row(&[program.name().to_owned(), format!("{each:.1}")]);
+            section.figures.push((format!("idle: {}", program.name()), Spread::of([each])));
+        }
+        section.tables.push(table);
+        Ok(section)
+    }
+
+    fn empty(&self) -> Result<Section> {
+        let mut table = Table::new(&["program", "resident MiB"]);
+        let mut section = Section::new("empty", "Resident memory before the first request");
+        for program in self.programs {
+            let running = self.stage.start(*program, program.template(true))?;
+            thread::sleep(SETTLED);
+            let resident = running.usage()?.resident as f64 / 1024.0;
+            running.end()?;
+            table.row(&[program.name().to_owned(), format!("{resident:.1}")]);
+            section.figures.push((format!("empty: {}", program.name()), Spread::of([resident])));
+        }
+        section.tables.push(table);
+        Ok(section)
+    }
+
+    fn start(&self) -> Result<Section> {
+        let mut table = Table::new(&["program", "ms from the start to the first answer"]);
+        let mut section = Section::new("start", "From the start of the process to the first answer of 200");
+        for program in self.programs {
+            let mut times = Vec::new();
+            for _ in 0..STARTS {
+                let start = Instant::now();
+                let running = self.stage.spawn(*program, program.template(true), &[])?;
+                let answered = running.first_answer("/s", Duration::from_secs(20))?;
+                times.push(answered.duration_since(start).as_secs_f64() * 1e3);
+                running.end()?;
+            }
+            let spread = Spread::of(times);
+            table.row(&[program.name().to_owned(), number(spread, 1)]);
+            section.figures.push((format!("start: {}", program.name()), spread));
+        }
+        section.tables.push(table);
+        Ok(section)
+    }
+
+    fn start_all(&self, log: bool) -> Result<Vec<Running>> {
+        self.programs.iter().map(|program| self.stage.start(*program, program.template(log))).collect()
+    }
+
+    fn course(&self, connections: u32) -> Course {
+        Course { rounds: self.rounds, seconds: self.seconds, connections }
+    }
+}
+
+fn entrant<'a>(label: &str, running: &'a Running, path: &str, expect: Expect) -> Entrant<'a> {
+    Entrant { label: label.to_owned(), running, path: path.to_owned(), expect }
+}
+
+fn end_all(running: Vec<Running>) -> Result<()> {
+    running.into_iter().try_for_each(Running::end)
+}

@@ -1,7 +1,8 @@
 //! What is known of a client's connection before its first byte: addresses, scheme, and a way to send interim answers.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -43,12 +44,69 @@ pub struct Connection {
     pub scheme: Scheme,
     /// Interim answers that wait to be written.
     pub interim: Interim,
+    /// What the connection is busy with, and since when.
+    pub activity: Activity,
 }
 
 impl Connection {
-    /// A connection with no interim answers waiting.
-    pub fn new(peer: SocketAddr, local: SocketAddr, scheme: Scheme) -> Self {
-        Self { peer, local, scheme, interim: Interim::default() }
+    /// A connection that was accepted at `opened`.
+    pub fn new(peer: SocketAddr, local: SocketAddr, scheme: Scheme, opened: Instant) -> Self {
+        Self { peer, local, scheme, interim: Interim::default(), activity: Activity::new(opened) }
+    }
+}
+
+/// The phases of an HTTP/1 connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Between two exchanges, or before the first.
+    Idle,
+    /// A head has begun to arrive.
+    Head,
+    /// A request is being answered.
+    Serving,
+    /// The answer is complete but not yet written out.
+    Flushing,
+}
+
+/// What a connection is busy with, and since when. Written by the connection's own task, so relaxed atomics do.
+#[derive(Debug)]
+pub struct Activity {
+    opened: Instant,
+    phase: AtomicU8,
+    since: AtomicU64,
+}
+
+impl Activity {
+    fn new(opened: Instant) -> Self {
+        Self { opened, phase: AtomicU8::new(Phase::Idle as u8), since: AtomicU64::new(0) }
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            2 => Phase::Serving,
+            _ => Phase::Flushing,
+        }
+    }
+
+    /// When the phase began.
+    pub fn since(&self) -> Instant {
+        self.opened + Duration::from_micros(self.since.load(Ordering::Relaxed))
+    }
+
+    /// Goes to `phase` at `now`.
+    pub fn enter(&self, phase: Phase, now: Instant) {
+        let since = now.saturating_duration_since(self.opened).as_micros();
+        self.since.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Goes to `phase` without a look at the clock: the time of the phase before stays.
+    pub fn pass_to(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
     }
 }
 

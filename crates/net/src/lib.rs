@@ -1,1 +1,6 @@
 //! Sockets: listeners, dialling, resolving, timers, and the one adapter to hyper.
+
+pub mod accept;
+pub mod http1;
+pub mod listen;
+pub mod timer;

@@ -1,0 +1,109 @@
+//! Accepting connections on a worker, and the end of it: a drain that lets exchanges finish.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pylon_core::connection::{Connection, Scheme};
+use tokio::sync::Notify;
+
+use crate::http1::{self, Handler, Limits};
+
+/// How long a worker that has run out of file descriptors waits before it accepts again.
+const OUT_OF_FILES: Duration = Duration::from_millis(50);
+
+/// Open connections of a worker, and the word that no more are wanted.
+#[derive(Debug, Default)]
+pub struct Drain {
+    begun: AtomicBool,
+    wanted: Notify,
+    open: AtomicUsize,
+    accepted: AtomicUsize,
+}
+
+impl Drain {
+    /// Tells every connection to end after the exchange it is in, and listeners to stop.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+        self.wanted.notify_waiters();
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many connections were ever accepted.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no connection is open, at most until `until`. Answers how many are left.
+    pub async fn finished(&self, until: Instant) -> usize {
+        while self.open() > 0 && tokio::time::Instant::now().into_std() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.open()
+    }
+}
+
+/// Counts a connection as open for as long as it lives.
+struct Open(Arc<Drain>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts on `listener` until the drain begins; each connection is a task of the current worker.
+pub async fn accept<H: Handler>(
+    listener: TcpListener,
+    scheme: Scheme,
+    handler: Arc<H>,
+    limits: Limits,
+    drain: Arc<Drain>,
+) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let codec = Arc::new(http1::codec(&limits));
+    let local = listener.local_addr()?;
+    while !drain.begun.load(Ordering::Relaxed) {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.wanted.notified() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%local, %error, "cannot accept");
+                tokio::time::sleep(OUT_OF_FILES).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let local = stream.local_addr().unwrap_or(local);
+        let opened = tokio::time::Instant::now().into_std();
+        let connection = Arc::new(Connection::new(canonical(peer), canonical(local), scheme, opened));
+        drain.open.fetch_add(1, Ordering::Relaxed);
+        drain.accepted.fetch_add(1, Ordering::Relaxed);
+        let (handler, codec, open) = (Arc::clone(&handler), Arc::clone(&codec), Open(Arc::clone(&drain)));
+        tokio::spawn(async move {
+            let wanted = open.0.wanted.notified();
+            http1::serve(stream, connection, handler, &codec, limits, wanted).await;
+        });
+    }
+    Ok(())
+}
+
+/// Errors of `accept` that concern the one connection that was being accepted (accept(2)).
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// An IPv4 client on an IPv6 socket is an IPv4 client.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue, Method, Version};
 
 use crate::connection::{Connection, Scheme};
 use crate::rejection::{Reason, Rejection};
@@ -129,6 +129,8 @@ pub struct Trail {
     pub detail: Option<Cow<'static, str>>,
     /// What policies in shadow would have refused: key of the policy and code of the refusal.
     pub shadowed: Vec<(&'static str, &'static str)>,
+    /// Headers of the request that the access log is asked to tell.
+    pub noted: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Trail {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 /// The scheme by which the client reached the gateway.
@@ -38,6 +39,8 @@ impl Scheme {
 pub struct Connection {
     /// The address at the other end of the socket (before `trusted_proxies` are looked at).
     pub peer: SocketAddr,
+    /// The address of `peer` as text, for the forwarding fields of each request.
+    pub peer_text: HeaderValue,
     /// The address that accepted.
     pub local: SocketAddr,
     /// How the client speaks to us.
@@ -51,7 +54,9 @@ pub struct Connection {
 impl Connection {
     /// A connection that was accepted at `opened`.
     pub fn new(peer: SocketAddr, local: SocketAddr, scheme: Scheme, opened: Instant) -> Self {
-        Self { peer, local, scheme, interim: Interim::default(), activity: Activity::new(opened) }
+        let text = peer.ip().to_string();
+        let peer_text = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { peer, peer_text, local, scheme, interim: Interim::default(), activity: Activity::new(opened) }
     }
 }
 

@@ -1,1 +1,12 @@
-//! The data plane: snapshot, serve, actions.
+//! The data plane: a snapshot compiled from a document, and [`serve`](mod@serve), the one function that a request goes through.
+
+pub mod action;
+pub mod engine;
+mod head;
+pub mod hop;
+mod reject;
+pub mod request_id;
+pub mod serve;
+pub mod snapshot;
+pub mod tail;
+pub mod world;

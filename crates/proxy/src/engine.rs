@@ -1,0 +1,88 @@
+//! One worker's engine: what `net` calls for each request, and what the worker keeps for itself.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use pylon_core::Request;
+use pylon_core::connection::Connection;
+use pylon_core::rejection::{REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT};
+use pylon_core::units::{ByteSize, Span};
+use pylon_net::http1::Handler;
+use pylon_observe::Observer;
+
+use crate::request_id::RequestIds;
+use crate::tail::Tailed;
+use crate::world::{Pinned, View, World};
+use crate::{reject, serve};
+
+/// The data plane on one worker.
+#[derive(Debug)]
+pub struct Engine {
+    world: Arc<World>,
+    observer: Arc<Observer>,
+    told: Told,
+    own: Mutex<Own>,
+}
+
+/// Limits that a refusal of the codec names.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// `limits.request_headers`.
+    pub request_headers: ByteSize,
+    /// `limits.header_timeout`.
+    pub header_timeout: Span,
+}
+
+/// What only this worker touches, so that the lock is never waited for.
+#[derive(Debug)]
+struct Own {
+    view: View,
+    ids: RequestIds,
+    /// The worker's own count of the observer.
+    observer: Arc<Observer>,
+}
+
+impl Engine {
+    /// An engine for one worker. `observer` is counted by this worker alone.
+    pub fn new(world: Arc<World>, observer: Arc<Observer>, told: Told) -> Self {
+        let own = Own { view: View::new(&world), ids: RequestIds::default(), observer: Arc::clone(&observer) };
+        Self { world, observer, told, own: Mutex::new(own) }
+    }
+
+    /// The snapshot for a request that begins now.
+    pub(crate) fn pick(&self) -> Arc<Pinned> {
+        self.own.lock().view.pick(&self.world)
+    }
+
+    pub(crate) fn fresh_id(&self, now: Instant) -> http::HeaderValue {
+        self.own.lock().ids.next(&self.observer.wall, now)
+    }
+
+    pub(crate) fn observer(&self) -> Arc<Observer> {
+        Arc::clone(&self.own.lock().observer)
+    }
+}
+
+impl Handler for Engine {
+    type Body = Tailed;
+
+    async fn serve(self: Arc<Self>, request: Request, connection: Arc<Connection>, started: Instant) -> http::Response<Tailed> {
+        let world = self.pick();
+        serve::serve(&self, &world, request, connection, started).await
+    }
+
+    fn refuse(&self, status: u16, connection: &Connection) -> Vec<u8> {
+        let reason = reject::of_codec(status);
+        let detail = if reason == &REQUEST_HEADERS_TOO_LARGE {
+            Some(format!("the limit is {} (limits.request_headers)", self.told.request_headers))
+        } else if reason == &REQUEST_TIMEOUT {
+            Some(format!("the client_header timer ({}) fired (limits.header_timeout)", self.told.header_timeout))
+        } else {
+            None
+        };
+        let now = tokio::time::Instant::now().into_std();
+        self.observer.refused(reason, connection.peer.ip(), detail.as_deref(), now);
+        reject::wire(reason, detail.as_deref())
+    }
+}

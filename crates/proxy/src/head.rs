@@ -1,0 +1,113 @@
+//! Reading the head of a request once: target form, host, path, client, id. What follows works on its result alone.
+//!
+//! RFC 9112 §3.2 (target forms), RFC 9110 §7.2 (Host). The request's URI is replaced by the normalised path and query,
+//! so that every later look at it, and the upstream, sees the same bytes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Uri, Version};
+use pylon_core::Request;
+use pylon_core::connection::Connection;
+use pylon_core::exchange::{Exchange, Head};
+use pylon_core::rejection::{REQUEST_HOST, REQUEST_METHOD, REQUEST_PATH, REQUEST_TARGET, Rejection};
+use pylon_route::host::HostName;
+use pylon_route::normalise::{PathRules, check_query, normalise};
+
+use crate::hop;
+use crate::snapshot::Settings;
+
+/// Reads the head. The exchange exists even where the request is refused, so that the refusal is logged.
+pub(crate) fn read(
+    request: &mut Request,
+    connection: Arc<Connection>,
+    started: Instant,
+    settings: &Settings,
+    fresh_id: impl FnOnce() -> HeaderValue,
+) -> (Box<Exchange>, Result<(), Rejection>) {
+    let found = hop::look(request.headers());
+    let origin = hop::origin(request.headers(), &connection, &settings.trusted_proxies, &found);
+    let request_id = (origin.trusted.then(|| request.headers().get(hop::X_REQUEST_ID)).flatten())
+        .filter(|id| crate::request_id::is_acceptable(id))
+        .cloned()
+        .unwrap_or_else(fresh_id);
+    let (host, path, verdict) = match understand(request, &found) {
+        Ok((host, path)) => (host, path, hop::check_loop(request.headers(), &found, &settings.pseudonym)),
+        Err(no) => {
+            let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+            (None, path, Err(no))
+        }
+    };
+    hop::strip_request(request.headers_mut(), &found);
+    hop::announce(request.headers_mut(), &connection, origin, &found, &settings.via, &request_id);
+    *request.uri_mut() = Uri::from(path.clone());
+    let exchange = Exchange::begin(Head {
+        client: origin.client,
+        from_trusted_proxy: origin.trusted,
+        scheme: origin.scheme,
+        request_id,
+        started,
+        method: request.method().clone(),
+        version: request.version(),
+        host,
+        path,
+        connection,
+    });
+    (exchange, verdict)
+}
+
+/// Host and normalised path of a request that means one thing only.
+fn understand(request: &mut Request, found: &hop::Found) -> Result<(Option<Box<str>>, PathAndQuery), Rejection> {
+    hop::check(found, request.headers(), request.version() == Version::HTTP_10)?;
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(REQUEST_METHOD.into());
+    }
+    check_authority(request)?;
+    let host = match request.headers().get(HOST) {
+        None => None,
+        Some(value) => {
+            let name = HostName::parse(value.as_bytes()).map_err(|error| REQUEST_HOST.because(error.to_string()))?;
+            Some(Box::from(name.as_str()))
+        }
+    };
+    let path = normal_path(request.uri())?;
+    Ok((host, path))
+}
+
+/// Absolute form names the host once more; it has to be the same (RFC 9112 §3.2.2).
+fn check_authority(request: &Request) -> Result<(), Rejection> {
+    let Some(authority) = request.uri().authority() else { return Ok(()) };
+    if !matches!(request.uri().scheme_str(), Some("http" | "https")) {
+        return Err(REQUEST_TARGET.because("the scheme of the target is neither http nor https"));
+    }
+    let host = request.headers().get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    if authority.as_str().as_bytes().eq_ignore_ascii_case(host) {
+        Ok(())
+    } else {
+        Err(REQUEST_TARGET.because("the target names another host than the Host field"))
+    }
+}
+
+fn normal_path(uri: &Uri) -> Result<PathAndQuery, Rejection> {
+    let written = match uri.path_and_query() {
+        Some(written) if written.as_str() != "*" => written,
+        _ => return Err(REQUEST_TARGET.because("the target has no path")),
+    };
+    if let Some(query) = written.query() {
+        check_query(query.as_bytes()).map_err(|error| REQUEST_TARGET.because(error.to_string()))?;
+    }
+    match normalise(written.path(), PathRules::SERVE).map_err(|error| REQUEST_PATH.because(error.to_string()))? {
+        Cow::Borrowed(path) if path.len() == written.path().len() => Ok(written.clone()),
+        path => {
+            let mut text = path.into_owned();
+            if let Some(query) = written.query() {
+                text.push('?');
+                text.push_str(query);
+            }
+            PathAndQuery::try_from(text).map_err(|_| REQUEST_PATH.into())
+        }
+    }
+}

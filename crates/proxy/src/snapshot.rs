@@ -1,0 +1,68 @@
+//! A document compiled: routes, upstreams and settings. Immutable, complete, swapped whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use pylon_core::names::{RouteId, UpstreamName};
+use pylon_core::networks::NetworkSet;
+use pylon_observe::RouteSeries;
+use pylon_policy::Pipeline;
+use pylon_route::rewrite::Rewrite;
+use pylon_route::table::Table;
+use pylon_upstream::Upstream;
+
+use crate::action::Action;
+
+/// All that a request can meet.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Finds the route; its indices are those of `routes`.
+    pub table: Table,
+    /// The routes, in the order of the document.
+    pub routes: Vec<Route>,
+    /// The last route: what no other takes ends here, so that policies and logs see every request.
+    pub nowhere: Route,
+    /// What holds for every request.
+    pub settings: Settings,
+    /// The upstreams by name.
+    pub upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
+    /// The hash of the document's content, in hexadecimal.
+    pub hash: String,
+}
+
+/// One route, compiled.
+#[derive(Debug)]
+pub struct Route {
+    /// The stable id.
+    pub id: RouteId,
+    /// Its metrics.
+    pub series: Arc<RouteSeries>,
+    /// The policies that its requests meet.
+    pub pipeline: Pipeline,
+    /// What becomes of host, path and query.
+    pub rewrite: Option<Rewrite>,
+    /// How the answer is obtained.
+    pub action: Action,
+}
+
+/// What holds for every request.
+#[derive(Debug)]
+pub struct Settings {
+    /// Peers whose forwarding fields count.
+    pub trusted_proxies: NetworkSet,
+    /// The name of this process in `Via`, by which it knows its own requests again.
+    pub pseudonym: String,
+    /// The whole item for `Via`.
+    pub via: HeaderValue,
+    /// Whether refusals carry their code in `Pylon-Reason`.
+    pub reason_header: bool,
+}
+
+impl Settings {
+    /// Settings for a gateway that is `pseudonym` to its neighbours.
+    pub fn new(pseudonym: String, trusted_proxies: NetworkSet, reason_header: bool) -> Self {
+        let via = HeaderValue::try_from(format!("1.1 {pseudonym}")).unwrap_or_else(|_| HeaderValue::from_static("1.1 pylon"));
+        Self { trusted_proxies, pseudonym, via, reason_header }
+    }
+}

@@ -1,0 +1,67 @@
+//! The snapshot in force, and how each worker keeps it at hand without writing a count that all workers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::snapshot::Snapshot;
+
+/// Which snapshot serves. Swapped whole; a request that has begun stays with the one that it met.
+#[derive(Debug)]
+pub struct World {
+    current: ArcSwap<Snapshot>,
+    generation: AtomicU64,
+}
+
+impl World {
+    /// A world with its first snapshot.
+    pub fn new(first: Snapshot) -> Self {
+        Self { current: ArcSwap::from_pointee(first), generation: AtomicU64::new(1) }
+    }
+
+    /// The snapshot in force: for the control plane. Workers look through a [`View`].
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Puts `next` in force for all requests that begin from now on.
+    pub fn swap(&self, next: Snapshot) {
+        self.current.store(Arc::new(next));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// One worker's view of the world: its own count around the shared one, renewed when the generation has changed.
+#[derive(Debug)]
+pub(crate) struct View {
+    generation: u64,
+    pinned: Arc<Pinned>,
+}
+
+/// A snapshot held by one worker.
+#[derive(Debug)]
+pub(crate) struct Pinned(Arc<Snapshot>);
+
+impl std::ops::Deref for Pinned {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+impl View {
+    pub(crate) fn new(world: &World) -> Self {
+        let generation = world.generation.load(Ordering::Acquire);
+        Self { generation, pinned: Arc::new(Pinned(world.current())) }
+    }
+
+    /// The snapshot for a request that begins now.
+    pub(crate) fn pick(&mut self, world: &World) -> Arc<Pinned> {
+        if world.generation.load(Ordering::Acquire) != self.generation {
+            *self = Self::new(world);
+        }
+        Arc::clone(&self.pinned)
+    }
+}

@@ -1,0 +1,166 @@
+//! One line of the access log, as JSON. Absent values are left out.
+//!
+//! | member | what it tells |
+//! |---|---|
+//! | `time` | when the head of the request was read: RFC 3339, UTC, milliseconds |
+//! | `id` | the request id |
+//! | `client` | the client address, after `trusted_proxies` |
+//! | `method`, `host`, `path` | what was asked for: host in lower case, path normalised, with its query, secrets as `***` |
+//! | `status` | what the client was answered; 499 when it went away before the end |
+//! | `bytes_in`, `bytes_out` | lengths of the bodies, in bytes |
+//! | `duration_ms` | from the head of the request to the last byte of the answer |
+//! | `route` | the id of the route |
+//! | `upstream`, `endpoint`, `attempts`, `reused` | who was called, how often, and whether on a connection from the pool |
+//! | `upstream_ms` | from the first attempt to the head of the answer |
+//! | `reason`, `detail` | why the gateway itself refused; an upstream cannot fake it |
+//! | `timer` | the timer that ended the exchange |
+//! | `shadow` | what policies in shadow would have refused: `policy` and `code` |
+//! | `headers` | the headers of the request that `access_log.headers` lists |
+//! | `end` | `complete`, `client_gone`, `client_broke`, `upstream_broke`, `timeout` or `too_large` |
+//!
+//! A value that comes from outside is cut with `…`: the path after 8 KiB, any other after 1 KiB.
+
+use std::time::Duration;
+
+use pylon_core::exchange::{Exchange, Trail};
+
+use crate::clock::Stamp;
+use crate::ending::Ending;
+use crate::json;
+use crate::redact::Redaction;
+use crate::series::RouteShard;
+
+/// What a usual line does not exceed, in bytes; a longer one makes its buffer grow.
+pub(crate) const USUAL: usize = 2048;
+
+/// The longest path that is told, in bytes.
+const PATH: usize = 8192;
+
+/// The longest other value from outside that is told, in bytes.
+const VALUE: usize = 1024;
+
+/// All that a line is made from.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    pub(crate) route: &'a RouteShard,
+    pub(crate) exchange: &'a Exchange,
+    pub(crate) ending: &'a Ending,
+    /// Time since 1970 at the start.
+    pub(crate) started: Duration,
+    /// From start to end.
+    pub(crate) took: Duration,
+}
+
+impl Line<'_> {
+    /// Appends the line with its line feed.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, stamp: &mut Stamp, redaction: &Redaction) {
+        self.request(out, stamp, redaction);
+        out.extend_from_slice(br#","status":"#);
+        json::number(out, self.ending.logged_status().into());
+        out.extend_from_slice(br#","bytes_in":"#);
+        json::number(out, self.ending.received);
+        out.extend_from_slice(br#","bytes_out":"#);
+        json::number(out, self.ending.sent);
+        out.extend_from_slice(br#","duration_ms":"#);
+        json::millis(out, micros(self.took));
+        out.extend_from_slice(self.route.logged());
+        let trail = &self.exchange.trail;
+        upstream(out, trail);
+        if let Some(reason) = trail.reason {
+            out.extend_from_slice(br#","reason":""#);
+            json::escaped(out, reason.code);
+            out.push(b'"');
+        }
+        if let Some(detail) = &trail.detail {
+            out.extend_from_slice(br#","detail":"#);
+            json::string(out, detail, VALUE);
+        }
+        if let Some(timer) = self.ending.how.timer().or(trail.timer) {
+            out.extend_from_slice(br#","timer":""#);
+            out.extend_from_slice(timer.as_str().as_bytes());
+            out.push(b'"');
+        }
+        shadow(out, trail);
+        headers(out, trail);
+        out.extend_from_slice(br#","end":""#);
+        out.extend_from_slice(self.ending.how.as_str().as_bytes());
+        out.extend_from_slice(b"\"}\n");
+    }
+
+    fn request(&self, out: &mut Vec<u8>, stamp: &mut Stamp, redaction: &Redaction) {
+        let exchange = self.exchange;
+        out.extend_from_slice(br#"{"time":""#);
+        stamp.write(out, self.started);
+        out.extend_from_slice(br#"","id":"#);
+        json::lossy(out, exchange.request_id.as_bytes(), VALUE);
+        out.extend_from_slice(br#","client":""#);
+        json::ip(out, exchange.client);
+        out.extend_from_slice(br#"","method":"#);
+        json::string(out, exchange.method.as_str(), VALUE);
+        if let Some(host) = &exchange.host {
+            out.extend_from_slice(br#","host":"#);
+            json::string(out, host, VALUE);
+        }
+        out.extend_from_slice(br#","path":""#);
+        let (path, mark) = json::cut(exchange.path.as_str(), PATH);
+        redaction.pieces(path, |piece| json::escaped(out, piece));
+        out.extend_from_slice(mark.as_bytes());
+        out.push(b'"');
+    }
+}
+
+fn upstream(out: &mut Vec<u8>, trail: &Trail) {
+    if let Some(upstream) = &trail.upstream {
+        out.extend_from_slice(br#","upstream":"#);
+        json::string(out, upstream, VALUE);
+    }
+    if let Some(endpoint) = trail.endpoint {
+        out.extend_from_slice(br#","endpoint":""#);
+        json::socket(out, endpoint);
+        out.push(b'"');
+    }
+    if trail.attempts > 0 {
+        out.extend_from_slice(br#","attempts":"#);
+        json::number(out, trail.attempts.into());
+        out.extend_from_slice(if trail.reused { br#","reused":true"# } else { br#","reused":false"# });
+    }
+    if let Some(took) = trail.upstream_time {
+        out.extend_from_slice(br#","upstream_ms":"#);
+        json::millis(out, micros(took));
+    }
+}
+
+fn shadow(out: &mut Vec<u8>, trail: &Trail) {
+    if trail.shadowed.is_empty() {
+        return;
+    }
+    out.extend_from_slice(br#","shadow":["#);
+    for (i, (policy, code)) in trail.shadowed.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { br#"{"policy":""# } else { br#",{"policy":""# });
+        json::escaped(out, policy);
+        out.extend_from_slice(br#"","code":""#);
+        json::escaped(out, code);
+        out.extend_from_slice(br#""}"#);
+    }
+    out.push(b']');
+}
+
+fn headers(out: &mut Vec<u8>, trail: &Trail) {
+    if trail.noted.is_empty() {
+        return;
+    }
+    out.extend_from_slice(br#","headers":{"#);
+    for (i, (name, value)) in trail.noted.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        json::string(out, name.as_str(), VALUE);
+        out.push(b':');
+        json::lossy(out, value.as_bytes(), VALUE);
+    }
+    out.push(b'}');
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,119 @@
+// xtask: table
+//! Every metric, declared once: name, kind, labels, unit and help. The exposition and the reference are made from it.
+//!
+//! Labels are bounded: `route` is the id of a route and never a path, `upstream` a name of the document, `code` and
+//! `policy` come from tables of the program. Routes and upstreams appear with their first request and vanish when no
+//! snapshot holds them any more; classes of status appear with their first answer.
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, from 0 at the start of the process.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts by bounds, with sum and count.
+    Histogram,
+}
+
+impl Kind {
+    /// The word that the Prometheus text format uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The name as it is scraped.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// The labels, in the order in which they are written.
+    pub labels: &'static [&'static str],
+    /// What is counted or measured: `requests`, `seconds`, `bytes`.
+    pub unit: &'static str,
+    /// A sentence without a full stop.
+    pub help: &'static str,
+}
+
+macro_rules! catalogue {
+    ($( $NAME:ident = $Kind:ident $name:literal [$($label:literal),*] $unit:literal, $help:literal; )*) => {
+        $(
+            #[doc = $help]
+            pub static $NAME: Metric =
+                Metric { name: $name, kind: Kind::$Kind, labels: &[$($label),*], unit: $unit, help: $help };
+        )*
+
+        /// Every metric there is, in the order in which they are exposed.
+        pub static ALL: &[&Metric] = &[$(&$NAME),*];
+    };
+}
+
+catalogue! {
+    REQUESTS = Counter "pylon_requests_total" ["route", "status_class"] "requests",
+        "Requests answered, by route and class of status; a client that went away counts as 4xx (499)";
+    REQUEST_DURATION = Histogram "pylon_request_duration_seconds" ["route"] "seconds",
+        "From the head of the request to the last byte of the answer";
+    REQUESTS_IN_FLIGHT = Gauge "pylon_requests_in_flight" [] "requests",
+        "Requests whose answer is not over yet";
+    REJECTIONS = Counter "pylon_rejections_total" ["code"] "requests",
+        "Requests that the gateway itself refused, by the code of the refusal";
+    SHADOW = Counter "pylon_shadow_total" ["policy", "code"] "requests",
+        "Requests that a policy in shadow would have refused";
+    CLIENT_ABORTS = Counter "pylon_client_aborts_total" [] "requests",
+        "Requests whose client went away before the end of the answer";
+    UPSTREAM_REQUESTS = Counter "pylon_upstream_requests_total" ["upstream", "status_class"] "attempts",
+        "Attempts at an upstream, by class of status; `none` where no answer came";
+    UPSTREAM_DURATION = Histogram "pylon_upstream_duration_seconds" ["upstream"] "seconds",
+        "From the start of an attempt to the head of its answer, or to its failure";
+    UPSTREAM_CONNECTS = Counter "pylon_upstream_connects_total" ["upstream"] "connections",
+        "Connections made to an upstream";
+    UPSTREAM_CONNECT_FAILURES = Counter "pylon_upstream_connect_failures_total" ["upstream"] "connections",
+        "Connections to an upstream that could not be made";
+    UPSTREAM_CONNECTIONS = Gauge "pylon_upstream_connections" ["upstream"] "connections",
+        "Connections to an upstream that are open now, idle ones included";
+    CONNECTIONS = Gauge "pylon_connections" [] "connections",
+        "Client connections that are open now";
+    CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",
+        "Client connections accepted";
+    LOG_WRITTEN = Counter "pylon_access_log_written_total" [] "lines",
+        "Lines written to the access log";
+    LOG_DROPPED = Counter "pylon_access_log_dropped_total" [] "lines",
+        "Lines of the access log dropped because its sink was too slow or failed";
+    BUILD_INFO = Gauge "pylon_build_info" ["version"] "1",
+        "The version of the program";
+    UPTIME = Gauge "pylon_uptime_seconds" [] "seconds",
+        "Time since the process started";
+    SNAPSHOT_INFO = Gauge "pylon_snapshot_info" ["hash"] "1",
+        "The document in force, by the hash of its content";
+    SNAPSHOT_AGE = Gauge "pylon_snapshot_age_seconds" [] "seconds",
+        "Time since the document in force was put in force";
+    PROCESS_MEMORY = Gauge "process_resident_memory_bytes" [] "bytes",
+        "Memory of the process that is resident";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" [] "seconds",
+        "Processor time of the process, user and system";
+    PROCESS_FDS = Gauge "process_open_fds" [] "descriptors",
+        "File descriptors that are open";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions_of_prometheus() {
+        for metric in ALL {
+            assert_eq!(ALL.iter().filter(|other| other.name == metric.name).count(), 1, "{}", metric.name);
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(metric.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", metric.name);
+            assert_eq!(metric.unit == "seconds", metric.name.contains("_seconds"), "{}", metric.name);
+            assert!(!metric.help.is_empty() && !metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The registry of what is counted: series of routes and upstreams, held weakly, and the counts of the process.
+//!
+//! Handles are taken when a snapshot is compiled, never on the path of a request. A series lives as long as somebody
+//! holds it: routes and upstreams of a document that is gone are no longer exposed, and what they counted is forgotten.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use pylon_core::names::{RouteId, UpstreamName};
+use pylon_core::rejection;
+use pylon_core::worker::PerWorker;
+
+use crate::render;
+use crate::series::{OpenConnection, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
+
+/// All counts of the process: made once, after [`worker::set_count`](pylon_core::worker::set_count).
+#[derive(Debug)]
+pub struct Metrics {
+    started: Instant,
+    routes: Registry<RouteId, RouteSeries>,
+    upstreams: Registry<UpstreamName, UpstreamSeries>,
+    process: Arc<Sharded<ProcessShard>>,
+    shadowed: PerWorker<HashMap<Shadowed, u64>>,
+    log: Arc<LogCounts>,
+    snapshot: Mutex<Option<Snapshot>>,
+}
+
+/// Key of the policy and code of the refusal: both from tables of the program, so there are few.
+pub(crate) type Shadowed = (&'static str, &'static str);
+
+/// The document in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) hash: String,
+    pub(crate) since: Instant,
+}
+
+impl Metrics {
+    /// Nothing counted yet; `now` is the start of the process.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            routes: Registry::default(),
+            upstreams: Registry::default(),
+            process: Arc::new(Sharded::new()),
+            shadowed: PerWorker::default(),
+            log: Arc::default(),
+            snapshot: Mutex::new(None),
+        }
+    }
+
+    /// The living series of a route, or a new one.
+    pub fn route(&self, route: &RouteId) -> Arc<RouteSeries> {
+        self.routes.get(route, || RouteSeries::new(route.clone(), Arc::clone(&self.process)))
+    }
+
+    /// The living series of an upstream, or a new one.
+    pub fn upstream(&self, upstream: &UpstreamName) -> Arc<UpstreamSeries> {
+        self.upstreams.get(upstream, || UpstreamSeries::new(upstream.clone()))
+    }
+
+    /// A client's connection was accepted; it counts as open until what this returns is dropped.
+    pub fn connected(&self) -> OpenConnection {
+        let shard = self.process.mine(ProcessShard::default);
+        shard.accepted.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(shard))
+    }
+
+    /// A document came into force at `now`; `hash` is that of its content.
+    pub fn snapshot_in_force(&self, hash: impl Into<String>, now: Instant) {
+        *self.snapshot.lock() = Some(Snapshot { hash: hash.into(), since: now });
+    }
+
+    /// Appends all metrics in the Prometheus text format (version 0.0.4). `now` is the present.
+    ///
+    /// Takes about a millisecond for each hundred routes in use: for the control plane, never for a worker.
+    pub fn render(&self, now: Instant, out: &mut String) {
+        render::render(self, now, out);
+    }
+
+    /// The counts of the access log, for the log itself.
+    pub(crate) fn log(&self) -> &Arc<LogCounts> {
+        &self.log
+    }
+
+    /// A policy in shadow would have refused.
+    pub(crate) fn shadow(&self, shadowed: Shadowed) {
+        self.shadowed.with(|counts| *counts.entry(shadowed).or_default() += 1);
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        self.snapshot.lock().clone()
+    }
+
+    pub(crate) fn routes(&self) -> Vec<Arc<RouteSeries>> {
+        self.routes.living()
+    }
+
+    pub(crate) fn upstreams(&self) -> Vec<Arc<UpstreamSeries>> {
+        self.upstreams.living()
+    }
+
+    /// What the shadows of all workers come to, in order.
+    pub(crate) fn shadows(&self) -> Vec<(Shadowed, u64)> {
+        let mut all = HashMap::<Shadowed, u64>::new();
+        self.shadowed.each(|_, counts| {
+            for (shadowed, count) in counts {
+                *all.entry(*shadowed).or_default() += *count;
+            }
+        });
+        let mut all: Vec<_> = all.into_iter().collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// What the shards of all workers come to.
+    pub(crate) fn totals(&self) -> ProcessTotals {
+        let mut totals = ProcessTotals { rejections: vec![0; rejection::ALL.len()], ..ProcessTotals::default() };
+        self.process.each(|shard| {
+            // The end before the beginning: what begins in between must not make the difference negative.
+            let (ended, closed) = (shard.ended.load(Ordering::Acquire), shard.closed.load(Ordering::Acquire));
+            let accepted = shard.accepted.load(Ordering::Relaxed);
+            totals.in_flight += shard.begun.load(Ordering::Relaxed).saturating_sub(ended);
+            totals.open += accepted.saturating_sub(closed);
+            totals.accepted += accepted;
+            totals.client_aborts += shard.client_aborts.load(Ordering::Relaxed);
+            for (total, count) in totals.rejections.iter_mut().zip(&shard.rejections) {
+                *total += count.load(Ordering::Relaxed);
+            }
+        });
+        totals
+    }
+}
+
+/// What the workers have counted beside routes and upstreams.
+#[derive(Debug, Default)]
+pub(crate) struct ProcessTotals {
+    pub(crate) in_flight: u64,
+    pub(crate) accepted: u64,
+    pub(crate) open: u64,
+    pub(crate) client_aborts: u64,
+    pub(crate) rejections: Vec<u64>,
+}
+
+/// Lines of the access log.
+#[derive(Debug, Default)]
+pub(crate) struct LogCounts {
+    pub(crate) written: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+}
+
+/// Living things by name, kept by their users.
+#[derive(Debug)]
+struct Registry<K, T>(Mutex<Entries<K, T>>);
+
+#[derive(Debug)]
+struct Entries<K, T> {
+    by_name: HashMap<K, Weak<T>>,
+    /// At this size the dead are swept out, so that sweeping costs little for each that is added.
+    sweep_at: usize,
+}
+
+impl<K, T> Default for Registry<K, T> {
+    fn default() -> Self {
+        Self(Mutex::new(Entries { by_name: HashMap::new(), sweep_at: 64 }))
+    }
+}
+
+impl<K: Eq + Hash + Clone, T> Registry<K, T> {
+    fn get(&self, name: &K, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut entries = self.0.lock();
+        if let Some(living) = entries.by_name.get(name).and_then(Weak::upgrade) {
+            return living;
+        }
+        if entries.by_name.len() >= entries.sweep_at {
+            entries.sweep();
+        }
+        let new = Arc::new(make());
+        entries.by_name.insert(name.clone(), Arc::downgrade(&new));
+        new
+    }
+
+    /// All that live, in no order; the dead are forgotten.
+    fn living(&self) -> Vec<Arc<T>> {
+        let mut entries = self.0.lock();
+        entries.sweep();
+        entries.by_name.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl<K: Eq + Hash, T> Entries<K, T> {
+    fn sweep(&mut self) {
+        self.by_name.retain(|_, weak| weak.strong_count() > 0);
+        self.sweep_at = (self.by_name.len() * 2).max(64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::monotonic;
+
+    #[test]
+    fn the_same_route_keeps_its_series_over_a_reload_and_a_dropped_one_is_forgotten() {
+        let metrics = Metrics::new(monotonic());
+        let before = metrics.route(&"a".into());
+        let after = metrics.route(&"a".into());
+        assert!(Arc::ptr_eq(&before, &after));
+        drop(before);
+        assert!(Arc::ptr_eq(&after, &metrics.route(&"a".into())));
+        drop(after);
+        assert!(metrics.routes().is_empty());
+        assert!(metrics.routes.0.lock().by_name.is_empty());
+    }
+
+    #[test]
+    fn a_thousand_reloads_with_new_routes_leave_the_registry_small() {
+        let metrics = Metrics::new(monotonic());
+        for n in 0..100_000 {
+            drop(metrics.route(&format!("route {n}").into()));
+        }
+        assert!(metrics.routes.0.lock().by_name.len() <= 64);
+    }
+}

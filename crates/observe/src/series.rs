@@ -1,0 +1,371 @@
+//! The counts of one route or one upstream: a shard for each worker, so that no request writes what another core reads.
+//!
+//! A shard comes into being with its worker's first request. An idle route costs its series alone, about 300 bytes with
+//! two workers (16 more for each further worker); a route in use costs about 600 bytes for each worker that serves it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use pylon_core::names::{RouteId, UpstreamName};
+use pylon_core::worker;
+
+use crate::histogram::{Histogram, Totals};
+use crate::json;
+
+/// The classes of status by the values of the label `status_class`.
+pub(crate) const CLASSES: [&str; 7] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "other"];
+
+/// The counts of one route, held by the route itself; when the last holder drops it, it is no longer exposed.
+#[derive(Debug)]
+pub struct RouteSeries {
+    route: RouteId,
+    shards: Sharded<RouteShard>,
+    process: Arc<Sharded<ProcessShard>>,
+}
+
+impl RouteSeries {
+    pub(crate) fn new(route: RouteId, process: Arc<Sharded<ProcessShard>>) -> Self {
+        Self { route, shards: Sharded::new(), process }
+    }
+
+    /// The route that is counted.
+    pub fn route(&self) -> &RouteId {
+        &self.route
+    }
+
+    /// The shard of the current worker. Cloning it writes no count that another worker writes too.
+    pub fn mine(&self) -> &Arc<RouteShard> {
+        self.shards.mine(|| RouteShard::new(self.route.as_str(), Arc::clone(self.process.mine(ProcessShard::default))))
+    }
+
+    pub(crate) fn total(&self) -> Total {
+        let mut total = Total::default();
+        self.shards.each(|shard| total.add(&shard.answers));
+        total
+    }
+}
+
+/// One worker's counts of one route, on cache lines of their own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct RouteShard {
+    answers: Answers,
+    process: Arc<ProcessShard>,
+    /// The worker's own copy of the route's id.
+    route: Box<str>,
+    /// `,"route":"…"`, ready for the log.
+    logged: Box<[u8]>,
+}
+
+impl RouteShard {
+    fn new(route: &str, process: Arc<ProcessShard>) -> Self {
+        let mut logged = br#","route":"#.to_vec();
+        json::string(&mut logged, route, usize::MAX);
+        Self { answers: Answers::default(), process, route: route.into(), logged: logged.into() }
+    }
+
+    /// A request has begun: it is in flight until [`Observer::finish`](crate::Observer::finish) is called for it, once.
+    pub fn begin(&self) {
+        self.process.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The id of the route.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    pub(crate) fn logged(&self) -> &[u8] {
+        &self.logged
+    }
+
+    /// Counts the end of a request.
+    pub(crate) fn end(&self, status: u16, took: Duration) -> &ProcessShard {
+        self.answers.count(class_of(status), took);
+        self.process.ended.fetch_add(1, Ordering::Relaxed);
+        &self.process
+    }
+}
+
+/// The counts of one upstream, held by the upstream itself.
+#[derive(Debug)]
+pub struct UpstreamSeries {
+    upstream: UpstreamName,
+    shards: Sharded<UpstreamShard>,
+}
+
+impl UpstreamSeries {
+    pub(crate) fn new(upstream: UpstreamName) -> Self {
+        Self { upstream, shards: Sharded::new() }
+    }
+
+    /// The upstream that is counted.
+    pub fn upstream(&self) -> &UpstreamName {
+        &self.upstream
+    }
+
+    /// The shard of the current worker. Cloning it writes no count that another worker writes too.
+    pub fn mine(&self) -> &Arc<UpstreamShard> {
+        self.shards.mine(|| UpstreamShard::new(self.upstream.as_str()))
+    }
+
+    /// What all workers have counted, for the admin API.
+    pub fn counts(&self) -> UpstreamCounts {
+        let mut counts = UpstreamCounts::default();
+        self.shards.each(|shard| {
+            // Closed before opened: a connection that opens in between must not make the difference negative.
+            let closed = shard.closed.load(Ordering::Acquire);
+            let opened = shard.connects.load(Ordering::Relaxed);
+            counts.open += opened.saturating_sub(closed);
+            counts.connects += opened;
+            counts.connect_failures += shard.connect_failures.load(Ordering::Relaxed);
+            counts.attempts += shard.answers.classes.iter().map(|n| n.load(Ordering::Relaxed)).sum::<u64>();
+        });
+        counts
+    }
+
+    pub(crate) fn total(&self) -> Total {
+        let mut total = Total::default();
+        self.shards.each(|shard| total.add(&shard.answers));
+        total
+    }
+}
+
+/// What became of the connections and attempts of an upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct UpstreamCounts {
+    /// Attempts that are over, answered or not.
+    pub attempts: u64,
+    /// Connections made.
+    pub connects: u64,
+    /// Connections that could not be made.
+    pub connect_failures: u64,
+    /// Connections that are open now.
+    pub open: u64,
+}
+
+/// One worker's counts of one upstream, on cache lines of their own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct UpstreamShard {
+    answers: Answers,
+    connects: AtomicU64,
+    closed: AtomicU64,
+    connect_failures: AtomicU64,
+    /// The worker's own copy of the name.
+    name: Arc<str>,
+}
+
+impl UpstreamShard {
+    fn new(name: &str) -> Self {
+        Self {
+            answers: Answers::default(),
+            connects: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            connect_failures: AtomicU64::new(0),
+            name: name.into(),
+        }
+    }
+
+    /// The worker's own copy of the upstream's name, for [`Trail::upstream`](pylon_core::exchange::Trail::upstream).
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// An attempt brought the head of an answer, `took` after it began.
+    pub fn answered(&self, status: u16, took: Duration) {
+        self.answers.count(class_of(status), took);
+    }
+
+    /// An attempt failed without an answer, `took` after it began.
+    pub fn failed(&self, took: Duration) {
+        self.answers.count(0, took);
+    }
+
+    /// A connection was made; it counts as open until what this returns is dropped, so keep it with the connection.
+    pub fn connected(self: &Arc<Self>) -> OpenUpstreamConnection {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        OpenUpstreamConnection(Arc::clone(self))
+    }
+
+    /// A connection could not be made.
+    pub fn connect_failed(&self) {
+        self.connect_failures.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An open connection to an upstream.
+#[derive(Debug)]
+#[must_use = "the connection counts as closed when this is dropped"]
+pub struct OpenUpstreamConnection(Arc<UpstreamShard>);
+
+impl Drop for OpenUpstreamConnection {
+    fn drop(&mut self) {
+        self.0.closed.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// An open connection of a client.
+#[derive(Debug)]
+#[must_use = "the connection counts as closed when this is dropped"]
+pub struct OpenConnection(pub(crate) Arc<ProcessShard>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.closed.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// One worker's counts that belong to no route and no upstream.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct ProcessShard {
+    pub(crate) begun: AtomicU64,
+    pub(crate) ended: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) closed: AtomicU64,
+    pub(crate) client_aborts: AtomicU64,
+    /// By [`Reason::index`](pylon_core::rejection::Reason::index).
+    pub(crate) rejections: Box<[AtomicU64]>,
+}
+
+impl Default for ProcessShard {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            begun: zero(),
+            ended: zero(),
+            accepted: zero(),
+            closed: zero(),
+            client_aborts: zero(),
+            rejections: pylon_core::rejection::ALL.iter().map(|_| zero()).collect(),
+        }
+    }
+}
+
+/// Answers by class of status and by duration.
+#[derive(Debug, Default)]
+struct Answers {
+    classes: [AtomicU64; CLASSES.len()],
+    durations: Histogram,
+}
+
+impl Answers {
+    fn count(&self, class: usize, took: Duration) {
+        if let Some(count) = self.classes.get(class) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.durations.observe(took);
+    }
+}
+
+/// What the shards of a series come to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Total {
+    pub(crate) classes: [u64; CLASSES.len()],
+    pub(crate) durations: Totals,
+}
+
+impl Total {
+    fn add(&mut self, answers: &Answers) {
+        for (total, class) in self.classes.iter_mut().zip(&answers.classes) {
+            *total += class.load(Ordering::Relaxed);
+        }
+        self.durations.add(&answers.durations);
+    }
+
+    /// Whether anything was ever counted.
+    pub(crate) fn is_used(&self) -> bool {
+        self.classes.iter().any(|&n| n > 0)
+    }
+}
+
+/// A `T` for each worker, made by its first use, and one for all threads that are no worker.
+#[derive(Debug)]
+pub(crate) struct Sharded<T> {
+    workers: Box<[OnceLock<Arc<T>>]>,
+    others: OnceLock<Arc<T>>,
+}
+
+impl<T> Sharded<T> {
+    pub(crate) fn new() -> Self {
+        Self { workers: (0..worker::count()).map(|_| OnceLock::new()).collect(), others: OnceLock::new() }
+    }
+
+    /// The shard of the current worker.
+    pub(crate) fn mine(&self, make: impl FnOnce() -> T) -> &Arc<T> {
+        let slot = worker::current().and_then(|id| self.workers.get(id)).unwrap_or(&self.others);
+        slot.get_or_init(|| Arc::new(make()))
+    }
+
+    /// Looks at every shard that is in use.
+    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
+        for slot in self.workers.iter().chain(std::iter::once(&self.others)) {
+            if let Some(shard) = slot.get() {
+                look(shard);
+            }
+        }
+    }
+}
+
+fn class_of(status: u16) -> usize {
+    match status {
+        100..600 => usize::from(status / 100),
+        _ => CLASSES.len() - 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_belongs_to_the_class_of_its_first_digit() {
+        for (status, class) in
+            [(100, "1xx"), (200, "2xx"), (304, "3xx"), (499, "4xx"), (599, "5xx"), (600, "other"), (0, "other")]
+        {
+            assert_eq!(CLASSES[class_of(status)], class);
+        }
+    }
+
+    #[test]
+    fn shards_of_two_workers_share_no_cache_line() {
+        assert!(
+            align_of::<RouteShard>() >= 128 && align_of::<UpstreamShard>() >= 128 && align_of::<ProcessShard>() >= 128
+        );
+    }
+
+    #[test]
+    fn idle_and_busy_routes_cost_what_the_module_says() {
+        // Two workers; the text of the id, the entry in the registry and the allocator's own bytes come on top.
+        assert!(size_of::<RouteSeries>() + 2 * size_of::<OnceLock<Arc<RouteShard>>>() <= 128);
+        assert!(128 + size_of::<RouteShard>() <= 640, "{}", size_of::<RouteShard>());
+    }
+
+    #[test]
+    fn a_connection_is_open_until_its_guard_is_dropped() {
+        let series = UpstreamSeries::new("users".into());
+        let (first, second) = (series.mine().connected(), series.mine().connected());
+        series.mine().connect_failed();
+        drop(first);
+        let counts = series.counts();
+        assert_eq!((counts.connects, counts.open, counts.connect_failures), (2, 1, 1));
+        drop(second);
+        assert_eq!(series.counts().open, 0);
+    }
+
+    #[test]
+    fn workers_count_apart_and_are_added_up() {
+        let series = RouteSeries::new("r".into(), Arc::new(Sharded::new()));
+        series.mine().end(200, Duration::from_millis(1));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                worker::enter(0);
+                series.mine().end(503, Duration::from_millis(9));
+            });
+        });
+        let total = series.total();
+        assert_eq!(total.classes, [0, 0, 1, 0, 0, 1, 0]);
+        assert_eq!(total.durations.sum, 10_000_000);
+    }
+}

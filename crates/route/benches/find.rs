@@ -84,9 +84,9 @@ fn path_to_normal_form(bencher: Bencher<'_, '_>, path: &str) {
     bencher.bench(|| normalise(black_box(path), PathRules::SERVE).is_ok());
 }
 
-#[divan::bench]
-fn host_name(bencher: Bencher<'_, '_>) {
-    bencher.bench(|| HostName::parse(black_box(b"api.example.com:8443")).is_ok());
+#[divan::bench(args = ["api.example.com", "api.example.com:8443", "API.example.com"])]
+fn host_name(bencher: Bencher<'_, '_>, host: &str) {
+    bencher.bench(|| HostName::parse(black_box(host.as_bytes())).is_ok());
 }
 
 #[divan::bench(args = COUNTS, sample_count = 10)]

@@ -80,7 +80,7 @@ struct Explainer<'t, 'h> {
 }
 
 impl Visitor for Explainer<'_, '_> {
-    fn candidate(&mut self, index: u32, spans: &Spans) -> ControlFlow<()> {
+    fn candidate(&mut self, index: u32, spans: &mut Spans) -> ControlFlow<()> {
         let Some(route) = self.table.route(index) else { return ControlFlow::Continue(()) };
         // A route with several hosts may come up once for each; the first time decides.
         if self.candidates.iter().any(|known| known.route == index as usize) {

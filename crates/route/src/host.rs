@@ -60,6 +60,9 @@ impl<'a> HostName<'a> {
     /// Errors: user information, commas, spaces, bytes above ASCII, empty labels, bad ports and bad addresses.
     pub fn parse(text: &'a [u8]) -> Result<Self, HostError> {
         let text = std::str::from_utf8(text).map_err(|_| HostError::Character)?;
+        if let Some(plain) = read_plain(text) {
+            return Ok(plain);
+        }
         let (name, port) = split_port(text)?;
         Ok(Self { name: read_name(name)?, port })
     }
@@ -145,6 +148,36 @@ impl fmt::Display for HostPattern {
     }
 }
 
+/// Reads a name in lower case with or without a port: the common case, in one pass. `None` if it is not one.
+fn read_plain(text: &str) -> Option<HostName<'_>> {
+    let mut previous = b'.';
+    let mut port = None;
+    let mut end = text.len();
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'.' if previous != b'.' => {}
+            b':' => {
+                end = at;
+                port = Some(read_digits(text.get(at + 1..)?)?);
+                break;
+            }
+            _ => return None,
+        }
+        previous = byte;
+    }
+    let name = text.get(..end).filter(|name| previous != b'.' && name.len() <= MAX_HOST)?;
+    Some(HostName { name: Cow::Borrowed(name), port })
+}
+
+fn read_digits(text: &str) -> Option<u16> {
+    let digit = |port: u16, byte: u8| {
+        let digit = byte.is_ascii_digit().then(|| u16::from(byte & 0x0f))?;
+        port.checked_mul(10)?.checked_add(digit)
+    };
+    text.bytes().try_fold(0, digit).filter(|_| !text.is_empty())
+}
+
 /// How many labels a name has.
 pub(crate) fn labels(name: &str) -> usize {
     name.bytes().filter(|byte| *byte == b'.').count() + 1
@@ -160,11 +193,7 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), HostError> {
     if port.is_empty() {
         return Ok((name, None));
     }
-    // `u16::from_str` takes a leading plus sign; a port does not.
-    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(HostError::Port);
-    }
-    port.parse().map(|port| (name, Some(port))).map_err(|_| HostError::Port)
+    read_digits(port).map(|port| (name, Some(port))).ok_or(HostError::Port)
 }
 
 fn read_name(name: &str) -> Result<Cow<'_, str>, HostError> {

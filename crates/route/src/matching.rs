@@ -155,11 +155,6 @@ impl RouteMatch {
         self.encoded_slash
     }
 
-    /// Checks method and predicates; host and path are known to match.
-    pub(crate) fn holds(&self, head: &Head<'_>) -> bool {
-        self.takes_method(head.method) && self.predicates.iter().all(|predicate| predicate.check(head))
-    }
-
     pub(crate) fn takes_method(&self, method: &Method) -> bool {
         self.methods.as_ref().is_none_or(|methods| methods.contains(method))
     }
@@ -271,7 +266,7 @@ fn compile_methods(texts: &[String], errors: &mut Vec<SpecError>) -> Option<Meth
             ),
             Ok(method) => methods.insert(method),
             Err(_) => {
-                errors.push(SpecError::new(at, format!("`{text}` is no method")).help("write `GET` or `GET,POST`"))
+                errors.push(SpecError::new(at, format!("`{text}` is no method")).help("write `GET` or `GET,POST`"));
             }
         }
     }
@@ -294,7 +289,7 @@ fn compile_predicates(spec: &MatchSpec, errors: &mut Vec<SpecError>) -> Vec<Pred
         }
         all.extend(compile_value(value, at, errors).map(|test| Predicate::Header(header, test)));
     }
-    all.sort_by(|a, b| a.to_string().cmp(&b.to_string()));
+    all.sort_by_key(ToString::to_string);
     for (name, value) in &spec.query {
         let test = compile_value(value, key("query").key(name), errors);
         all.extend(test.map(|test| Predicate::Query(name.as_str().into(), test)));

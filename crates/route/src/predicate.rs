@@ -103,6 +103,11 @@ impl MethodSet {
         KNOWN.iter().filter(|method| self.known & bit(method) != 0).chain(&self.other)
     }
 
+    /// The bits of the common methods, and whether these are all.
+    pub(crate) fn bits(&self) -> (u16, bool) {
+        (self.known, self.other.is_empty())
+    }
+
     /// Puts the methods into their one order, so that equal sets compare equal.
     pub(crate) fn sort(&mut self) {
         self.other.sort_by(|a, b| a.as_str().cmp(b.as_str()));
@@ -125,7 +130,8 @@ impl fmt::Display for MethodSet {
     }
 }
 
-fn bit(method: &Method) -> u16 {
+/// The bit of a common method, 0 for others.
+pub(crate) fn bit(method: &Method) -> u16 {
     match *method {
         Method::GET => GET_BIT,
         Method::HEAD => HEAD_BIT,

@@ -110,7 +110,7 @@ impl Rewrite {
         let composed = match &self.path {
             PathRewrite::Template(template) => {
                 let mut out = String::with_capacity(path.len());
-                template.write(&mut out, path, captures, |out, value| out.push_str(value));
+                template.write(&mut out, path, captures, String::push_str);
                 Cow::Owned(out)
             }
             PathRewrite::Prefix { strip, add } => replace_prefix(path, strip, add),
@@ -228,10 +228,13 @@ fn compile_path(spec: &RewriteSpec, names: &[&str], errors: &mut Vec<SpecError>)
         let text = text.as_deref().map_or("", |text| text.trim_end_matches('/'));
         // The empty prefix takes or adds nothing; `/` alone means the same.
         let normal = if text.is_empty() { Ok(Cow::Borrowed("")) } else { normalise(text, PathRules::default()) };
-        normal.map(Cow::into_owned).unwrap_or_else(|error| {
-            errors.push(SpecError::new(key(name), format!("`{text}` is no prefix: {error}")).help("write `/api`"));
-            String::new()
-        })
+        match normal {
+            Ok(normal) => normal.into_owned(),
+            Err(error) => {
+                errors.push(SpecError::new(key(name), format!("`{text}` is no prefix: {error}")).help("write `/api`"));
+                String::new()
+            }
+        }
     };
     let strip = prefix("strip_prefix", &spec.strip_prefix);
     let add = prefix("add_prefix", &spec.add_prefix);

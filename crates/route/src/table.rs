@@ -19,8 +19,8 @@ use crate::hash::QuickMap;
 use crate::host::{HostPattern, labels};
 use crate::matching::{PathMatch, RouteMatch, regex_captures};
 use crate::normalise::{EncodedSlash, MAX_PATH, has_encoded_slash};
-use crate::pattern::Captures;
-use crate::predicate::{Expression, Head, MethodSet};
+use crate::pattern::{Captures, Pattern};
+use crate::predicate::{Expression, Head, MethodSet, bit};
 use crate::tree::{Builder, Spans, Text, Tree, Visitor};
 
 /// What holds for the whole table.
@@ -34,6 +34,8 @@ pub struct TableOptions {
 #[derive(Debug)]
 pub struct Table {
     routes: Vec<RouteMatch>,
+    /// What decides about most candidates, close together.
+    gates: Vec<Gate>,
     hosts: Hosts,
     tree: Tree,
     options: TableOptions,
@@ -108,7 +110,7 @@ impl Table {
                 PathMatch::Template(pattern) => Some(pattern.clone()),
                 PathMatch::Regex(_) => None,
             };
-            let shape = folded.as_ref().map_or_else(|| route.path.to_string(), |pattern| pattern.shape());
+            let shape = folded.as_ref().map_or_else(|| route.path.to_string(), Pattern::shape);
             let demands = demands(route);
             for pattern in &route.hosts {
                 let host = hosts.entry(pattern, &mut builder);
@@ -120,7 +122,7 @@ impl Table {
                 let Some(entry) = hosts.entries.get_mut(host) else { continue };
                 match &folded {
                     Some(pattern) => {
-                        builder.add(entry.root, pattern).into_iter().for_each(|list| list.push(index as u32))
+                        builder.add(entry.root, pattern).into_iter().for_each(|list| list.push(index as u32));
                     }
                     None => entry.regexes.push(index as u32),
                 }
@@ -137,12 +139,13 @@ impl Table {
             entry.regexes.sort_by(order);
         }
         let tree = builder.finish(order);
-        Ok(Self { routes, hosts, tree, options })
+        let gates = routes.iter().map(Gate::of).collect();
+        Ok(Self { routes, gates, hosts, tree, options })
     }
 
     /// Finds the route for a request. Nothing is allocated for up to four captures of a template.
     pub fn find(&self, head: &Head<'_>) -> Outcome {
-        let mut finder = Finder { table: self, head, winner: None, wrong_method: false };
+        let mut finder = Finder { table: self, head, method: bit(head.method), winner: None, wrong_method: false };
         if self.walk(head, &mut finder).is_continue() && finder.wrong_method {
             let mut allowed = Allowed { table: self, head, methods: MethodSet::new() };
             // The visitor never breaks off.
@@ -184,7 +187,7 @@ impl Table {
                 if let Some(PathMatch::Regex(expression)) = self.route(route).map(|route| &route.path)
                     && expression.is_match(head.path.as_bytes())
                 {
-                    visitor.candidate(route, &Spans::new())?;
+                    visitor.candidate(route, &mut Spans::new())?;
                 }
             }
             ControlFlow::Continue(())
@@ -197,12 +200,15 @@ impl Table {
 
     /// The answer for the route that won.
     pub(crate) fn found(&self, index: u32, spans: Spans, head: &Head<'_>) -> Found {
-        let route = self.route(index);
-        let captures = match route.map(|route| &route.path) {
-            Some(PathMatch::Regex(expression)) => regex_captures(expression, head.path),
-            _ => Captures(spans),
+        let gate = self.gates.get(index as usize);
+        let captures = if gate.is_some_and(|gate| gate.is_regex)
+            && let Some(PathMatch::Regex(expression)) = self.route(index).map(|route| &route.path)
+        {
+            regex_captures(expression, head.path)
+        } else {
+            Captures(spans)
         };
-        let rejects = route.is_some_and(|route| route.encoded_slash == EncodedSlash::Reject);
+        let rejects = gate.is_none_or(|gate| gate.rejects_slash);
         let stop = (rejects && has_encoded_slash(head.path)).then_some(Stop::EncodedSlash);
         Found { route: index as usize, captures, stop }
     }
@@ -224,21 +230,53 @@ fn fold_regex(route: &mut RouteMatch) {
     }
 }
 
+/// The part of a route that most requests need.
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    /// The methods that have a bit of their own; all bits when every method is taken.
+    methods: u16,
+    /// Nothing but the method is asked for, and no method without a bit.
+    method_only: bool,
+    is_regex: bool,
+    rejects_slash: bool,
+}
+
+impl Gate {
+    fn of(route: &RouteMatch) -> Self {
+        let (methods, method_only) = route.methods.as_ref().map_or((u16::MAX, true), MethodSet::bits);
+        Self {
+            methods,
+            method_only: method_only && route.predicates.is_empty(),
+            is_regex: matches!(route.path, PathMatch::Regex(_)),
+            rejects_slash: route.encoded_slash == EncodedSlash::Reject,
+        }
+    }
+}
+
 struct Finder<'t, 'h> {
     table: &'t Table,
     head: &'t Head<'h>,
+    /// The bit of the request's method, 0 if it has none.
+    method: u16,
     winner: Option<(u32, Spans)>,
     wrong_method: bool,
 }
 
 impl Visitor for Finder<'_, '_> {
-    fn candidate(&mut self, index: u32, spans: &Spans) -> ControlFlow<()> {
-        let Some(route) = self.table.route(index) else { return ControlFlow::Continue(()) };
-        if route.holds(self.head) {
-            self.winner = Some((index, spans.clone()));
+    fn candidate(&mut self, index: u32, spans: &mut Spans) -> ControlFlow<()> {
+        let Some(gate) = self.table.gates.get(index as usize) else { return ControlFlow::Continue(()) };
+        let (method, others) = if gate.method_only && self.method != 0 {
+            (gate.methods & self.method != 0, true)
+        } else {
+            let Some(route) = self.table.route(index) else { return ControlFlow::Continue(()) };
+            let method = route.takes_method(self.head.method);
+            (method, method && route.predicates.iter().all(|predicate| predicate.check(self.head)))
+        };
+        if method && others {
+            self.winner = Some((index, std::mem::take(spans)));
             return ControlFlow::Break(());
         }
-        self.wrong_method |= !route.takes_method(self.head.method);
+        self.wrong_method |= !method;
         ControlFlow::Continue(())
     }
 }
@@ -251,7 +289,7 @@ struct Allowed<'t, 'h> {
 }
 
 impl Visitor for Allowed<'_, '_> {
-    fn candidate(&mut self, index: u32, _: &Spans) -> ControlFlow<()> {
+    fn candidate(&mut self, index: u32, _: &mut Spans) -> ControlFlow<()> {
         if let Some(route) = self.table.route(index)
             && let Some(methods) = &route.methods
             && route.predicates.iter().all(|predicate| predicate.check(self.head))

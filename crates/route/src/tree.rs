@@ -24,8 +24,8 @@ pub(crate) type Spans = SmallVec<[Span; 4]>;
 
 /// What a search tells of.
 pub(crate) trait Visitor {
-    /// A route whose host and path match. Routes come in order.
-    fn candidate(&mut self, route: u32, spans: &Spans) -> ControlFlow<()>;
+    /// A route whose host and path match. Routes come in order. Whoever breaks off may take the spans away.
+    fn candidate(&mut self, route: u32, spans: &mut Spans) -> ControlFlow<()>;
 
     /// A node was entered; tests count these.
     fn node(&mut self) {}
@@ -56,8 +56,11 @@ struct Node {
     rests: Range<u32>,
 }
 
+/// A literal child. What is compared first stands in the edge itself, so that most lookups never touch the text.
 #[derive(Debug)]
 struct Edge {
+    /// The first eight bytes, see [`head`].
+    head: u64,
     text: Range<u32>,
     parent: u32,
     child: u32,
@@ -141,7 +144,7 @@ impl Tree {
         ControlFlow::Continue(())
     }
 
-    fn tell<V: Visitor>(&self, routes: &Range<u32>, spans: &Spans, visitor: &mut V) -> ControlFlow<()> {
+    fn tell<V: Visitor>(&self, routes: &Range<u32>, spans: &mut Spans, visitor: &mut V) -> ControlFlow<()> {
         for route in slice(&self.routes, routes) {
             visitor.candidate(*route, spans)?;
         }
@@ -151,7 +154,8 @@ impl Tree {
     fn literal(&self, parent: u32, node: &Node, segment: &[u8]) -> Option<u32> {
         if node.literals.len() <= SCAN {
             let edges = slice(&self.edges, &node.literals);
-            return edges.iter().find(|edge| slice(&self.text, &edge.text) == segment).map(|edge| edge.child);
+            let wanted = head(segment);
+            return edges.iter().find(|edge| self.is_text(edge, wanted, segment)).map(|edge| edge.child);
         }
         let wanted = hash(parent, segment);
         let mask = self.slots.len().wrapping_sub(1);
@@ -165,12 +169,26 @@ impl Tree {
             if found == wanted
                 && let Some(edge) = self.edges.get(edge as usize)
                 && edge.parent == parent
-                && slice(&self.text, &edge.text) == segment
+                && self.is_text(edge, head(segment), segment)
             {
                 return Some(edge.child);
             }
             at = (at + 1) & mask;
         }
+    }
+
+    fn is_text(&self, edge: &Edge, head: u64, segment: &[u8]) -> bool {
+        edge.head == head
+            && edge.text.len() == segment.len()
+            && (segment.len() <= 8 || slice(&self.text, &edge.text) == segment)
+    }
+}
+
+/// The first eight bytes of a segment as a number; shorter ones are filled up with zeros.
+fn head(segment: &[u8]) -> u64 {
+    match segment.first_chunk::<8>() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => segment.iter().rev().fold(0, |head, byte| (head << 8) | u64::from(*byte)),
     }
 }
 
@@ -188,7 +206,7 @@ pub(crate) struct Builder {
 #[derive(Debug, Default)]
 struct Draft {
     literals: Vec<(Box<[u8]>, u32)>,
-    affixes: Vec<(Box<[u8]>, Box<[u8]>, u32)>,
+    affixes: Vec<Affix>,
     param: Option<u32>,
     ends: Vec<u32>,
     rests: Vec<u32>,
@@ -237,12 +255,12 @@ impl Builder {
 
     fn affix(&mut self, parent: u32, prefix: &[u8], suffix: &[u8]) -> Option<u32> {
         let known = &self.nodes.get(parent as usize)?.affixes;
-        if let Some((.., child)) = known.iter().find(|(before, after, _)| **before == *prefix && **after == *suffix) {
-            return Some(*child);
+        if let Some(affix) = known.iter().find(|affix| *affix.prefix == *prefix && *affix.suffix == *suffix) {
+            return Some(affix.child);
         }
         let child = self.root();
         let affixes = &mut self.nodes.get_mut(parent as usize)?.affixes;
-        affixes.push((prefix.into(), suffix.into(), child));
+        affixes.push(Affix { prefix: prefix.into(), suffix: suffix.into(), child });
         Some(child)
     }
 
@@ -250,22 +268,20 @@ impl Builder {
     pub(crate) fn finish(self, order: impl Fn(&u32, &u32) -> Ordering) -> Tree {
         let mut tree = Tree::default();
         for (at, mut draft) in self.nodes.into_iter().enumerate() {
-            draft.affixes.sort_by(|a, b| affix_order(&a.0, &a.1).cmp(&affix_order(&b.0, &b.1)));
+            draft.affixes.sort_by(|a, b| affix_order(&a.prefix, &a.suffix).cmp(&affix_order(&b.prefix, &b.suffix)));
             draft.ends.sort_by(&order);
             draft.rests.sort_by(&order);
             let node = Node {
                 literals: extend(
                     &mut tree.edges,
                     draft.literals.into_iter().map(|(text, child)| Edge {
+                        head: head(&text),
                         text: extend(&mut tree.text, text),
                         parent: at as u32,
                         child,
                     }),
                 ),
-                affixes: extend(
-                    &mut tree.affixes,
-                    draft.affixes.into_iter().map(|(prefix, suffix, child)| Affix { prefix, suffix, child }),
-                ),
+                affixes: extend(&mut tree.affixes, draft.affixes),
                 param: draft.param,
                 ends: extend(&mut tree.routes, draft.ends),
                 rests: extend(&mut tree.routes, draft.rests),

@@ -226,7 +226,7 @@ fn explain_names_candidates_in_order_with_what_fails() {
 struct Counter(usize);
 
 impl Visitor for Counter {
-    fn candidate(&mut self, _: u32, _: &Spans) -> ControlFlow<()> {
+    fn candidate(&mut self, _: u32, _: &mut Spans) -> ControlFlow<()> {
         ControlFlow::Break(())
     }
 

@@ -31,8 +31,17 @@ impl Processors {
         let own = std::process::id().to_string();
         let load = self.load.to_string();
         shell::run(Command::new("taskset").args(["--all-tasks", "-cp", &load, &own]).stdout(Stdio::null()))?;
-        shell::run(Command::new("prlimit").args(["--pid", &own, "--nofile=40000:40000"]))
+        let limits = fs::read_to_string("/proc/self/limits").context("cannot read /proc/self/limits")?;
+        let files = open_files(&limits).context("the kernel tells no limit of open files")?;
+        shell::run(Command::new("prlimit").args(["--pid", &own, &format!("--nofile={files}:")]))
     }
+}
+
+/// How many files we may open: as many as we want, or as the system lets us. A proxy has two for a connection.
+fn open_files(limits: &str) -> Option<u64> {
+    const WANTED: u64 = 40_000;
+    let hard = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().nth(1)?;
+    Some(hard.parse().map_or(WANTED, |hard: u64| hard.min(WANTED)))
 }
 
 /// The ticks that one processor has spent, since the machine started.
@@ -116,7 +125,7 @@ fn resident(status: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Processor, resident, ticks, usage};
+    use super::{Processor, open_files, resident, ticks, usage};
 
     #[test]
     fn the_times_of_a_process_are_its_user_and_system_ticks() {
@@ -130,6 +139,15 @@ mod tests {
         let text = "cpu  1 1 1 1 1 1 1 1 0 0\ncpu0 10 1 20 100 5 2 3 7 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\n";
         assert_eq!(Processor::parse(text, 0), Some(Processor { busy: 36, stolen: 7, total: 148 }));
         assert_eq!(Processor::parse(text, 2), None);
+    }
+
+    #[test]
+    fn as_many_files_are_opened_as_the_system_allows() {
+        let limits =
+            |hard: &str| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  {hard}  files\n");
+        assert_eq!(open_files(&limits("20000")), Some(20_000));
+        assert_eq!(open_files(&limits("1048576")), Some(40_000));
+        assert_eq!(open_files(&limits("unlimited")), Some(40_000));
     }
 
     #[test]

@@ -15,6 +15,8 @@ const ENVOY: &str = "target/bench-tools/envoy";
 pub(crate) enum Program {
     Pylon,
     Nginx,
+    /// nginx with buffers for large bodies, which it has not by default
+    NginxLarge,
     Haproxy,
     Envoy,
 }
@@ -24,6 +26,7 @@ impl Program {
         match self {
             Self::Pylon => "pylon",
             Self::Nginx => "nginx",
+            Self::NginxLarge => "nginx-large",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
         }
@@ -36,6 +39,7 @@ impl Program {
             (Self::Pylon, false) => "bench/documents/plain.yaml",
             (Self::Nginx, true) => "bench/peers/nginx-log.conf",
             (Self::Nginx, false) => "bench/peers/nginx.conf",
+            (Self::NginxLarge, _) => "bench/peers/nginx-large.conf",
             (Self::Haproxy, true) => "bench/peers/haproxy-log.cfg",
             (Self::Haproxy, false) => "bench/peers/haproxy.cfg",
             (Self::Envoy, true) => "bench/peers/envoy-log.yaml",
@@ -46,9 +50,9 @@ impl Program {
     fn file(self) -> Result<PathBuf> {
         match self {
             Self::Pylon => Ok(shell::root()?.join("target/dist/pylon")),
-            Self::Envoy => envoy().context("Envoy is not installed: ./test --install-bench"),
-            other => shell::find(other.name())
-                .with_context(|| format!("{} is not installed: ./test --install-bench", other.name())),
+            Self::Nginx | Self::NginxLarge => shell::find("nginx").context("nginx is missing: ./test --install-bench"),
+            Self::Haproxy => shell::find("haproxy").context("HAProxy is missing: ./test --install-bench"),
+            Self::Envoy => envoy().context("Envoy is missing: ./test --install-bench"),
         }
     }
 
@@ -58,7 +62,7 @@ impl Program {
         let conf = conf.display().to_string();
         let words = match self {
             Self::Pylon => vec![file, "run".into(), conf],
-            Self::Nginx => {
+            Self::Nginx | Self::NginxLarge => {
                 // The prefix and the first log keep nginx out of the folders of a system-wide one.
                 let log = home.join("nginx.err").display().to_string();
                 vec![file, "-p".into(), home.display().to_string(), "-e".into(), log, "-c".into(), conf]
@@ -78,7 +82,7 @@ impl Program {
     /// The version, as the program says it.
     pub(crate) fn version(self) -> Result<String> {
         let flag = match self {
-            Self::Nginx | Self::Haproxy => "-v",
+            Self::Nginx | Self::NginxLarge | Self::Haproxy => "-v",
             Self::Pylon | Self::Envoy => "--version",
         };
         // nginx says it on standard error.

@@ -101,21 +101,8 @@ impl Setting<'_> {
         end_all(running)?;
         let mut section = Section::new(row, title);
         section.tables.push(lanes(&outcome));
-        section.tables.extend(self.ratios(row, &outcome, &mut section.figures));
+        section.tables.extend(ratios(row, &outcome, &mut section.figures));
         Ok(section)
-    }
-
-    /// Ours over each peer's, in processor time and in requests per second.
-    fn ratios(&self, row: &str, outcome: &Outcome, figures: &mut Vec<(String, Spread)>) -> Option<Table> {
-        let (ours, peers) = self.programs.split_first()?;
-        let mut table = Table::new(&[&format!("{} ÷", ours.name()), "CPU per request", "requests/s"]);
-        for peer in peers.iter().map(|peer| peer.name()) {
-            let cpu = outcome.ratio(ours.name(), peer, |sample| sample.cpu);
-            let speed = outcome.ratio(ours.name(), peer, |sample| sample.per_second);
-            table.row(&[peer.to_owned(), number(cpu, 2), number(speed, 2)]);
-            figures.push((format!("{row}: cpu/{peer}"), cpu));
-        }
-        (!peers.is_empty()).then_some(table)
     }
 
     fn routes(&self) -> Result<Section> {
@@ -163,12 +150,15 @@ impl Setting<'_> {
 
     fn latency(&self) -> Result<Section> {
         let running = self.start_all(true)?;
-        let reference = running.iter().find(|running| running.program == Program::Nginx).or(running.first());
-        let port = reference.context("nobody to measure")?.port;
-        let rate = wrk(port, "/s", CONNECTIONS, self.seconds, RIGHT, false)?.per_second / 2.0;
+        let most = |running: &Running| Ok(wrk(running.port, "/s", CONNECTIONS, self.seconds, RIGHT, false)?.per_second);
+        let most: Vec<f64> = running.iter().map(most).collect::<Result<_>>()?;
+        let reference = running.iter().position(|running| running.program == Program::Nginx).unwrap_or(0);
+        let rate = most.get(reference).context("nobody to measure")? / 2.0;
         let lasting = Duration::from_secs(u64::from(self.seconds));
         let mut ports = vec![("direct", self.stage.backend.port)];
-        ports.extend(running.iter().map(|running| (running.program.name(), running.port)));
+        // Who cannot carry the rate has a queue and no latency to speak of.
+        let able = running.iter().zip(&most).filter(|(_, most)| **most > rate * 1.2);
+        ports.extend(able.map(|(running, _)| (running.program.name(), running.port)));
         // By program, by round: the median and the 99th percentile.
         let mut seen = vec![Vec::new(); ports.len()];
         for round in 0..=self.rounds {
@@ -268,6 +258,19 @@ impl Setting<'_> {
     fn course(&self, connections: u32) -> Course {
         Course { rounds: self.rounds, seconds: self.seconds, connections }
     }
+}
+
+/// The first entrant, which is ours, over each other, in processor time and in requests per second.
+fn ratios(row: &str, outcome: &Outcome, figures: &mut Vec<(String, Spread)>) -> Option<Table> {
+    let (ours, peers) = outcome.labels.split_first()?;
+    let mut table = Table::new(&[&format!("{ours} ÷"), "CPU per request", "requests/s"]);
+    for peer in peers {
+        let cpu = outcome.ratio(ours, peer, |sample| sample.cpu);
+        let speed = outcome.ratio(ours, peer, |sample| sample.per_second);
+        table.row(&[peer.clone(), number(cpu, 2), number(speed, 2)]);
+        figures.push((format!("{row}: cpu/{peer}"), cpu));
+    }
+    (!peers.is_empty()).then_some(table)
 }
 
 fn entrant<'a>(label: &str, running: &'a Running, path: &str, expect: Expect) -> Entrant<'a> {

@@ -56,8 +56,8 @@ impl Program {
         }
     }
 
-    /// The words of the command line that runs it in the foreground.
-    pub(crate) fn words(self, conf: &Path, home: &Path) -> Result<Vec<String>> {
+    /// The words of the command line that runs it in the foreground; `alone` as one process where it would be two.
+    pub(crate) fn words(self, conf: &Path, home: &Path, alone: bool) -> Result<Vec<String>> {
         let file = self.file()?.display().to_string();
         let conf = conf.display().to_string();
         let words = match self {
@@ -65,7 +65,10 @@ impl Program {
             Self::Nginx | Self::NginxLarge => {
                 // The prefix and the first log keep nginx out of the folders of a system-wide one.
                 let log = home.join("nginx.err").display().to_string();
-                vec![file, "-p".into(), home.display().to_string(), "-e".into(), log, "-c".into(), conf]
+                let master = if alone { "master_process off;" } else { "master_process on;" };
+                let home = home.display().to_string();
+                let options = ["-p", &home, "-e", &log, "-g", master, "-c", &conf].map(str::to_owned);
+                std::iter::once(file).chain(options).collect()
             }
             Self::Haproxy => vec![file, "-db".into(), "-f".into(), conf],
             Self::Envoy => {

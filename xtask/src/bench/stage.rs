@@ -58,7 +58,7 @@ impl Stage {
         Ok(running)
     }
 
-    /// Starts a proxy, below the words in `under` if there are any, and does not wait.
+    /// Starts a proxy and does not wait; where there are words in `under`, below that command and as one process.
     pub(crate) fn spawn(&self, program: Program, template: &str, under: &[String]) -> Result<Running> {
         let free = free_ports(2)?;
         let &[port, admin] = free.as_slice() else { bail!("no free ports") };
@@ -93,7 +93,7 @@ impl Running {
         let out = OpenOptions::new().create(true).append(true).open(&said)?;
         out.set_len(0)?;
         let mut command = Command::new("taskset");
-        command.args(["-c", &processor.to_string()]).args(under).args(program.words(conf, home)?);
+        command.args(["-c", &processor.to_string()]).args(under).args(program.words(conf, home, !under.is_empty())?);
         command.current_dir(home).stdin(Stdio::null()).stderr(File::try_clone(&out)?).stdout(out);
         let child = command.spawn().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
         Ok(Self { program, port, child, said })

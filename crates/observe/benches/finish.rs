@@ -12,6 +12,8 @@ use pylon_core::short::{FromScalar, Short};
 use pylon_core::worker;
 use pylon_observe::Observer;
 use pylon_observe::ending::{End, Ending};
+use pylon_observe::metrics::Metrics;
+use pylon_observe::series::RouteSeries;
 use pylon_observe::spec::{AccessLogSpec, TelemetrySpec};
 
 #[global_allocator]
@@ -80,4 +82,36 @@ fn log_and_metrics(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn metrics_only(bencher: Bencher<'_, '_>) {
     finish(bencher, "off", false);
+}
+
+fn ten_thousand(metrics: &Metrics) -> Vec<Arc<RouteSeries>> {
+    (0..10_000).map(|n| metrics.route(&format!("GET /service-{n}/users/{{id}}").into())).collect()
+}
+
+/// The bytes allocated are what 10,000 idle routes cost, with the texts of their ids.
+#[divan::bench(sample_count = 10)]
+fn ten_thousand_idle_routes() -> Vec<Arc<RouteSeries>> {
+    ten_thousand(&Metrics::new(now()))
+}
+
+#[divan::bench(sample_count = 10)]
+fn scrape_of_ten_thousand_routes(bencher: Bencher<'_, '_>) {
+    let metrics = Metrics::new(now());
+    let routes = ten_thousand(&metrics);
+    let observer = AccessLogSpec::from_scalar("off").ok().and_then(|log| {
+        let spec = TelemetrySpec { access_log: Short(log), recent: false, ..TelemetrySpec::default() };
+        Observer::open(&spec.compile().ok()?, now()).ok()
+    });
+    let Some(observer) = observer else { return };
+    let exchange = exchange();
+    for route in &routes {
+        route.mine().begin();
+        let ending = Ending { status: 200, sent: 100, received: 0, ended: now(), how: End::Complete };
+        observer.finish(route.mine(), &exchange, ending);
+    }
+    bencher.bench_local(|| {
+        let mut out = String::new();
+        metrics.render(now(), &mut out);
+        out
+    });
 }

@@ -45,7 +45,7 @@ pub struct OpenError {
 
 /// The open access log.
 #[derive(Debug)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     open: Option<Open>,
     redaction: Arc<Redaction>,
     headers: Box<[HeaderName]>,

@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::json::digit;
+
 /// Ties the monotonic clock to unix time. Anchored anew by [`Wall::anchor`], so that it follows the system's clock.
 #[derive(Debug)]
 pub struct Wall {
@@ -122,11 +124,6 @@ fn to_the_second(unix: u64) -> [u8; 20] {
         digit(second, 1),
         b'.',
     ]
-}
-
-/// The decimal digit of `number` at `place` (1, 10, 100 …).
-fn digit(number: u64, place: u64) -> u8 {
-    b'0' + (number / place % 10) as u8
 }
 
 #[cfg(test)]

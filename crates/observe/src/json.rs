@@ -41,6 +41,9 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str, cap: usize) {
 
 /// Appends bytes that need not be UTF-8 as a JSON string, cut after `cap` bytes; what is no text becomes U+FFFD.
 pub(crate) fn lossy(out: &mut Vec<u8>, bytes: &[u8], cap: usize) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return string(out, text, cap);
+    }
     let kept = bytes.get(..cap).unwrap_or(bytes);
     out.push(b'"');
     for chunk in kept.utf8_chunks() {
@@ -65,15 +68,18 @@ pub(crate) fn cut(text: &str, cap: usize) -> (&str, &'static str) {
 
 /// Appends a number.
 pub(crate) fn number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(Decimal::new(number).as_str().as_bytes());
+    match number {
+        0..10 => out.push(b'0' + number as u8),
+        10..100 => out.extend_from_slice(&[digit(number, 10), digit(number, 1)]),
+        100..1000 => out.extend_from_slice(&[digit(number, 100), digit(number, 10), digit(number, 1)]),
+        _ => out.extend_from_slice(Decimal::new(number).as_bytes()),
+    }
 }
 
 /// Appends `micros` as milliseconds with three decimals.
 pub(crate) fn millis(out: &mut Vec<u8>, micros: u64) {
     number(out, micros / 1000);
-    let rest = (micros % 1000) as u16;
-    let digit = |place: u16| b'0' + (rest / place % 10) as u8;
-    out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+    out.extend_from_slice(&[b'.', digit(micros, 100), digit(micros, 10), digit(micros, 1)]);
 }
 
 /// Appends an address, without quotes.
@@ -125,10 +131,20 @@ impl Decimal {
         Self { digits, start }
     }
 
+    /// As ASCII.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.digits.get(self.start..).unwrap_or_default()
+    }
+
     /// As text.
     pub(crate) fn as_str(&self) -> &str {
-        std::str::from_utf8(self.digits.get(self.start..).unwrap_or_default()).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
+}
+
+/// The decimal digit of `number` at `place` (1, 10, 100 …), in ASCII.
+pub(crate) fn digit(number: u64, place: u64) -> u8 {
+    b'0' + (number / place % 10) as u8
 }
 
 fn needs_escape(byte: u8) -> bool {

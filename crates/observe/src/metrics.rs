@@ -77,7 +77,7 @@ impl Metrics {
 
     /// Appends all metrics in the Prometheus text format (version 0.0.4). `now` is the present.
     ///
-    /// Takes about a millisecond for each hundred routes in use: for the control plane, never for a worker.
+    /// With 10,000 routes in use that is some 24 MB of text and 35 ms (`benches/finish.rs`): for the control plane, never for a worker.
     pub fn render(&self, now: Instant, out: &mut String) {
         render::render(self, now, out);
     }

@@ -5,22 +5,27 @@
 
 /// The names whose values are blotted out, in lower case.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Redaction(Box<[Box<str>]>);
+pub(crate) struct Redaction {
+    names: Box<[Box<str>]>,
+    /// Bit n is set where a name is n bytes long: most parameters of a request are ruled out by their length.
+    lengths: u128,
+}
 
 impl Redaction {
     pub(crate) fn new(names: Box<[Box<str>]>) -> Self {
-        Self(names)
+        let lengths = names.iter().fold(0, |lengths, name| lengths | bit(name.len()));
+        Self { names, lengths }
     }
 
     /// Hands the pieces of a path with its query to `put`, in order.
     pub(crate) fn pieces(&self, path: &str, mut put: impl FnMut(&str)) {
-        let query = if self.0.is_empty() { None } else { path.find('?') };
+        let query = if self.names.is_empty() { None } else { path.find('?') };
         let Some((mut head, mut rest)) = query.and_then(|at| path.split_at_checked(at + 1)) else {
             return put(path);
         };
         loop {
             put(head);
-            let end = rest.find(['&', ';']).unwrap_or(rest.len());
+            let end = rest.bytes().position(|byte| byte == b'&' || byte == b';').unwrap_or(rest.len());
             let parameter = rest.get(..end).unwrap_or_default();
             let value = parameter.find('=').filter(|&at| self.names(parameter.get(..at).unwrap_or_default()));
             // What a secret holds after a semicolon is part of it.
@@ -41,8 +46,16 @@ impl Redaction {
     }
 
     fn names(&self, name: &str) -> bool {
-        self.0.iter().any(|redacted| decoded(name.as_bytes()).eq(redacted.bytes()))
+        if name.bytes().any(|byte| byte == b'%' || byte == b'+') {
+            return self.names.iter().any(|redacted| decoded(name.as_bytes()).eq(redacted.bytes()));
+        }
+        self.lengths & bit(name.len()) != 0 && self.names.iter().any(|redacted| redacted.eq_ignore_ascii_case(name))
     }
+}
+
+/// The bit of a length; all that are too long for one share the last.
+fn bit(length: usize) -> u128 {
+    1 << length.min(127)
 }
 
 /// The bytes of a percent-encoded name, in lower case.

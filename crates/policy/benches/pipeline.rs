@@ -1,0 +1,164 @@
+//! What the policies of a route cost each request: none, and the usual four.
+
+use std::future::Future;
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use divan::Bencher;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use pylon_core::body::Body;
+use pylon_core::carry::Carry;
+use pylon_core::connection::{Connection, Scheme};
+use pylon_core::exchange::{Exchange, Head};
+use pylon_core::{Request, Response};
+use pylon_policy::pipeline::Pipeline;
+use pylon_policy::policy::{Compiling, Stop};
+use pylon_policy::registry::{AnySpec, SpecReader, read_spec};
+
+const USUAL: &[(&str, &str)] = &[
+    ("ip_filter", r#"{ "allow": ["10.0.0.0/8", "192.0.2.0/24"], "deny": "10.9.0.0/16" }"#),
+    ("request_limits", r#"{ "body": "1MiB", "headers": "32KiB", "header_count": 100, "uri": "8KiB" }"#),
+    ("cors", r#"{ "origins": ["https://a.example", "https://b.example"], "credentials": true }"#),
+    (
+        "headers",
+        r#"{ "request": { "set": { "x-gateway": "pylon" }, "remove": ["x-debug"] },
+             "response": { "set": { "x-frame-options": "DENY" }, "remove": ["server"] } }"#,
+    ),
+];
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn no_policy(bencher: Bencher<'_, '_>) {
+    round(bencher, &[]);
+}
+
+#[divan::bench]
+fn ip_filter(bencher: Bencher<'_, '_>) {
+    round(bencher, &only("ip_filter"));
+}
+
+#[divan::bench]
+fn request_limits(bencher: Bencher<'_, '_>) {
+    round(bencher, &only("request_limits"));
+}
+
+#[divan::bench]
+fn cors(bencher: Bencher<'_, '_>) {
+    round(bencher, &only("cors"));
+}
+
+#[divan::bench]
+fn headers(bencher: Bencher<'_, '_>) {
+    round(bencher, &only("headers"));
+}
+
+#[divan::bench]
+fn the_usual_four(bencher: Bencher<'_, '_>) {
+    round(bencher, USUAL);
+}
+
+fn only(key: &str) -> Vec<(&'static str, &'static str)> {
+    USUAL.iter().copied().filter(|(name, _)| *name == key).collect()
+}
+
+/// One request in and one response out. Making and dropping them is not counted.
+fn round(bencher: Bencher<'_, '_>, specs: &[(&str, &str)]) {
+    let pipeline = pipeline(specs);
+    let mut cx = exchange();
+    bencher.with_inputs(|| (request(), response())).bench_local_values(|(mut req, mut res)| {
+        let (memos, stop) = run(pipeline.request(&mut req, &mut cx));
+        assert!(stop.is_none());
+        run(pipeline.response(memos, &mut res, &mut cx, render));
+        (req, res)
+    });
+    black_box(cx);
+}
+
+fn pipeline(specs: &[(&str, &str)]) -> Pipeline {
+    let specs: Vec<AnySpec> = specs
+        .iter()
+        .map(|(key, json)| read_spec(key, Json(json)).flatten().unwrap_or_else(|| unreachable!("{key}")))
+        .collect();
+    Pipeline::build(&specs, &[], &Compiling { carry: &Carry::default() })
+        .unwrap_or_else(|errors| unreachable!("{errors:?}"))
+}
+
+struct Json<'a>(&'a str);
+
+impl SpecReader for Json<'_> {
+    fn read<T: serde::de::DeserializeOwned>(self) -> Option<T> {
+        serde_json::from_str(self.0).ok()
+    }
+}
+
+fn request() -> Request {
+    let mut req = Request::new(Body::Empty);
+    *req.headers_mut() = lines(&[
+        ("host", "api.example.com"),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"),
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip, br"),
+        ("accept-language", "en-GB,en;q=0.9"),
+        ("origin", "https://a.example"),
+        ("referer", "https://a.example/orders"),
+        ("cookie", "session=0123456789abcdef"),
+        ("sec-fetch-mode", "cors"),
+    ]);
+    req
+}
+
+fn response() -> Response {
+    let mut res = Response::new(Body::Empty);
+    *res.headers_mut() = lines(&[
+        ("content-type", "application/json"),
+        ("date", "Thu, 01 Jan 2026 00:00:00 GMT"),
+        ("server", "service/1.0"),
+        ("etag", "\"1\""),
+    ]);
+    res
+}
+
+fn lines(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(32);
+    for (name, value) in lines {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers
+}
+
+#[expect(clippy::disallowed_methods, reason = "an exchange wants a moment, and no policy here looks at it")]
+fn exchange() -> Box<Exchange> {
+    let now = Instant::now();
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 80));
+    Exchange::begin(Head {
+        connection: Arc::new(Connection::new(anywhere, anywhere, Scheme::Http, now)),
+        client: [192, 0, 2, 1].into(),
+        from_trusted_proxy: false,
+        scheme: Scheme::Http,
+        request_id: HeaderValue::from_static("id-1"),
+        started: now,
+        method: Method::GET,
+        version: Version::HTTP_11,
+        host: Some("api.example.com".into()),
+        path: http::uri::PathAndQuery::from_static("/orders/7?expand=items"),
+    })
+}
+
+fn render(stop: Stop, _: &mut Exchange) -> Response {
+    unreachable!("{stop:?}")
+}
+
+fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("no policy here waits"),
+    }
+}

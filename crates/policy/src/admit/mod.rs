@@ -1,0 +1,3 @@
+//! Admit: what answers or turns away a request before anybody asks who sent it.
+
+pub mod cors;

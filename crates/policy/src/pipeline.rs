@@ -1,0 +1,200 @@
+//! Runs the policies of one route: in on the request, in the order of the registry, and back out on the response.
+//!
+//! The way back meets exactly the policies that were reached, in reverse. A policy in shadow judges a copy of the
+//! request's head; its verdict is noted and nothing that it does takes effect. Only a policy that waits makes the future wait,
+//! and what it needs meanwhile is boxed, so that the future of every other request stays small.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use pylon_core::body::{Body, BodyError};
+use pylon_core::exchange::Exchange;
+use pylon_core::spec::{FieldPath, SpecError};
+use pylon_core::{Request, Response};
+use smallvec::SmallVec;
+
+use crate::policy::{Compiling, Step, Stop};
+use crate::registry::{AnyMemo, AnyPolicy, AnySpec, CATALOGUE, Entry, entry};
+
+/// The code that stands in the log for a policy in shadow that would have answered instead of refusing.
+const ANSWERED: &str = "answered";
+
+/// The policies of one route, in the order that requests meet them.
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    stations: Box<[Station]>,
+}
+
+#[derive(Debug)]
+struct Station {
+    policy: AnyPolicy,
+    shadow: bool,
+}
+
+/// What the policies that were reached remember until the response.
+///
+/// Dropping it gives back what they hold.
+#[derive(Debug, Default)]
+pub struct Memos(SmallVec<[Option<AnyMemo>; 4]>);
+
+impl Pipeline {
+    /// Compiles `specs`, which may come in any order, each key once. `shadow` lists the keys among them that run in shadow.
+    ///
+    /// Errors come all at once; their paths begin with the key of a policy, or with `shadow`.
+    pub fn build(specs: &[AnySpec], shadow: &[String], cx: &Compiling<'_>) -> Result<Self, Vec<SpecError>> {
+        let mut errors = check_shadow(shadow, specs);
+        let mut stations = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let key = spec.key();
+            match spec.compile(cx) {
+                Ok(policies) => {
+                    let shadow = shadow.iter().any(|name| name == key);
+                    stations.extend(policies.into_iter().map(|policy| Station { policy, shadow }));
+                }
+                Err(found) => {
+                    let base = FieldPath::root().key(key);
+                    errors.extend(found.into_iter().map(|error| error.below(&base)));
+                }
+            }
+        }
+        stations.sort_by_key(|station| station.policy.place());
+        if errors.is_empty() { Ok(Self { stations: stations.into() }) } else { Err(errors) }
+    }
+
+    /// Whether there is no policy at all.
+    pub fn is_empty(&self) -> bool {
+        self.stations.is_empty()
+    }
+
+    /// Whether a preflight is answered here, so that the route of the method asked for must meet it.
+    pub fn answers_preflights(&self) -> bool {
+        self.stations.iter().any(|station| matches!(station.policy, AnyPolicy::Cors(_)))
+    }
+
+    /// The keys of the policies in the order that requests meet them, and whether each is in shadow.
+    pub fn keys(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.stations.iter().map(|station| (station.policy.key(), station.shadow))
+    }
+
+    /// Takes a request in. A stop says that it goes no further, and why; the memos go to [`Pipeline::response`] in any case.
+    pub async fn request(&self, req: &mut Request, cx: &mut Exchange) -> (Memos, Option<Stop>) {
+        let mut memos = Memos::default();
+        for station in &self.stations {
+            if station.shadow {
+                Box::pin(station.rehearse(req, cx)).await;
+                memos.0.push(None);
+                continue;
+            }
+            let outcome = match station.policy.on_request(req, cx) {
+                Step::Done(outcome) => outcome,
+                Step::Wait(waiting) => waiting.await,
+            };
+            match outcome {
+                Ok(memo) => memos.0.push(Some(memo)),
+                Err(stop) => return (memos, Some(stop)),
+            }
+        }
+        (memos, None)
+    }
+
+    /// Takes a response out, past the policies that the request has reached: also a response that the gateway made itself.
+    ///
+    /// A policy that stops replaces the response by what `render` makes of the stop, and the policies further out see the
+    /// new one.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "a block holds what it captures once; a function would hold the memos twice"
+    )]
+    pub fn response<R>(
+        &self,
+        mut memos: Memos,
+        res: &mut Response,
+        cx: &mut Exchange,
+        render: R,
+    ) -> impl Future<Output = ()>
+    where
+        R: Fn(Stop, &mut Exchange) -> Response,
+    {
+        async move {
+            while let Some(memo) = memos.0.pop() {
+                let (Some(memo), Some(station)) = (memo, self.stations.get(memos.0.len())) else { continue };
+                let outcome = match station.policy.on_response(memo, res, cx) {
+                    Step::Done(outcome) => outcome,
+                    Step::Wait(waiting) => waiting.await,
+                };
+                if let Err(stop) = outcome {
+                    *res = render(stop, cx);
+                }
+            }
+        }
+    }
+}
+
+impl Station {
+    /// Lets the policy judge a copy, and notes a verdict that would have stopped the request.
+    async fn rehearse(&self, req: &mut Request, cx: &mut Exchange) {
+        let mut copy = Request::new(stand_in(req.body()));
+        *copy.method_mut() = req.method().clone();
+        *copy.uri_mut() = req.uri().clone();
+        *copy.version_mut() = req.version();
+        *copy.headers_mut() = req.headers().clone();
+        let outcome = match self.policy.on_request(&mut copy, cx) {
+            Step::Done(outcome) => outcome,
+            Step::Wait(waiting) => waiting.await,
+        };
+        let code = match outcome {
+            Ok(_) => return,
+            Err(Stop::Reject(rejection)) => rejection.reason.code,
+            Err(Stop::Reply(_)) => ANSWERED,
+        };
+        cx.trail.shadowed.push((self.policy.key(), code));
+    }
+}
+
+fn check_shadow(shadow: &[String], specs: &[AnySpec]) -> Vec<SpecError> {
+    let verdicts: Vec<_> =
+        CATALOGUE.iter().filter(|entry| entry.shadow).map(|entry| format!("`{}`", entry.key)).collect();
+    let help = format!("these can run in shadow: {}", verdicts.join(", "));
+    let judge = |(i, key): (usize, &String)| {
+        let problem = match entry(key) {
+            None => format!("no policy is named `{key}`"),
+            Some(Entry { shadow: false, .. }) => {
+                format!("`{key}` gives no verdict: it answers or transforms, and in shadow it would do nothing")
+            }
+            Some(_) if specs.iter().any(|spec| spec.key() == key) => return None,
+            Some(_) => format!("there is no `{key}` here that could run in shadow"),
+        };
+        Some(SpecError::new(FieldPath::root().key("shadow").index(i), problem).help(help.clone()))
+    };
+    shadow.iter().enumerate().filter_map(judge).collect()
+}
+
+/// A body that says as much of its length as `body` and has nothing to read.
+fn stand_in(body: &Body) -> Body {
+    match body {
+        Body::Empty => Body::Empty,
+        Body::Full(bytes) => Body::Full(bytes.clone()),
+        Body::Stream(_) if body.is_end_stream() => Body::Empty,
+        Body::Stream(stream) => Body::stream(StandIn(stream.size_hint())),
+    }
+}
+
+struct StandIn(SizeHint);
+
+impl http_body::Body for StandIn {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! Shape: what changes requests and responses once it is settled that they pass.
+
+pub mod headers;

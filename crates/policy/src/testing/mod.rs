@@ -1,0 +1,195 @@
+//! What the tests of policies share: requests and exchanges made in memory, and futures driven without a runtime.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http_body::Frame;
+use pylon_core::Request;
+use pylon_core::body::{Body, BodyError};
+use pylon_core::carry::Carry;
+use pylon_core::connection::{Connection, Scheme};
+use pylon_core::exchange::{Exchange, Head};
+
+use serde::de::DeserializeOwned;
+
+use crate::policy::{Compiling, Policy, Step, Stop};
+use crate::registry::SpecReader;
+
+pub(crate) mod probe;
+
+/// A request as a policy sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    method: Method,
+    path: String,
+    host: Option<Box<str>>,
+    client: String,
+    scheme: Scheme,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Seen {
+    pub(crate) fn get(path: &str) -> Self {
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            host: None,
+            client: "192.0.2.1".into(),
+            scheme: Scheme::Http,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(crate) fn options(path: &str) -> Self {
+        Self { method: Method::OPTIONS, ..Self::get(path) }
+    }
+
+    pub(crate) fn host(mut self, host: &str) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    pub(crate) fn client(mut self, address: &str) -> Self {
+        self.client = address.into();
+        self
+    }
+
+    pub(crate) fn scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = scheme;
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    pub(crate) fn body(mut self, body: &'static str) -> Self {
+        self.body = Bytes::from_static(body.as_bytes());
+        self
+    }
+
+    pub(crate) fn exchange(&self) -> Box<Exchange> {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 80));
+        Exchange::begin(Head {
+            connection: Arc::new(Connection::new(anywhere, anywhere, self.scheme, start())),
+            client: self.client.parse().unwrap(),
+            from_trusted_proxy: false,
+            scheme: self.scheme,
+            request_id: HeaderValue::from_static("id-1"),
+            started: start(),
+            method: self.method.clone(),
+            version: Version::HTTP_11,
+            host: self.host.clone(),
+            path: self.path.parse().unwrap(),
+        })
+    }
+
+    pub(crate) fn start(&self) -> (Request, Box<Exchange>) {
+        let mut req = Request::new(Body::from(self.body.clone()));
+        *req.method_mut() = self.method.clone();
+        *req.headers_mut() = self.headers.clone();
+        (req, self.exchange())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an exchange wants a moment, and no test looks at it")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// Reads and compiles a policy from JSON. The error is a text: that of the reader, or all of the compiler's.
+pub(crate) fn compile<P: Policy>(json: &str) -> Result<P, String> {
+    let spec = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    P::compile(&spec, &Compiling { carry: &Carry::default() }).map_err(|errors| {
+        let texts = errors.iter().map(|error| format!("{}: {}", error.at, error.problem));
+        texts.collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// A spec as JSON.
+pub(crate) struct Json<'a>(pub(crate) &'a str);
+
+impl SpecReader for Json<'_> {
+    fn read<T: DeserializeOwned>(self) -> Option<T> {
+        serde_json::from_str(self.0).ok()
+    }
+}
+
+/// The outcome of a step that does not wait.
+pub(crate) fn now<T>(step: Step<'_, T>) -> Result<T, Stop> {
+    match step {
+        Step::Done(outcome) => outcome,
+        Step::Wait(_) => panic!("the policy waits"),
+    }
+}
+
+/// The code of a refusal.
+pub(crate) fn stopped<T>(outcome: Result<T, Stop>) -> &'static str {
+    match outcome {
+        Err(Stop::Reject(rejection)) => rejection.reason.code,
+        Err(Stop::Reply(response)) => panic!("the policy answers {response:?}"),
+        Ok(_) => panic!("the policy lets it pass"),
+    }
+}
+
+/// Drives a future that never waits for the outside.
+pub(crate) fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..100 {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return output;
+        }
+    }
+    panic!("the future does not end")
+}
+
+/// A stream of unknown length, made of frames of zeros.
+#[derive(Debug)]
+pub(crate) struct Frames(std::collections::VecDeque<Frame<Bytes>>);
+
+impl Frames {
+    pub(crate) fn of(sizes: &[usize]) -> Self {
+        Self(sizes.iter().map(|size| Frame::data(Bytes::from(vec![0; *size]))).collect())
+    }
+
+    pub(crate) fn trailers(mut self, trailers: HeaderMap) -> Self {
+        self.0.push_back(Frame::trailers(trailers));
+        self
+    }
+}
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
+    }
+}
+
+/// Reads a body to its end: how many bytes, and the trailers.
+pub(crate) fn read(
+    body: impl http_body::Body<Data = Bytes, Error = BodyError>,
+) -> Result<(usize, HeaderMap), BodyError> {
+    let mut body = pin!(body);
+    let (mut bytes, mut trailers) = (0, HeaderMap::new());
+    while let Some(frame) = run(std::future::poll_fn(|cx| body.as_mut().poll_frame(cx))) {
+        match frame?.into_data() {
+            Ok(data) => bytes += data.len(),
+            Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+        }
+    }
+    Ok((bytes, trailers))
+}

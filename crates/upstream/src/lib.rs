@@ -1,1 +1,21 @@
-//! Upstreams: endpoints, discovery, balancing, pools and the attempt loop.
+//! Upstreams: named services behind the gate, how their endpoints are found and chosen, and the one way to call them.
+//!
+//! [`upstream::Upstream::call`] is the attempt loop: pick an endpoint, take or make a connection, send, judge, again?
+//! Traffic is HTTP/1.1 in cleartext. Deliberately not here yet: TLS, HTTP/2, breakers, health checks, hedging and
+//! retries by status.
+
+pub mod balance;
+pub mod call;
+mod counters;
+mod discovery;
+mod endpoint;
+pub mod error;
+pub mod h1;
+mod pool;
+pub mod spec;
+pub mod timeouts;
+pub mod upstream;
+pub mod view;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Resolves host names to addresses of both families, and says for how long they hold.
+//!
+//! Queries run on the runtime that awaits them: the control runtime, never a data-plane worker. Literal addresses and
+//! names in the system's hosts file need no query. Nothing is cached here: whoever asks keeps the answer for its TTL.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+
+/// The longest TTL that is believed: one day. Literal addresses hold as long.
+const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long names of the hosts file hold: there is no TTL, and the file may be edited.
+const HOSTS_TTL: Duration = Duration::from_secs(60);
+
+/// A client of name servers. Cheap to clone.
+#[derive(Clone)]
+pub struct Resolver {
+    inner: TokioResolver,
+}
+
+/// The addresses of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// At least one, in the order of the answer.
+    pub addrs: Vec<IpAddr>,
+    /// For how long they hold.
+    pub ttl: Duration,
+}
+
+/// Why a name has no addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The configuration of the system or the list of servers is of no use.
+    #[error("the resolver cannot be set up: {0}")]
+    Setup(String),
+    /// No server gave an answer, or the answer says no.
+    #[error("`{0}` cannot be resolved: {1}")]
+    Lookup(String, String),
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl Resolver {
+    /// A resolver that asks `servers`, or those of the system where the list is empty.
+    pub fn new(servers: &[SocketAddr]) -> Result<Self, ResolveError> {
+        let setup = |error: &dyn fmt::Display| ResolveError::Setup(error.to_string());
+        let mut builder = if servers.is_empty() {
+            TokioResolver::builder_tokio().map_err(|error| setup(&error))?
+        } else {
+            let mut options = ResolverOpts::default();
+            options.timeout = Duration::from_secs(2);
+            let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options)
+        };
+        let options = builder.options_mut();
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.use_hosts_file = ResolveHosts::Always;
+        options.cache_size = 0;
+        builder.build().map(|inner| Self { inner }).map_err(|error| setup(&error))
+    }
+
+    /// The addresses of `host`, in both families.
+    pub async fn lookup_ip(&self, host: &str) -> Result<Resolved, ResolveError> {
+        if let Ok(literal) = host.parse::<IpAddr>() {
+            return Ok(Resolved { addrs: vec![literal], ttl: MAX_TTL });
+        }
+        let asked = tokio::time::Instant::now().into_std();
+        let failed = |problem: String| ResolveError::Lookup(host.to_owned(), problem);
+        let answer = self.inner.lookup_ip(host).await.map_err(|error| failed(error.to_string()))?;
+        let mut addrs: Vec<IpAddr> = Vec::new();
+        for addr in answer.iter() {
+            if !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+        }
+        if addrs.is_empty() {
+            return Err(failed("the answer holds no address".to_owned()));
+        }
+        // A lookup in the hosts file claims to hold for the longest time there is.
+        let ttl = answer.valid_until().saturating_duration_since(asked);
+        Ok(Resolved { addrs, ttl: if ttl >= MAX_TTL { HOSTS_TTL } else { ttl } })
+    }
+}
+
+fn server(at: &SocketAddr) -> NameServerConfig {
+    let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    for connection in &mut connections {
+        connection.port = at.port();
+    }
+    NameServerConfig::new(at.ip(), true, connections.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn literals_and_localhost_need_no_server() {
+        // Nothing answers at this address.
+        let resolver = Resolver::new(&["127.0.0.1:9".parse().unwrap()]).unwrap();
+        let six = resolver.lookup_ip("::1").await.unwrap();
+        assert_eq!(six.addrs, ["::1".parse::<IpAddr>().unwrap()]);
+        let local = resolver.lookup_ip("localhost").await.unwrap();
+        assert!(local.addrs.iter().all(IpAddr::is_loopback) && local.addrs.contains(&"127.0.0.1".parse().unwrap()));
+    }
+}

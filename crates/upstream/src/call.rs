@@ -1,0 +1,318 @@
+//! The attempt loop: pick an endpoint → connection from the pool or dial → send → judge → again?
+//!
+//! Deadlines are instants and descend; at most two reads of the clock on the warm path, no lock but the worker's own.
+//! Dropping the future (the client is gone) drops the connection with it.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method, header};
+use http_body::Body as _;
+use pylon_core::body::Body;
+use pylon_core::exchange::{Exchange, Timer};
+use pylon_core::{Request, Response};
+use pylon_net::dial;
+use pylon_net::timer::timeout_at;
+
+use crate::endpoint::Lane;
+use crate::error::{CallError, Fault};
+use crate::h1::body::Clocks;
+use crate::h1::conn::Conn;
+use crate::h1::encode::{Framing, RequestHead};
+use crate::h1::exchange::{Asked, Flight};
+use crate::h1::pump::EXPECT;
+use crate::pool::Lease;
+use crate::timeouts::Timeouts;
+use crate::upstream::{Host, Upstream};
+
+/// How many further endpoints are tried after one that could not be connected to.
+const CONNECT_RETRIES: u8 = 2;
+/// How many endpoints one exchange can meet: the first, one after a stale connection, and those above.
+const MAX_ATTEMPTS: usize = 4;
+
+/// What a route says about its calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallOptions {
+    /// How long each step may take.
+    pub timeouts: Timeouts,
+    /// The longest head of an answer, in bytes: the key `limits.response_headers`.
+    pub max_head: usize,
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self { timeouts: Timeouts::default(), max_head: 64 * 1024 }
+    }
+}
+
+/// A request on its way, kept until it cannot be sent again.
+struct Outgoing {
+    method: Method,
+    headers: HeaderMap,
+    body: Body,
+    framing: Framing,
+    expects: bool,
+}
+
+/// What earlier attempts of the same exchange have taught.
+#[derive(Default)]
+struct Past {
+    tried: [usize; MAX_ATTEMPTS],
+    attempts: usize,
+    connect_failures: u8,
+    /// A pooled connection died under the request: only a fresh one will do, once.
+    stale: bool,
+}
+
+impl Upstream {
+    /// Sends `request` and answers with the head of the response; its body streams. Fills `cx.trail`.
+    ///
+    /// What is sent is `cx.sent_path()` with the method, fields and body of `request`; hop-by-hop fields must be gone
+    /// already. `Transfer-Encoding` of the answer is consumed, all other fields are as the upstream sent them.
+    pub fn call<'a>(
+        &'a self,
+        request: Request,
+        cx: &'a mut Exchange,
+        options: &'a CallOptions,
+    ) -> impl Future<Output = Result<Response, CallError>> + Send + 'a {
+        let mut out = Outgoing::new(request);
+        async move { self.attempts(&mut out, cx, options).await }
+    }
+
+    async fn attempts(
+        &self,
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        options: &CallOptions,
+    ) -> Result<Response, CallError> {
+        let began = now();
+        if let Some(total) = options.timeouts.total {
+            let at = cx.started + total;
+            cx.deadline = Some(cx.deadline.map_or(at, |earlier| earlier.min(at)));
+        }
+        let mut past = Past::default();
+        loop {
+            // Outlier ejection, a breaker and a concurrency limit belong between the choice and the connection: each
+            // answers for one endpoint, and a refusal there is one more reason to choose again.
+            let error = match self.attempt(out, cx, options, began, &mut past).await {
+                Ok(response) => return Ok(response),
+                Err(fault) => fault.into_error(),
+            };
+            // A retry policy by status and a budget judge here, too.
+            if !past.again(&error, out, cx) {
+                if let Fault::Timeout(timer, _) = error.source {
+                    cx.trail.timer = Some(timer);
+                }
+                return Err(error);
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        options: &CallOptions,
+        began: Instant,
+        past: &mut Past,
+    ) -> Result<Response, Fault> {
+        let lane = self.pick(past.tried.get(..past.attempts).unwrap_or_default(), &mut cx.trail)?;
+        past.remember(&lane);
+        cx.trail.attempts = cx.trail.attempts.saturating_add(1);
+        let lease = Lease::begin(&lane.slot, self.limits, self.counts_load);
+        let pooled = if past.stale { None } else { lane.slot.take(began) };
+        cx.trail.reused = pooled.is_some();
+        let (conn, sent) = match pooled {
+            Some(conn) => {
+                lane.slot.counters.reused();
+                (conn, began)
+            }
+            None => {
+                cx.trail.endpoint = lane.addrs.first().copied();
+                Box::pin(self.dial(&lane, cx.started, cx.deadline, &options.timeouts)).await?
+            }
+        };
+        cx.trail.endpoint = Some(conn.addr);
+        let mut flight = {
+            let head = RequestHead {
+                method: &out.method,
+                path: cx.sent_path(),
+                headers: &out.headers,
+                host: cx.upstream_host.as_ref().or(match &self.host {
+                    Host::Keep => None,
+                    Host::Endpoint => Some(&lane.authority),
+                    Host::Name(name) => Some(name),
+                }),
+                fallback_host: &lane.authority,
+                framing: out.framing,
+                expects: out.expects,
+            };
+            Flight::launch(conn, &head, &mut out.body, out.expects.then(|| sent + EXPECT))?
+        };
+        drop(lane);
+        let asked = Asked {
+            method: &out.method,
+            max_head: options.max_head,
+            interim: &cx.connection.interim,
+            version: cx.version,
+        };
+        let mut deadline = HeadDeadline::new(cx.started, sent, cx.deadline, &options.timeouts, None);
+        let head = loop {
+            match timeout_at(Some(deadline.at), poll_fn(|task| flight.poll_head(task, &asked))).await {
+                Ok(head) => break head?,
+                Err(_) => {
+                    let later = HeadDeadline::new(cx.started, sent, cx.deadline, &options.timeouts, flight.moved());
+                    if later.at <= deadline.at {
+                        return Err(Fault::Timeout(later.timer, later.span));
+                    }
+                    deadline = later;
+                }
+            }
+        };
+        let now = now();
+        cx.trail.upstream_time = Some(now.saturating_duration_since(began));
+        let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
+        flight.answer(head, lease, clocks, now)
+    }
+
+    /// Makes a connection, and says when it stood.
+    async fn dial(
+        &self,
+        lane: &Arc<Lane>,
+        started: Instant,
+        total: Option<Instant>,
+        timeouts: &Timeouts,
+    ) -> Result<(Conn, Instant), Fault> {
+        let begun = now();
+        let connect = (begun + timeouts.connect, Timer::Connect, timeouts.connect);
+        let response = (started + timeouts.response, Timer::Response, timeouts.response);
+        let total = total.map(|at| (at, Timer::Total, at.saturating_duration_since(started)));
+        let first = [connect, response].into_iter().chain(total).min_by_key(|(at, ..)| *at).unwrap_or(connect);
+        let epoch = lane.slot.epoch();
+        let stream = match dial::connect(&lane.addrs, Some(first.0)).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                lane.slot.counters.connect_failed();
+                let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+                return Err(if timed_out { Fault::Timeout(first.1, first.2) } else { Fault::Connect(error) });
+            }
+        };
+        lane.slot.counters.connected();
+        let addr = match lane.addrs.as_ref() {
+            [only] => *only,
+            _ => stream.peer_addr().map_err(Fault::Connect)?,
+        };
+        let stood = now();
+        let jitter = 0.9 + 0.2 * fastrand::f64();
+        let expires = stood + self.limits.lifetime.mul_f64(jitter);
+        Ok((Conn { stream, buf: bytes::BytesMut::new(), addr, expires, epoch }, stood))
+    }
+}
+
+impl Outgoing {
+    fn new(request: Request) -> Self {
+        let (parts, body) = request.into_parts();
+        let framing = framing(&body, &parts.headers);
+        let body = if framing == Framing::Empty { Body::Empty } else { body };
+        let expects = matches!(body, Body::Stream(_)) && parts.headers.contains_key(header::EXPECT);
+        Self { method: parts.method, headers: parts.headers, body, framing, expects }
+    }
+}
+
+/// How the body is delimited: by what it is, not by what the fields claim. A `Content-Length` counts only for a stream
+/// that does not know its own length, and is enforced while it is sent.
+fn framing(body: &Body, headers: &HeaderMap) -> Framing {
+    let length = match body {
+        Body::Empty => Some(0),
+        Body::Full(bytes) => Some(bytes.len() as u64),
+        Body::Stream(stream) if stream.is_end_stream() => Some(0),
+        Body::Stream(stream) => stream.size_hint().exact().or_else(|| {
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok())
+        }),
+    };
+    match length {
+        Some(0) => Framing::Empty,
+        Some(length) => Framing::Fixed(length),
+        None => Framing::Chunked,
+    }
+}
+
+impl Past {
+    fn remember(&mut self, lane: &Lane) {
+        if let Some(place) = self.tried.get_mut(self.attempts) {
+            *place = lane.id();
+            self.attempts = self.attempts.saturating_add(1);
+        }
+    }
+
+    /// Whether another attempt is safe and of use. Never after a timer that bounds all attempts.
+    fn again(&mut self, error: &CallError, out: &Outgoing, cx: &Exchange) -> bool {
+        match &error.source {
+            Fault::Connect(_) | Fault::Timeout(Timer::Connect, _) if self.connect_failures < CONNECT_RETRIES => {
+                self.connect_failures = self.connect_failures.saturating_add(1);
+                true
+            }
+            // The peer may close an idle connection at any time (RFC 9112 §9.3.1); one more try on a fresh one.
+            Fault::Unsent(_) | Fault::Reset { answered: false, .. } if cx.trail.reused && !self.stale => {
+                self.stale = true;
+                let safe = matches!(error.source, Fault::Unsent(_)) || is_idempotent(&out.method);
+                safe && out.can_be_sent_again()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Outgoing {
+    /// Whether the whole body is still here.
+    fn can_be_sent_again(&self) -> bool {
+        match self.body {
+            Body::Empty => self.framing == Framing::Empty,
+            Body::Full(_) => true,
+            Body::Stream(_) => false,
+        }
+    }
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+/// When the head must be here, and the timer that says so.
+struct HeadDeadline {
+    at: Instant,
+    timer: Timer,
+    span: Duration,
+}
+
+impl HeadDeadline {
+    /// `moved` is when an upload last made progress: `first_byte` and `response` run from there.
+    fn new(
+        started: Instant,
+        sent: Instant,
+        total: Option<Instant>,
+        timeouts: &Timeouts,
+        moved: Option<Instant>,
+    ) -> Self {
+        let from = |at: Instant| moved.map_or(at, |moved| moved.max(at));
+        let mut first = Self { at: from(started) + timeouts.response, timer: Timer::Response, span: timeouts.response };
+        if let Some(span) = timeouts.first_byte {
+            let at = from(sent) + span;
+            if at < first.at {
+                first = Self { at, timer: Timer::FirstByte, span };
+            }
+        }
+        if let Some(at) = total
+            && at < first.at
+        {
+            first = Self { at, timer: Timer::Total, span: at.saturating_duration_since(started) };
+        }
+        first
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

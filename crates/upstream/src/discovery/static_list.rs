@@ -1,0 +1,36 @@
+//! Endpoints that stand in the document: literal addresses, and host names that are one endpoint each.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::dns::Name;
+use crate::endpoint::{Endpoint, Place};
+use crate::pool::Pool;
+
+/// One entry of `endpoints`.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) place: Place,
+    pub(crate) weight: u32,
+    pub(crate) pool: Arc<Pool>,
+    /// Where the addresses come from; none for a literal address.
+    pub(crate) name: Option<Arc<Name>>,
+}
+
+impl Member {
+    /// The endpoint with its present addresses; none while a host name has none.
+    pub(crate) fn endpoint(&self) -> Option<Endpoint> {
+        let (addrs, source): (Vec<SocketAddr>, _) = match &self.name {
+            None => (self.place.literal().into_iter().collect(), "static"),
+            Some(name) => (name.addrs(), "host name"),
+        };
+        self.pool.allow(&addrs);
+        (!addrs.is_empty()).then(|| Endpoint {
+            authority: self.place.authority.clone(),
+            addrs: addrs.into(),
+            weight: self.weight,
+            source,
+            pool: Arc::clone(&self.pool),
+        })
+    }
+}

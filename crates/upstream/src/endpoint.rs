@@ -1,0 +1,153 @@
+//! Endpoints: what their addresses are, and the immutable set of them that requests choose from.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderValue, Uri};
+
+use crate::pool::{Pool, Slot};
+
+/// Host and port, as written in a URL or as `name:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Without brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// As it stands in `Host`: with brackets, and without port 80.
+    pub(crate) authority: HeaderValue,
+}
+
+impl Place {
+    /// Reads `http://host:port`. The error is a problem and a remedy.
+    pub(crate) fn from_url(url: &str) -> Result<Self, (String, Option<String>)> {
+        let bad = |problem: &str| (format!("`{url}` {problem}"), Some("write it as `http://host:port`".to_owned()));
+        let Some((scheme, _)) = url.split_once("://") else { return Err(bad("has no scheme")) };
+        if scheme.eq_ignore_ascii_case("https") {
+            return Err((
+                format!("`{url}`: TLS to upstreams is not built yet"),
+                Some("use `http://` for now".to_owned()),
+            ));
+        }
+        if !scheme.eq_ignore_ascii_case("http") {
+            return Err(bad("has a scheme that is not known"));
+        }
+        let uri: Uri = url.parse().map_err(|_| bad("is not a URL"))?;
+        if uri.path() != "/" || uri.query().is_some() || url.contains('#') {
+            return Err((
+                format!("`{url}` has a path"),
+                Some("an endpoint is scheme, host and port; paths are changed by a route's `rewrite`".to_owned()),
+            ));
+        }
+        let authority = uri.authority().ok_or_else(|| bad("has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad("has a user name or password"));
+        }
+        let port = match authority.port() {
+            None if authority.as_str() != authority.host() => return Err(bad("has no valid port")),
+            None => 80,
+            Some(port) => port.as_u16(),
+        };
+        Self::new(authority.host(), port).ok_or_else(|| bad("has no valid host or port"))
+    }
+
+    /// Reads `name:port`.
+    pub(crate) fn from_name(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        Self::new(host, port.parse().ok()?)
+    }
+
+    fn new(host: &str, port: u16) -> Option<Self> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let named = bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+        if port == 0 || bare.is_empty() || !(named || bare.parse::<IpAddr>().is_ok()) {
+            return None;
+        }
+        let text = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
+        let authority = HeaderValue::from_str(&text.to_ascii_lowercase()).ok()?;
+        Some(Self { host: bare.to_ascii_lowercase(), port, authority })
+    }
+
+    /// The one address, where the host is one.
+    pub(crate) fn literal(&self) -> Option<SocketAddr> {
+        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+/// One endpoint of a set.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) authority: HeaderValue,
+    pub(crate) addrs: Arc<[SocketAddr]>,
+    pub(crate) weight: u32,
+    pub(crate) source: &'static str,
+    pub(crate) pool: Arc<Pool>,
+}
+
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.pool, &other.pool) && self.addrs == other.addrs && self.weight == other.weight
+    }
+}
+
+/// The endpoints of an upstream at one time. Never changed: another set takes its place.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct EndpointSet {
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// What one worker has of an endpoint. Its reference count is written by that worker alone.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) authority: HeaderValue,
+    pub(crate) addrs: Arc<[SocketAddr]>,
+    pub(crate) slot: Arc<Slot>,
+}
+
+impl Lane {
+    /// The current worker's lane to an endpoint.
+    pub(crate) fn of(endpoint: &Endpoint) -> Option<Arc<Self>> {
+        let slot = Arc::clone(endpoint.pool.mine()?);
+        Some(Arc::new(Self { authority: endpoint.authority.clone(), addrs: Arc::clone(&endpoint.addrs), slot }))
+    }
+
+    /// Tells endpoints apart.
+    pub(crate) fn id(&self) -> usize {
+        Arc::as_ptr(&self.slot).addr()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_scheme_host_and_port() {
+        let place = Place::from_url("http://Users.Internal:8080").unwrap();
+        assert_eq!(
+            (place.host.as_str(), place.port, place.authority.as_bytes()),
+            ("users.internal", 8080, &b"users.internal:8080"[..])
+        );
+        let six = Place::from_url("http://[::1]/").unwrap();
+        assert_eq!((six.literal(), six.authority.as_bytes()), (Some("[::1]:80".parse().unwrap()), &b"[::1]"[..]));
+        for bad in [
+            "10.0.0.1:80",
+            "https://a",
+            "ftp://a",
+            "http://a/b",
+            "http://a:0",
+            "http://u:p@a",
+            "http://a:",
+            "http://",
+            "http://a:99999",
+        ] {
+            assert!(Place::from_url(bad).is_err(), "{bad}");
+        }
+        assert!(Place::from_url("https://a").unwrap_err().0.contains("not built yet"));
+    }
+
+    #[test]
+    fn a_name_to_discover_needs_its_port() {
+        assert_eq!(Place::from_name("users.internal:8080").map(|place| place.port), Some(8080));
+        assert!(Place::from_name("users.internal").is_none() && Place::from_name("a b:1").is_none());
+    }
+}

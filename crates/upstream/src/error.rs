@@ -1,0 +1,151 @@
+//! Why a call to an upstream failed: whose fault it is, whether to try again, and what the client is told.
+
+use std::io;
+use std::time::Duration;
+
+use pylon_core::body::BodyError;
+use pylon_core::exchange::Timer;
+use pylon_core::rejection::{
+    INTERNAL, REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_TIMEOUT, Reason, Rejection, UPSTREAM_CONNECT,
+    UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_PROTOCOL, UPSTREAM_RESET, UPSTREAM_TIMEOUT,
+};
+use pylon_core::units::Span;
+
+use crate::h1::encode::EncodeError;
+use crate::h1::parse::HeadError;
+
+/// A call that brought no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{at:?}: {source}")]
+pub struct CallError {
+    /// Whose fault it is.
+    pub blame: Blame,
+    /// Whether another attempt is safe.
+    pub retry: Retry,
+    /// How far the last attempt came.
+    pub at: Step,
+    /// What happened.
+    pub source: Fault,
+}
+
+/// Whose fault a failed call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The client's: its body broke off. Never counted against the upstream.
+    Client,
+    /// The upstream's.
+    Upstream,
+    /// Our own.
+    Gateway,
+}
+
+/// Whether another attempt is safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It would fail again, or there is no time left.
+    Never,
+    /// The upstream may have acted on the request (RFC 9110 §9.2.2).
+    IfIdempotent,
+    /// The upstream has certainly not seen the request.
+    Always,
+}
+
+/// The steps of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Choosing an endpoint.
+    Pick,
+    /// Making a connection.
+    Connect,
+    /// Writing the request.
+    Send,
+    /// Waiting for the head of the answer.
+    Head,
+}
+
+/// What happened to an attempt.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// No endpoint is known, and why, where that is known.
+    #[error("there is no endpoint{0}")]
+    NoEndpoint(String),
+    /// No connection could be made.
+    #[error("no connection: {0}")]
+    Connect(io::Error),
+    /// The request cannot be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The connection took no byte of the request.
+    #[error("the connection took nothing: {0}")]
+    Unsent(io::Error),
+    /// The connection ended before the answer's head was whole.
+    #[error("the connection ended before the answer: {source}")]
+    Reset {
+        /// What the socket says.
+        source: io::Error,
+        /// Whether a byte of the answer, or an interim answer, had come.
+        answered: bool,
+    },
+    /// The answer's head is not acceptable.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The client's body failed.
+    #[error(transparent)]
+    Body(BodyError),
+    /// A timer fired.
+    #[error("the {0} timer ({span}) fired", span = span(*.1))]
+    Timeout(Timer, Duration),
+}
+
+/// A duration as it is written in a document.
+fn span(duration: Duration) -> Span {
+    Span::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Fault {
+    /// This fault as the error of a call.
+    pub(crate) fn into_error(self) -> CallError {
+        let (blame, retry, at) = match &self {
+            Self::NoEndpoint(_) => (Blame::Upstream, Retry::Never, Step::Pick),
+            Self::Connect(_) => (Blame::Upstream, Retry::Always, Step::Connect),
+            Self::Encode(_) => (Blame::Gateway, Retry::Never, Step::Send),
+            Self::Unsent(_) => (Blame::Upstream, Retry::Always, Step::Send),
+            Self::Reset { .. } => (Blame::Upstream, Retry::IfIdempotent, Step::Head),
+            Self::Head(_) => (Blame::Upstream, Retry::Never, Step::Head),
+            Self::Body(_) => (Blame::Client, Retry::Never, Step::Send),
+            Self::Timeout(Timer::Connect, _) => (Blame::Upstream, Retry::Always, Step::Connect),
+            Self::Timeout(Timer::FirstByte, _) => (Blame::Upstream, Retry::IfIdempotent, Step::Head),
+            Self::Timeout(..) => (Blame::Upstream, Retry::Never, Step::Head),
+        };
+        CallError { blame, retry, at, source: self }
+    }
+
+    fn reason(&self) -> &'static Reason {
+        match self {
+            Self::NoEndpoint(_) => &UPSTREAM_NO_ENDPOINT,
+            Self::Connect(_) => &UPSTREAM_CONNECT,
+            Self::Encode(_) => &INTERNAL,
+            Self::Unsent(_) | Self::Reset { .. } => &UPSTREAM_RESET,
+            Self::Head(HeadError::TooLarge(_) | HeadError::TooMany) => &UPSTREAM_HEADERS_TOO_LARGE,
+            Self::Head(_) => &UPSTREAM_PROTOCOL,
+            Self::Body(BodyError::TooLarge(_)) => &REQUEST_BODY_TOO_LARGE,
+            Self::Body(BodyError::Timeout(_)) => &REQUEST_TIMEOUT,
+            Self::Body(_) => &REQUEST_BODY_BROKEN,
+            Self::Timeout(..) => &UPSTREAM_TIMEOUT,
+        }
+    }
+}
+
+impl From<CallError> for Rejection {
+    fn from(error: CallError) -> Self {
+        let reason = error.source.reason();
+        match &error.source {
+            // The timer's name and length help the client's owner and tell nothing of the inside.
+            Fault::Timeout(..) => reason.because(error.source.to_string()),
+            Fault::Head(HeadError::TooLarge(limit)) => reason.privately(format!(
+                "the response headers are longer than {limit} bytes: raise `limits.response_headers` if that is meant to be"
+            )),
+            source => reason.privately(source.to_string()),
+        }
+    }
+}

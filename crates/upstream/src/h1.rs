@@ -1,0 +1,13 @@
+//! The lean HTTP/1.1 client: one request at a time on a connection, driven in the request's own task.
+//!
+//! No task and no channel stands between the client's exchange and the upstream's socket. Framing is strict both ways
+//! (RFC 9112): what could be read in two ways is refused. Upgrades are not forwarded.
+
+pub(crate) mod body;
+pub(crate) mod conn;
+pub mod encode;
+pub(crate) mod exchange;
+pub mod framing;
+pub mod parse;
+pub(crate) mod pump;
+pub(crate) mod scratch;

@@ -1,0 +1,39 @@
+//! One connection to an upstream: its socket, the bytes read ahead, and when it must end.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+/// A connection that carries one exchange, or idles in a pool.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) stream: TcpStream,
+    /// Bytes that were read and not yet used. Holds no memory while the connection idles.
+    pub(crate) buf: BytesMut,
+    pub(crate) addr: SocketAddr,
+    /// When it has lived long enough.
+    pub(crate) expires: Instant,
+    /// The generation of the addresses that it was made from.
+    pub(crate) epoch: u32,
+}
+
+impl Conn {
+    /// Reads into the buffer, which is given room for `room` bytes; memory is not zeroed.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        self.buf.reserve(room);
+        pin!(self.stream.read_buf(&mut self.buf)).poll(cx)
+    }
+
+    /// Whether the peer has neither closed nor sent anything. No system call where nothing happened.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut byte = [0_u8; 1];
+        matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}

@@ -1,0 +1,218 @@
+//! One request on one connection, until the head of its answer is here.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, Version, header};
+use pylon_core::body::Body;
+use pylon_core::connection::Interim;
+
+use super::body::{Clocks, UpstreamBody};
+use super::conn::Conn;
+use super::encode::{self, Framing, RequestHead};
+use super::framing::{Decoder, Piece};
+use super::parse::{HeadError, HeadReader, ResponseHead};
+use super::pump::{Pump, PumpError};
+use super::scratch;
+use crate::error::Fault;
+use crate::pool::Lease;
+
+/// Bodies up to this size go out in one write with the head, by a copy.
+const INLINE: usize = 16 * 1024;
+/// How many interim answers are read before the upstream is thought to be broken.
+const MAX_INTERIM: u8 = 32;
+
+/// A request that has been sent, or is being sent.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    conn: Conn,
+    reader: HeadReader,
+    pump: Option<Box<Pump>>,
+    /// Whether the upstream stopped taking the request, so that the connection is of no further use.
+    cut: bool,
+    interim: u8,
+    /// When the last byte of the request's body left, for bodies that take time.
+    moved: Option<Instant>,
+}
+
+/// What reading an answer needs to know of its request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a Method,
+    /// The longest head, in bytes.
+    pub(crate) max_head: usize,
+    /// Where interim answers go, and whether the client understands them.
+    pub(crate) interim: &'a Interim,
+    pub(crate) version: Version,
+}
+
+impl Flight {
+    /// Sends what can be sent at once. A stream is taken out of `body`; bytes at hand stay there for another attempt.
+    pub(crate) fn launch(
+        mut conn: Conn,
+        head: &RequestHead<'_>,
+        body: &mut Body,
+        expecting: Option<Instant>,
+    ) -> Result<Self, Fault> {
+        conn.buf = scratch::take_read();
+        let pump = scratch::with_head(|out| {
+            encode::request(out, head)?;
+            let rest = match body {
+                Body::Empty => Body::Empty,
+                Body::Full(bytes) if bytes.len() <= INLINE => {
+                    out.extend_from_slice(bytes);
+                    Body::Empty
+                }
+                Body::Full(bytes) => Body::Full(Bytes::clone(bytes)),
+                Body::Stream(_) if head.framing == Framing::Empty => Body::Empty,
+                Body::Stream(_) => std::mem::take(body),
+            };
+            if !matches!(rest, Body::Empty) {
+                return Ok(Some(Pump::new(out, false, rest, head.framing, expecting)));
+            }
+            let sent = match conn.stream.try_write(out) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(Fault::Unsent(error)),
+            };
+            let left = out.get(sent..).unwrap_or_default();
+            Ok((!left.is_empty()).then(|| Pump::new(left, sent > 0, Body::Empty, Framing::Empty, None)))
+        })?;
+        Ok(Self { conn, reader: HeadReader::default(), pump, cut: false, interim: 0, moved: None })
+    }
+
+    /// Goes on sending, and reads until the head of the final answer is whole.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Asked<'_>) -> Poll<Result<ResponseHead, Fault>> {
+        loop {
+            self.poll_pump(cx)?;
+            match self.conn.poll_read(cx, scratch::READ) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.reset(io::ErrorKind::UnexpectedEof.into()))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.reset(error))),
+                Poll::Ready(Ok(_)) => {}
+            }
+            while let Some(head) = self.reader.read(&mut self.conn.buf, asked.method, asked.max_head)? {
+                if !head.status.is_informational() {
+                    return Poll::Ready(Ok(head));
+                }
+                self.interim(&head, asked)?;
+            }
+        }
+    }
+
+    /// When the request's body last moved on, where it is a stream: the timers for the answer run from there.
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        self.pump.as_ref().map_or(self.moved, |pump| pump.moved())
+    }
+
+    /// The answer. The connection goes back to the pool at once where all of it is here.
+    pub(crate) fn answer(
+        self,
+        head: ResponseHead,
+        lease: Lease,
+        clocks: Clocks,
+        now: Instant,
+    ) -> Result<Response<Body>, Fault> {
+        let Self { mut conn, pump, cut, .. } = self;
+        // A body that still waits for its `100 Continue` is not wanted any more.
+        let (pump, cut) = match pump {
+            Some(pump) if pump.is_expecting() => (None, true),
+            pump => (pump, cut),
+        };
+        let keep = head.keep_alive && !cut;
+        let mut decoder = Decoder::new(head.length);
+        let first = decoder.next(&mut conn.buf).map_err(HeadError::from)?;
+        decoder.finish_if_whole(&mut conn.buf);
+        let body = match first {
+            Piece::Data(data) if decoder.is_done() => Body::Full(data),
+            Piece::End => Body::Empty,
+            first => {
+                let body = UpstreamBody::new(first, decoder, conn, keep, pump, lease, clocks);
+                return Ok(response(head, Body::stream(body)));
+            }
+        };
+        // Bytes beyond the answer belong to nobody; an answer to half a request ends the connection.
+        if keep && pump.is_none() && conn.buf.is_empty() {
+            lease.give_back(conn, now);
+        }
+        Ok(response(head, body))
+    }
+
+    fn poll_pump(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        let Some(pump) = &mut self.pump else { return Ok(()) };
+        match pump.poll(&self.conn.stream, cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(PumpError::Body(error))) => return Err(Fault::Body(error)),
+            Poll::Ready(Err(PumpError::Write(error))) if !pump.wrote() => return Err(Fault::Unsent(error)),
+            // The upstream may have answered before it stopped reading (RFC 9112 §9.5): what it said comes first.
+            Poll::Ready(Err(PumpError::Write(_))) => self.cut = true,
+        }
+        self.moved = pump.moved();
+        self.pump = None;
+        Ok(())
+    }
+
+    fn interim(&mut self, head: &ResponseHead, asked: &Asked<'_>) -> Result<(), Fault> {
+        self.interim = self.interim.saturating_add(1);
+        match head.status {
+            StatusCode::SWITCHING_PROTOCOLS => return Err(HeadError::Switched.into()),
+            _ if self.interim > MAX_INTERIM => return Err(HeadError::Interim.into()),
+            StatusCode::CONTINUE => {
+                if let Some(pump) = &mut self.pump {
+                    pump.go_on();
+                }
+            }
+            // RFC 9110 §15.2: not to be sent to a client of HTTP/1.0.
+            _ if asked.version == Version::HTTP_11 => {
+                asked.interim.push(&wire(head));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn reset(&self, source: io::Error) -> Fault {
+        Fault::Reset { source, answered: self.interim > 0 || !self.conn.buf.is_empty() }
+    }
+}
+
+fn response(head: ResponseHead, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
+}
+
+/// An interim answer as it is passed on: without the fields that concern one connection only.
+fn wire(head: &ResponseHead) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let named: Vec<&[u8]> = head
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    for (name, value) in &head.headers {
+        let hop = [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TE, header::TRAILER]
+            .contains(name)
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+            || named.iter().any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()));
+        if !hop {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}

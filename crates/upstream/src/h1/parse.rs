@@ -1,0 +1,152 @@
+//! Reads the head of a response (RFC 9112 §4 and §5) out of the bytes of a connection, without copying its fields.
+//!
+//! Strict: bare line feeds, folded lines, blanks before a colon, control characters and HTTP versions other than 1.0
+//! and 1.1 are errors. The reason phrase is dropped. `Transfer-Encoding` is consumed here, since the body is handed on
+//! without it; repeated equal lengths become one; all other fields are kept as they came.
+
+use std::mem::MaybeUninit;
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use memchr::memchr;
+
+use super::framing::{Claims, FramingError, Length};
+
+/// How many fields a response may have.
+pub const MAX_FIELDS: usize = 128;
+
+/// Why the head of a response was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// It is longer than the limit, in bytes.
+    #[error("the head is longer than {0} bytes")]
+    TooLarge(usize),
+    /// It has more than [`MAX_FIELDS`] fields.
+    #[error("the head has more than {MAX_FIELDS} fields")]
+    TooMany,
+    /// A line does not end in carriage return and line feed.
+    #[error("a line of the head ends in a bare line feed")]
+    LineEnd,
+    /// It is not an HTTP/1 head.
+    #[error("the head is not valid: {0}")]
+    Syntax(httparse::Error),
+    /// A status, name or value is not valid.
+    #[error("the head has an invalid status, name or value")]
+    Field,
+    /// A switch of protocols that nobody asked for.
+    #[error("the upstream switched protocols unasked")]
+    Switched,
+    /// More interim answers than anyone needs.
+    #[error("too many interim answers")]
+    Interim,
+    /// The length of the body is ambiguous.
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+}
+
+/// The head of a response.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// The status, interim ones (1xx) included.
+    pub status: StatusCode,
+    /// The fields.
+    pub headers: HeaderMap,
+    /// How the end of the body is found.
+    pub length: Length,
+    /// Whether the connection may carry another exchange (RFC 9112 §9.3).
+    pub keep_alive: bool,
+}
+
+/// Finds heads in bytes that arrive piece by piece; no byte is looked at twice before the head is whole.
+#[derive(Debug, Default)]
+pub struct HeadReader {
+    scanned: usize,
+}
+
+impl HeadReader {
+    /// Takes a head out of `buf` once it is whole there. `limit` bounds its length in bytes.
+    pub fn read(
+        &mut self,
+        buf: &mut BytesMut,
+        method: &Method,
+        limit: usize,
+    ) -> Result<Option<ResponseHead>, HeadError> {
+        let Some(end) = self.end(buf)? else {
+            return if buf.len() > limit { Err(HeadError::TooLarge(limit)) } else { Ok(None) };
+        };
+        if end > limit {
+            return Err(HeadError::TooLarge(limit));
+        }
+        self.scanned = 0;
+        parse(buf.split_to(end), method).map(Some)
+    }
+
+    /// Where the empty line ends. Each line is checked to end in CR LF.
+    fn end(&mut self, buf: &[u8]) -> Result<Option<usize>, HeadError> {
+        let mut line = self.scanned;
+        while let Some(rest) = buf.get(line..).filter(|rest| !rest.is_empty()) {
+            let Some(feed) = memchr(b'\n', rest) else { break };
+            match rest.get(..feed) {
+                Some([b'\r']) if line == 0 => return Err(HeadError::Syntax(httparse::Error::Version)),
+                Some([b'\r']) => return Ok(Some(line.saturating_add(2))),
+                Some([.., b'\r']) => line = line.saturating_add(feed).saturating_add(1),
+                _ => return Err(HeadError::LineEnd),
+            }
+        }
+        self.scanned = line;
+        Ok(None)
+    }
+}
+
+fn parse(head: BytesMut, method: &Method) -> Result<ResponseHead, HeadError> {
+    let head = head.freeze();
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let status = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut parsed, &head, &mut fields)
+        .map_err(|error| {
+            if error == httparse::Error::TooManyHeaders { HeadError::TooMany } else { HeadError::Syntax(error) }
+        })?;
+    if status != httparse::Status::Complete(head.len()) {
+        return Err(HeadError::Syntax(httparse::Error::NewLine));
+    }
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(HeadError::Field)?;
+    let http10 = parsed.version == Some(0);
+    let mut headers = HeaderMap::try_with_capacity(parsed.headers.len()).map_err(|_| HeadError::TooMany)?;
+    let mut claims = Claims::default();
+    let mut keep_alive = !http10;
+    for field in &*parsed.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Field)?;
+        let mut kept = field.value;
+        if name == header::CONTENT_LENGTH {
+            if !claims.content_length(field.value)? {
+                continue;
+            }
+            kept = kept.split(|&byte| byte == b',').next().unwrap_or(kept).trim_ascii();
+        } else if name == header::TRANSFER_ENCODING {
+            claims.transfer_encoding(field.value)?;
+            continue;
+        } else if name == header::CONNECTION {
+            keep_alive = connection(field.value, keep_alive);
+        }
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(kept)).map_err(|_| HeadError::Field)?;
+        headers.try_append(name, value).map_err(|_| HeadError::TooMany)?;
+    }
+    // No content may follow an interim answer or a 204, whatever it claims; if it claims some, something is amiss.
+    if status == StatusCode::NO_CONTENT && claims.length().is_some_and(|length| length > 0) {
+        keep_alive = false;
+    }
+    let length = if status.is_informational() { Length::Empty } else { claims.decide(method, status, http10)? };
+    Ok(ResponseHead { status, headers, length, keep_alive: keep_alive && length != Length::UntilClose })
+}
+
+fn connection(value: &[u8], mut keep_alive: bool) -> bool {
+    for option in value.split(|&byte| byte == b',') {
+        let option = option.trim_ascii();
+        if option.eq_ignore_ascii_case(b"close") {
+            return false;
+        }
+        keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+    }
+    keep_alive
+}

@@ -1,0 +1,192 @@
+//! Idle connections of one endpoint, kept for each worker apart, and how many exchanges are under way there.
+//!
+//! A worker takes the connection that it gave back last. Nothing waits on an idle connection: it is looked at when it
+//! is taken and by a sweep each second, neither of which costs a system call where nothing happened. A connection goes
+//! back only when its exchange ended cleanly; whoever holds it decides that (`h1`).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pylon_core::worker;
+
+use crate::counters::Counters;
+use crate::h1::conn::Conn;
+use crate::h1::scratch;
+
+/// How long and how many connections may idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// For each worker and endpoint.
+    pub(crate) max_idle: usize,
+    pub(crate) idle: Duration,
+    pub(crate) lifetime: Duration,
+}
+
+/// The connections of one endpoint. Shared between snapshots through `Carry`.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    slots: Box<[Arc<Slot>]>,
+    shared: Arc<Shared>,
+}
+
+/// What one worker has of a pool. Its reference count is written by that worker alone.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Slot {
+    idle: Mutex<VecDeque<Idle>>,
+    in_flight: AtomicU32,
+    pub(crate) counters: Counters,
+    shared: Arc<Shared>,
+}
+
+/// What all workers see of a pool, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shared {
+    in_flight: AtomicU32,
+    /// Rises when the addresses change; a connection of an older epoch is compared with them.
+    epoch: AtomicU32,
+    addrs: ArcSwap<Vec<SocketAddr>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    conn: Conn,
+    until: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new() -> Self {
+        let shared = Arc::new(Shared::default());
+        let slot = |_| {
+            Arc::new(Slot {
+                idle: Mutex::default(),
+                in_flight: AtomicU32::new(0),
+                counters: Counters::default(),
+                shared: Arc::clone(&shared),
+            })
+        };
+        Self { slots: (0..=worker::count()).map(slot).collect(), shared: Arc::clone(&shared) }
+    }
+
+    /// The slot of the current worker.
+    pub(crate) fn mine(&self) -> Option<&Arc<Slot>> {
+        let last = self.slots.len().saturating_sub(1);
+        self.slots.get(worker::current().map_or(last, |id| id.min(last)))
+    }
+
+    /// Says which addresses the endpoint has. Connections to others are closed now, or when they come back.
+    pub(crate) fn allow(&self, addrs: &[SocketAddr]) {
+        if self.shared.addrs.load().as_slice() == addrs {
+            return;
+        }
+        self.shared.addrs.store(Arc::new(addrs.to_vec()));
+        self.shared.epoch.fetch_add(1, Relaxed);
+        for slot in &self.slots {
+            slot.idle.lock().retain(|idle| addrs.contains(&idle.conn.addr));
+        }
+    }
+
+    /// How many connections idle, over all workers.
+    pub(crate) fn idle(&self) -> usize {
+        self.slots.iter().map(|slot| slot.idle.lock().len()).sum()
+    }
+
+    /// How many exchanges are under way, over all workers.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.slots.iter().map(|slot| slot.in_flight.load(Relaxed)).sum()
+    }
+
+    /// The sum over all workers.
+    pub(crate) fn counters(&self) -> [u64; 4] {
+        self.slots.iter().map(|slot| slot.counters.read()).fold([0; 4], |sum, more| {
+            let mut both = sum.into_iter().zip(more);
+            std::array::from_fn(|_| both.next().map_or(0, |(a, b)| a.wrapping_add(b)))
+        })
+    }
+}
+
+impl Slot {
+    /// The connection given back last that is still good, if any.
+    pub(crate) fn take(&self, now: Instant) -> Option<Conn> {
+        let mut idle = self.idle.lock();
+        while let Some(Idle { conn, until }) = idle.pop_back() {
+            if now < until && conn.is_quiet() {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// Closes what has idled or lived too long, and what the peer closed.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.idle.lock().retain(|idle| now < idle.until && idle.conn.is_quiet());
+    }
+
+    /// Exchanges under way as all workers see them; only kept where the balancer asks for it.
+    pub(crate) fn load(&self) -> u32 {
+        self.shared.in_flight.load(Relaxed)
+    }
+
+    /// The generation of the addresses, for a connection about to be made.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.shared.epoch.load(Relaxed)
+    }
+
+    fn give(&self, mut conn: Conn, now: Instant, limits: &Limits) {
+        let epoch = self.epoch();
+        if conn.epoch != epoch {
+            if !self.shared.addrs.load().contains(&conn.addr) {
+                return;
+            }
+            conn.epoch = epoch;
+        }
+        let until = conn.expires.min(now + limits.idle);
+        scratch::give_read(std::mem::take(&mut conn.buf));
+        let mut idle = self.idle.lock();
+        if idle.len() >= limits.max_idle {
+            idle.pop_front();
+        }
+        if limits.max_idle > 0 && now < until {
+            idle.push_back(Idle { conn, until });
+        }
+    }
+}
+
+/// One exchange under way at an endpoint; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    slot: Arc<Slot>,
+    limits: Limits,
+    /// Whether all workers see it.
+    shared: bool,
+}
+
+impl Lease {
+    pub(crate) fn begin(slot: &Arc<Slot>, limits: Limits, shared: bool) -> Self {
+        slot.in_flight.fetch_add(1, Relaxed);
+        if shared {
+            slot.shared.in_flight.fetch_add(1, Relaxed);
+        }
+        Self { slot: Arc::clone(slot), limits, shared }
+    }
+
+    /// Gives a clean connection back and ends the exchange.
+    pub(crate) fn give_back(self, conn: Conn, now: Instant) {
+        self.slot.give(conn, now, &self.limits);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.slot.in_flight.fetch_sub(1, Relaxed);
+        if self.shared {
+            self.slot.shared.in_flight.fetch_sub(1, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! An upstream as it is written in a document.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::HeaderValue;
+use pylon_core::short::{FromScalar, Short};
+use pylon_core::units::Span;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::balance::Method;
+use crate::timeouts::ShortTimeout;
+
+/// A named service behind the gate.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamSpec {
+    /// Where the service is reached: addresses or host names with a port (80 where none is written). A host name is one
+    /// endpoint, resolved again when its TTL is over; all its addresses are raced. No default: this or `discover` must be written.
+    /// Example: `[http://10.0.0.1:8080, { url: "http://10.0.0.2:8080", weight: 2 }]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Short<EndpointSpec>>,
+    /// Where endpoints are found at run time, beside those of `endpoints`. None by default. Example: `{ dns: "users.internal:8080" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover: Option<DiscoverSpec>,
+    /// How an endpoint is chosen: `round_robin`, `least_request` or `random`. Default `round_robin`. Example: `least_request`.
+    #[serde(default)]
+    pub balance: BalanceSpec,
+    /// How long each step may take: a span of time for the head of the answer, or a map. Default
+    /// `{ connect: 3s, response: 30s, idle: 60s }`. Example: `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<ShortTimeout>,
+    /// How many connections idle and for how long. Default `{ max_idle: 64, idle: 4s, lifetime: 10m }`. Example: `{ idle: 55s }`.
+    #[serde(default)]
+    pub pool: PoolSpec,
+    /// The `Host` that the service sees: `keep` (the client's), `endpoint` (the endpoint's own) or a name. Default `keep`.
+    /// Example: `users.internal`.
+    #[serde(default)]
+    pub host: HostSpec,
+}
+
+/// One endpoint: a URL, or a map with a weight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// Scheme, host and port. No default. Example: `http://10.0.0.1:8080`.
+    pub url: String,
+    /// Its share of the requests in proportion to the others', from 1 to 1000. Default 1. Example: `3`.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl FromScalar for EndpointSpec {
+    const EXPECTING: &'static str = "a URL such as `http://10.0.0.1:8080`";
+
+    fn from_scalar(text: &str) -> Result<Self, String> {
+        Ok(Self { url: text.to_owned(), weight: 1 })
+    }
+}
+
+/// Where endpoints are found at run time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoverSpec {
+    /// A name and a port; each address (A, AAAA) that the name has is an endpoint. It is resolved again when its TTL is over
+    /// (1 s at the least, 5 min at the most). No default. Example: `users.internal:8080`.
+    pub dns: String,
+    /// For how long the last good answer is used while the name cannot be resolved. A span of time; default `1h`. Example: `10m`.
+    #[serde(default = "one_hour")]
+    pub keep: Span,
+}
+
+pub(crate) fn one_hour() -> Span {
+    Span::from_secs(3600)
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BalanceSpec {
+    /// In turn, by weight.
+    #[default]
+    RoundRobin,
+    /// Of two drawn by lot, the one with fewer requests under way.
+    LeastRequest,
+    /// By lot, by weight.
+    Random,
+}
+
+impl From<BalanceSpec> for Method {
+    fn from(spec: BalanceSpec) -> Self {
+        match spec {
+            BalanceSpec::RoundRobin => Self::RoundRobin,
+            BalanceSpec::LeastRequest => Self::LeastRequest,
+            BalanceSpec::Random => Self::Random,
+        }
+    }
+}
+
+/// Connections that wait for the next request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolSpec {
+    /// How many connections may idle, for each worker and endpoint. A number, 0 to 10000; default 64. Example: `256`.
+    pub max_idle: u32,
+    /// How long a connection may idle. Stay below the service's own keep-alive time (5 s in Node.js), else requests meet
+    /// closing connections. A span of time; default `4s`. Example: `55s`.
+    pub idle: Span,
+    /// How long a connection is used at all, give or take 10 %. A span of time; default `10m`. Example: `1h`.
+    pub lifetime: Span,
+}
+
+impl Default for PoolSpec {
+    fn default() -> Self {
+        Self { max_idle: 64, idle: Span::from_secs(4), lifetime: Span::from_secs(600) }
+    }
+}
+
+/// The `Host` that a service sees.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostSpec {
+    /// The client's.
+    #[default]
+    Keep,
+    /// Host and port of the endpoint.
+    Endpoint,
+    /// This name.
+    Name(HeaderValue),
+}
+
+impl Serialize for HostSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::Keep => "keep",
+            Self::Endpoint => "endpoint",
+            Self::Name(name) => name.to_str().unwrap_or_default(),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for HostSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = HostSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`keep`, `endpoint` or a host name")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<HostSpec, E> {
+                match text {
+                    "keep" => Ok(HostSpec::Keep),
+                    "endpoint" => Ok(HostSpec::Endpoint),
+                    name => match name.parse::<http::uri::Authority>() {
+                        Ok(authority) if !name.contains('@') => HeaderValue::from_str(authority.as_str())
+                            .map(HostSpec::Name)
+                            .map_err(|_| E::custom(format!("`{name}` is not a host name"))),
+                        _ => Err(E::custom(format!("`{name}` is not a host name"))),
+                    },
+                }
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl JsonSchema for HostSpec {
+    fn schema_name() -> Cow<'static, str> {
+        "HostSpec".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "`keep`, `endpoint` or a host name" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_is_short_where_little_is_said() {
+        let spec: UpstreamSpec = serde_json::from_str(
+            r#"{"endpoints": ["http://a:1", {"url": "http://b:2", "weight": 3}], "timeout": "10s", "host": "endpoint"}"#,
+        )
+        .unwrap();
+        assert_eq!(spec.endpoints[0].weight, 1);
+        assert_eq!(spec.endpoints[1].weight, 3);
+        assert_eq!((spec.host.clone(), spec.balance), (HostSpec::Endpoint, BalanceSpec::RoundRobin));
+        let written = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<UpstreamSpec>(&written).unwrap(), spec);
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_an_unknown_key() {
+        assert!(serde_json::from_str::<UpstreamSpec>(r#"{"endpoints": ["http://a:1"], "breaker": {}}"#).is_err());
+        assert!(serde_json::from_str::<UpstreamSpec>(r#"{"host": "a b"}"#).is_err());
+    }
+}

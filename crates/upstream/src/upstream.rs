@@ -1,0 +1,353 @@
+//! A named service: compiled from its spec, kept current by tasks on the control runtime, read by the workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use parking_lot::Mutex;
+use pylon_core::carry::Carry;
+use pylon_core::exchange::Trail;
+use pylon_core::names::UpstreamName;
+use pylon_core::spec::{FieldPath, SpecError};
+use pylon_core::worker::PerWorker;
+use pylon_net::resolve::Resolver;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::balance::{Balancer, Method};
+use crate::call::CallOptions;
+use crate::discovery::dns::Name;
+use crate::discovery::static_list::Member;
+use crate::endpoint::{EndpointSet, Lane, Place};
+use crate::error::Fault;
+use crate::pool::{Limits, Pool};
+use crate::spec::{BalanceSpec, HostSpec, UpstreamSpec};
+use crate::timeouts::{TimeoutSpec, Timeouts};
+use crate::view::{EndpointView, NameView, UpstreamView};
+
+/// What an upstream is compiled with.
+#[derive(Debug, Clone, Copy)]
+pub struct Building<'a> {
+    /// Where pools and resolved names live on from the snapshot before.
+    pub carry: &'a Carry,
+    /// Who resolves host names.
+    pub resolver: &'a Resolver,
+}
+
+/// A named service behind the gate.
+#[derive(Debug)]
+pub struct Upstream {
+    shared: Arc<Shared>,
+    timeout: Option<TimeoutSpec>,
+    balance: BalanceSpec,
+    pub(crate) limits: Limits,
+    /// Whether all workers must see how much is under way.
+    pub(crate) counts_load: bool,
+    pub(crate) host: Host,
+    workers: PerWorker<Worker>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// The `Host` that the service sees.
+#[derive(Debug)]
+pub(crate) enum Host {
+    Keep,
+    Endpoint,
+    Name(HeaderValue),
+}
+
+/// What the discovery tasks write and the workers read.
+#[derive(Debug)]
+struct Shared {
+    name: UpstreamName,
+    members: Vec<Member>,
+    discovered: Option<Arc<Name>>,
+    set: ArcSwap<EndpointSet>,
+    /// Rises with each new set.
+    generation: AtomicU64,
+    rebuilding: Mutex<()>,
+}
+
+/// What one worker has of an upstream.
+#[derive(Debug)]
+struct Worker {
+    /// Its own copy of the name, for the log.
+    name: Arc<str>,
+    generation: u64,
+    lanes: Vec<Arc<Lane>>,
+    balancer: Balancer,
+    offset: usize,
+}
+
+impl Upstream {
+    /// Makes an upstream of what was written. All errors are told at once. No task runs before [`Upstream::start`].
+    pub fn compile(name: UpstreamName, spec: &UpstreamSpec, cx: &Building<'_>) -> Result<Self, Vec<SpecError>> {
+        let mut errors = Vec::new();
+        let members = members(spec, cx, &mut errors);
+        let discovered = discovered(spec, cx, &mut errors);
+        if spec.endpoints.is_empty() && spec.discover.is_none() {
+            let error = SpecError::new(FieldPath::root(), "this upstream has no endpoints");
+            errors.push(error.help("write `endpoints: [http://host:port]` or `discover: { dns: name:port }`"));
+        }
+        if spec.pool.max_idle > 10_000 {
+            let at = FieldPath::root().key("pool").key("max_idle");
+            errors.push(SpecError::new(at, "more than 10000 idle connections for each worker and endpoint"));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let shared = Shared {
+            name,
+            members,
+            discovered,
+            set: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            rebuilding: Mutex::default(),
+        };
+        shared.rebuild();
+        let method = Method::from(spec.balance);
+        let worker = |offset| Worker {
+            name: Arc::from(shared.name.as_str()),
+            generation: 0,
+            lanes: Vec::new(),
+            balancer: Balancer::new(method, [], offset),
+            offset,
+        };
+        Ok(Self {
+            workers: PerWorker::new(worker),
+            timeout: spec.timeout.as_ref().map(|timeout| timeout.0.clone()),
+            balance: spec.balance,
+            limits: Limits {
+                max_idle: spec.pool.max_idle as usize,
+                idle: spec.pool.idle.duration(),
+                lifetime: spec.pool.lifetime.duration(),
+            },
+            counts_load: method == Method::LeastRequest,
+            host: match &spec.host {
+                HostSpec::Keep => Host::Keep,
+                HostSpec::Endpoint => Host::Endpoint,
+                HostSpec::Name(name) => Host::Name(name.clone()),
+            },
+            tasks: Mutex::default(),
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Begins to resolve names on `handle`, the control runtime. The tasks end when the upstream is dropped.
+    pub fn start(&self, handle: &Handle) {
+        let mut tasks = self.tasks.lock();
+        if !tasks.is_empty() {
+            return;
+        }
+        for name in self.shared.names() {
+            name.start(handle);
+            let mut news = name.watch();
+            let shared = Arc::downgrade(&self.shared);
+            let follow = async move {
+                loop {
+                    match shared.upgrade() {
+                        Some(shared) => shared.rebuild(),
+                        None => return,
+                    }
+                    if news.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tasks.push(handle.spawn(follow).abort_handle());
+        }
+    }
+
+    /// Waits until each name has had a first answer, good or bad. Bound it: servers may be silent for seconds.
+    pub async fn settle(&self) {
+        for name in self.shared.names() {
+            let mut news = name.watch();
+            // An error means that the name is gone, and with it the question.
+            let _gone = news.wait_for(|known| known.asked).await.is_err();
+        }
+        self.shared.rebuild();
+    }
+
+    /// The name in the document.
+    pub fn name(&self) -> &UpstreamName {
+        &self.shared.name
+    }
+
+    /// The options of calls from a route that says `timeout` or nothing; `max_head` is `limits.response_headers` in bytes.
+    pub fn options(&self, timeout: Option<&TimeoutSpec>, max_head: usize) -> CallOptions {
+        CallOptions { timeouts: Timeouts::resolve(timeout, self.timeout.as_ref()), max_head }
+    }
+
+    /// Closes idle connections of the current worker that are over their time or closed by the peer. For each second.
+    pub fn sweep(&self, now: Instant) {
+        self.workers.with(|worker| {
+            self.refresh(worker);
+            for lane in &worker.lanes {
+                lane.slot.sweep(now);
+            }
+        });
+    }
+
+    /// What the admin API shows.
+    pub fn view(&self) -> UpstreamView {
+        let now = tokio::time::Instant::now().into_std();
+        let set = self.shared.set.load();
+        let endpoints = set.endpoints.iter().map(|endpoint| {
+            let [attempts, connects, connect_failures, reuses] = endpoint.pool.counters();
+            EndpointView {
+                endpoint: text(&endpoint.authority),
+                addresses: endpoint.addrs.to_vec(),
+                weight: endpoint.weight,
+                source: endpoint.source,
+                idle: endpoint.pool.idle(),
+                in_flight: endpoint.pool.in_flight(),
+                attempts,
+                connects,
+                connect_failures,
+                reuses,
+            }
+        });
+        let names = self.shared.names().map(|name| {
+            let known = name.known();
+            NameView {
+                name: text(&name.place().authority),
+                addresses: name.addrs(),
+                age_seconds: known.at.map(|at| now.saturating_duration_since(at).as_secs()),
+                stale: known.error.is_some() && !known.addrs.is_empty(),
+                error: known.error,
+            }
+        });
+        UpstreamView {
+            name: self.shared.name.as_str().to_owned(),
+            balance: self.balance,
+            endpoints: endpoints.collect(),
+            names: names.collect(),
+        }
+    }
+
+    /// Chooses an endpoint, one that was not `tried` where there is one.
+    pub(crate) fn pick(&self, tried: &[usize], trail: &mut Trail) -> Result<Arc<Lane>, Fault> {
+        let lane = self.workers.with(|worker| {
+            self.refresh(worker);
+            if trail.upstream.is_none() {
+                trail.upstream = Some(Arc::clone(&worker.name));
+            }
+            let Worker { lanes, balancer, .. } = worker;
+            let was_tried = |index: usize| {
+                !tried.is_empty() && lanes.get(index).is_some_and(|lane: &Arc<Lane>| tried.contains(&lane.id()))
+            };
+            let load = |index: usize| lanes.get(index).map_or(0, |lane| lane.slot.load());
+            let index = balancer.pick(was_tried, load, || fastrand::u64(..))?;
+            lanes.get(index).map(Arc::clone)
+        });
+        match lane {
+            Some(lane) => {
+                lane.slot.counters.attempt();
+                Ok(lane)
+            }
+            None => Err(Fault::NoEndpoint(self.shared.why_empty())),
+        }
+    }
+
+    /// Brings a worker up to the newest set. One load where nothing changed.
+    fn refresh(&self, worker: &mut Worker) {
+        let generation = self.shared.generation.load(Acquire);
+        if worker.generation == generation {
+            return;
+        }
+        let set = self.shared.set.load();
+        worker.generation = generation;
+        worker.lanes = set.endpoints.iter().filter_map(Lane::of).collect();
+        let weights = set.endpoints.iter().map(|endpoint| endpoint.weight);
+        worker.balancer = Balancer::new(Method::from(self.balance), weights, worker.offset);
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn names(&self) -> impl Iterator<Item = &Arc<Name>> {
+        self.members.iter().filter_map(|member| member.name.as_ref()).chain(&self.discovered)
+    }
+
+    /// Makes a new set where the addresses changed.
+    fn rebuild(&self) {
+        let _one_at_a_time = self.rebuilding.lock();
+        let written = self.members.iter().filter_map(Member::endpoint);
+        let found = self.discovered.iter().flat_map(|name| name.endpoints());
+        let next = EndpointSet { endpoints: written.chain(found).collect() };
+        if self.generation.load(Acquire) == 0 || **self.set.load() != next {
+            self.set.store(Arc::new(next));
+            self.generation.fetch_add(1, Release);
+        }
+    }
+
+    /// For the log: what the names say.
+    fn why_empty(&self) -> String {
+        let errors = self.names().filter_map(|name| {
+            let known = name.known();
+            known.error.or_else(|| (!known.asked).then(|| format!("`{}` is not resolved yet", name.place().host)))
+        });
+        errors.fold(String::new(), |all, error| format!("{all}: {error}"))
+    }
+}
+
+fn members(spec: &UpstreamSpec, cx: &Building<'_>, errors: &mut Vec<SpecError>) -> Vec<Member> {
+    let mut members: Vec<Member> = Vec::new();
+    for (index, endpoint) in spec.endpoints.iter().enumerate() {
+        let at = || FieldPath::root().key("endpoints").index(index);
+        if !(1..=1000).contains(&endpoint.weight) {
+            let error =
+                SpecError::new(at().key("weight"), format!("the weight {} is not from 1 to 1000", endpoint.weight));
+            errors.push(error.help("leave an endpoint out to send it nothing"));
+        }
+        let place = match Place::from_url(&endpoint.url) {
+            Ok(place) => place,
+            Err((problem, help)) => {
+                errors.push(SpecError { at: at(), problem, help });
+                continue;
+            }
+        };
+        if members.iter().any(|other| other.place == place) {
+            errors.push(
+                SpecError::new(at(), format!("`{}` stands twice", endpoint.url)).help("give it a weight instead"),
+            );
+            continue;
+        }
+        let name = place.literal().is_none().then(|| name(&place, crate::spec::one_hour().duration(), cx));
+        let key = format!("{}:{}", place.host, place.port);
+        members.push(Member { pool: cx.carry.keep(key, Pool::new), weight: endpoint.weight, place, name });
+    }
+    members
+}
+
+fn discovered(spec: &UpstreamSpec, cx: &Building<'_>, errors: &mut Vec<SpecError>) -> Option<Arc<Name>> {
+    let discover = spec.discover.as_ref()?;
+    let place = Place::from_name(&discover.dns);
+    if place.is_none() {
+        let at = FieldPath::root().key("discover").key("dns");
+        let error = SpecError::new(at, format!("`{}` is not a name with a port", discover.dns));
+        errors.push(error.help("write it as `users.internal:8080`"));
+    }
+    Some(name(&place?, discover.keep.duration(), cx))
+}
+
+fn name(place: &Place, keep: std::time::Duration, cx: &Building<'_>) -> Arc<Name> {
+    let key = format!("{}:{} {}ms", place.host, place.port, keep.as_millis());
+    cx.carry.keep(key, || Name::new(place.clone(), keep, cx.resolver.clone()))
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}

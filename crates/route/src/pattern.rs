@@ -226,9 +226,9 @@ impl fmt::Display for Pattern {
         for segment in &self.segments {
             f.write_str("/")?;
             match segment {
-                Segment::Literal(text) => write_literal(f, text)?,
+                Segment::Literal(text) => write_start(f, text)?,
                 Segment::Param { name, prefix, suffix } => {
-                    write_literal(f, prefix)?;
+                    write_start(f, prefix)?;
                     write!(f, "{{{name}}}")?;
                     write_literal(f, suffix)?;
                 }
@@ -277,9 +277,6 @@ fn error(at: usize, problem: impl Into<String>, help: Option<&'static str>) -> P
 }
 
 fn parse_segment(part: &str, at: usize) -> Result<Segment, PatternError> {
-    if matches!(part, "." | "..") {
-        return Err(error(at, "a dot segment never matches: they are removed from requests", None));
-    }
     if part.starts_with(':') && part.as_bytes().get(1).is_some_and(u8::is_ascii_alphabetic) {
         return Err(error(
             at,
@@ -294,7 +291,11 @@ fn parse_segment(part: &str, at: usize) -> Result<Segment, PatternError> {
         if part == "*" || part == "**" {
             return Err(error(at, "`*` takes nothing here", Some("write `{*rest}` for all that is left")));
         }
-        return Ok(Segment::Literal(literal(part, at)?));
+        let text = literal(part, at)?;
+        if matches!(&*text, b"." | b"..") {
+            return Err(error(at, "a dot segment never matches: they are removed from requests", None));
+        }
+        return Ok(Segment::Literal(text));
     };
     let (prefix, after) = part.split_at(open);
     let Some(close) = after.find('}') else {
@@ -374,6 +375,22 @@ fn check_names(segments: &[Segment]) -> Result<(), PatternError> {
     Ok(())
 }
 
+/// Writes text that begins a segment. What would be read as a mistake there is written encoded.
+fn write_start(f: &mut fmt::Formatter<'_>, text: &[u8]) -> fmt::Result {
+    let mistaken = match text {
+        b"*" | b"**" => true,
+        [b':', second, ..] => second.is_ascii_alphabetic(),
+        _ => false,
+    };
+    match text.split_first() {
+        Some((first, rest)) if mistaken => {
+            write!(f, "%{first:02X}")?;
+            write_literal(f, rest)
+        }
+        _ => write_literal(f, text),
+    }
+}
+
 fn write_literal(f: &mut fmt::Formatter<'_>, text: &[u8]) -> fmt::Result {
     for &byte in text {
         if is_unreserved(byte) || b"!$&'()*+,=:@".contains(&byte) {
@@ -437,9 +454,13 @@ mod tests {
 
     #[test]
     fn a_template_is_written_in_one_way() {
-        for (text, canonical) in
-            [("/a%3ab", "/a:b"), ("/caf\u{e9}", "/caf%C3%A9"), ("/x{y}.z/{*r}", "/x{y}.z/{*r}"), ("/", "/")]
-        {
+        for (text, canonical) in [
+            ("/a%3ab", "/a:b"),
+            ("/caf\u{e9}", "/caf%C3%A9"),
+            ("/x{y}.z/{*r}", "/x{y}.z/{*r}"),
+            ("/%3aid/%2a", "/%3Aid/%2A"),
+            ("/", "/"),
+        ] {
             assert_eq!(Pattern::parse(text).unwrap().to_string(), canonical);
             assert_eq!(Pattern::parse(canonical).unwrap().to_string(), canonical);
         }
@@ -450,6 +471,7 @@ mod tests {
         assert_eq!(problem("users"), "a path begins with a slash (at character 1)");
         assert_eq!(problem("/a//b"), "an empty segment never matches: `//` in a request becomes `/` (at character 4)");
         assert_eq!(problem("/a/../b"), "a dot segment never matches: they are removed from requests (at character 4)");
+        assert_eq!(problem("/%2e"), "a dot segment never matches: they are removed from requests (at character 2)");
         assert_eq!(problem("/a/{id"), "`{` without `}` (at character 4)");
         assert_eq!(problem("/a/id}"), "`}` without `{` (at character 6)");
         assert_eq!(problem("/a/{}"), "the variable part has no name (at character 5)");

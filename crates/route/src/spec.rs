@@ -24,7 +24,8 @@ pub struct MatchSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// A regular expression that the whole path must fit, instead of `path`. Tried after all templates of its host.
-    /// Named groups (`(?<id>[0-9]+)`) are captures.
+    /// Named groups (`(?<id>[0-9]+)`) are captures. It sees the path in normal form: letters and digits decoded,
+    /// reserved characters as they were sent (`%3A` is not `:`), parameters (`;v=1`) included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
     /// Header fields by name: a value, `"*"` for any value, or a map. One field of several that fits is enough.
@@ -152,4 +153,33 @@ fn is_empty(list: &OneOrMany<String>) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_reads_what_it_wrote() {
+        for text in [
+            r#""GET,POST *.example.com/a/{b}""#,
+            r#"{"host": ["a", "b"], "regex": "/a", "headers": {"x": "*", "y": {"absent": true}}, "encoded_slash": "keep"}"#,
+            r#"{"path": "/a", "query": {"v": {"matches": "[0-9]"}}, "cookies": {"c": 1}, "client": "10.0.0.0/8"}"#,
+        ] {
+            let spec: Short<MatchSpec> = serde_json::from_str(text).unwrap();
+            let written = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<Short<MatchSpec>>(&written).unwrap(), spec, "{written}");
+        }
+        let spec: Short<RewriteSpec> = serde_json::from_str(r#""/v2/{id}""#).unwrap();
+        assert_eq!(serde_json::to_string(&spec).unwrap(), r#"{"path":"/v2/{id}"}"#);
+    }
+
+    #[test]
+    fn every_key_of_a_match_has_a_description() {
+        let schema = schemars::schema_for!(MatchSpec);
+        let keys = schema.get("properties").and_then(|keys| keys.as_object()).unwrap();
+        assert_eq!(keys.len(), 9);
+        assert!(keys.values().all(|key| key.get("description").is_some()));
+        assert_eq!(schema.get("additionalProperties").and_then(serde_json::Value::as_bool), Some(false));
+    }
 }

@@ -1,3 +1,5 @@
+//! What is brought into normal form, and what is refused.
+
 use super::*;
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 

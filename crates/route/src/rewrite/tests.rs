@@ -1,3 +1,5 @@
+//! What rewrites make of paths and queries, and what they must never make.
+
 use proptest::prelude::{Strategy, prop_assert, proptest};
 use pylon_core::short::Short;
 

@@ -1,2 +1,20 @@
-//! The binary.
-fn main() {}
+//! The binary `pylon`: one gate in front of many services. Commands are in `commands`, one file each.
+
+mod commands;
+mod demo;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = commands::Arguments::parse();
+    match arguments.run() {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(output::FAILED)
+        }
+    }
+}

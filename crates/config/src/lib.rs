@@ -4,10 +4,17 @@
 //! The way of a document: [`load::Source`] reads a file or a folder, [`tree::Node`] is what was written,
 //! [`de::read`] makes a spec of a part of it, [`diagnostic::Diagnostic`] says what is wrong.
 
+pub mod admin;
+pub mod compile;
 pub mod de;
 pub mod diagnostic;
+pub mod document;
+pub mod keys;
 pub mod load;
 pub mod locate;
+pub mod plan;
+pub mod reference;
+pub mod schema;
 pub mod suggest;
 pub mod tree;
 

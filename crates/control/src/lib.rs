@@ -1,1 +1,7 @@
-//! The control plane: admin API and probes.
+//! The control plane: starts the gateway from a document, keeps its clocks, and answers the admin API.
+
+pub mod admin;
+pub mod explain;
+pub mod gateway;
+pub mod prepare;
+mod worker;

@@ -130,8 +130,13 @@ mod tests {
 
     #[test]
     fn host_bits_behind_the_mask_are_refused_with_the_network_meant() {
-        assert_eq!(Network::parse("10.0.0.1/8"), Err("`10.0.0.1/8` has bits set behind its mask: the network is `10.0.0.0/8`".into()));
-        assert!(Network::parse("10.0.0.1").is_ok() && Network::parse("::1").is_ok() && Network::parse("localhost").is_err());
+        assert_eq!(
+            Network::parse("10.0.0.1/8"),
+            Err("`10.0.0.1/8` has bits set behind its mask: the network is `10.0.0.0/8`".into())
+        );
+        assert!(
+            Network::parse("10.0.0.1").is_ok() && Network::parse("::1").is_ok() && Network::parse("localhost").is_err()
+        );
     }
 
     #[test]

@@ -164,7 +164,8 @@ impl Percent {
         if whole.is_empty() || whole.len() > 3 || fraction.len() > 2 || !digits(whole) || !digits(fraction) {
             return Err(bad());
         }
-        let points = whole.parse::<u16>().map_err(|_| bad())? * 100 + format!("{fraction:0<2}").parse::<u16>().map_err(|_| bad())?;
+        let points = whole.parse::<u16>().map_err(|_| bad())? * 100
+            + format!("{fraction:0<2}").parse::<u16>().map_err(|_| bad())?;
         if points > 10_000 { Err(bad()) } else { Ok(Self(points)) }
     }
 }

@@ -57,7 +57,10 @@ impl<T> PerWorker<T> {
     pub fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         let last = self.slots.len() - 1;
         let index = CURRENT.get().min(last);
-        #[expect(clippy::indexing_slicing, reason = "there is always at least one slot and the index is capped to the last")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "there is always at least one slot and the index is capped to the last"
+        )]
         let slot = &self.slots[index];
         work(&mut slot.0.lock())
     }

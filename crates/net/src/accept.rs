@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pylon_core::connection::{Connection, Scheme};
+use pylon_observe::metrics::Metrics;
+use pylon_observe::series::OpenConnection;
 use tokio::sync::Notify;
 
 use crate::http1::{self, Handler, Limits};
@@ -49,7 +51,7 @@ impl Drain {
 }
 
 /// Counts a connection as open for as long as it lives.
-struct Open(Arc<Drain>);
+struct Open(Arc<Drain>, #[expect(dead_code, reason = "counts by being dropped")] OpenConnection);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -64,6 +66,7 @@ pub async fn accept<H: Handler>(
     handler: Arc<H>,
     limits: Limits,
     drain: Arc<Drain>,
+    metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let codec = Arc::new(http1::codec(&limits));
@@ -88,7 +91,8 @@ pub async fn accept<H: Handler>(
         let connection = Arc::new(Connection::new(canonical(peer), canonical(local), scheme, opened));
         drain.open.fetch_add(1, Ordering::Relaxed);
         drain.accepted.fetch_add(1, Ordering::Relaxed);
-        let (handler, codec, open) = (Arc::clone(&handler), Arc::clone(&codec), Open(Arc::clone(&drain)));
+        let (handler, codec, open) =
+            (Arc::clone(&handler), Arc::clone(&codec), Open(Arc::clone(&drain), metrics.connected()));
         tokio::spawn(async move {
             let wanted = open.0.wanted.notified();
             http1::serve(stream, connection, handler, &codec, limits, wanted).await;

@@ -46,7 +46,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// The whole answer, in wire format, to a request that never came to be: `status` is what the codec says of it.
     /// The connection is closed behind it.
-    fn refuse(&self, status: u16, connection: &Connection) -> Vec<u8>;
+    fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8>;
 }
 
 /// Limits on what a client may send, and on how slowly.
@@ -113,8 +113,13 @@ fn begin(connection: &Connection) -> Instant {
 }
 
 /// Runs the codec to its end, or until the client has run out of time.
-async fn drive<H, S>(codec: Codec<Io<H>, S>, connection: &Connection, handler: &H, limits: Limits, drain: Notified<'_>)
-where
+async fn drive<H, S>(
+    codec: Codec<Io<H>, S>,
+    connection: &Arc<Connection>,
+    handler: &H,
+    limits: Limits,
+    drain: Notified<'_>,
+) where
     H: Handler,
     S: HttpService<Incoming, ResBody = H::Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -70,6 +70,13 @@ impl Metrics {
         OpenConnection(Arc::clone(shard))
     }
 
+    /// How many exchanges have ended since the start of the process.
+    pub fn served(&self) -> u64 {
+        let mut served = 0;
+        self.process.each(|shard| served += shard.ended.load(Ordering::Relaxed));
+        served
+    }
+
     /// A document came into force at `now`; `hash` is that of its content.
     pub fn snapshot_in_force(&self, hash: impl Into<String>, now: Instant) {
         *self.snapshot.lock() = Some(Snapshot { hash: hash.into(), since: now });

@@ -1,15 +1,20 @@
 //! One worker's engine: what `net` calls for each request, and what the worker keeps for itself.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Version};
 use parking_lot::Mutex;
 use pylon_core::Request;
 use pylon_core::connection::Connection;
-use pylon_core::rejection::{REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT};
+use pylon_core::exchange::{Exchange, Head};
+use pylon_core::rejection::{REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, Rejection};
 use pylon_core::units::{ByteSize, Span};
 use pylon_net::http1::Handler;
 use pylon_observe::Observer;
+use pylon_observe::ending::{End, Ending};
 
 use crate::request_id::RequestIds;
 use crate::tail::Tailed;
@@ -55,8 +60,8 @@ impl Engine {
         self.own.lock().view.pick(&self.world)
     }
 
-    pub(crate) fn fresh_id(&self, now: Instant) -> http::HeaderValue {
-        self.own.lock().ids.next(&self.observer.wall, now)
+    pub(crate) fn fresh_id(&self, now: Instant) -> HeaderValue {
+        self.own.lock().ids.next(&self.observer.wall(), now)
     }
 
     pub(crate) fn observer(&self) -> Arc<Observer> {
@@ -67,12 +72,17 @@ impl Engine {
 impl Handler for Engine {
     type Body = Tailed;
 
-    async fn serve(self: Arc<Self>, request: Request, connection: Arc<Connection>, started: Instant) -> http::Response<Tailed> {
+    async fn serve(
+        self: Arc<Self>,
+        request: Request,
+        connection: Arc<Connection>,
+        started: Instant,
+    ) -> http::Response<Tailed> {
         let world = self.pick();
         serve::serve(&self, &world, request, connection, started).await
     }
 
-    fn refuse(&self, status: u16, connection: &Connection) -> Vec<u8> {
+    fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8> {
         let reason = reject::of_codec(status);
         let detail = if reason == &REQUEST_HEADERS_TOO_LARGE {
             Some(format!("the limit is {} (limits.request_headers)", self.told.request_headers))
@@ -82,7 +92,29 @@ impl Handler for Engine {
             None
         };
         let now = tokio::time::Instant::now().into_std();
-        self.observer.refused(reason, connection.peer.ip(), detail.as_deref(), now);
+        let mut exchange = Exchange::begin(unread(connection, now));
+        exchange.trail.refuse(&Rejection { detail: detail.clone().map(Cow::Owned), ..Rejection::from(reason) });
+        let world = self.pick();
+        let shard = world.nowhere.series.mine();
+        shard.begin();
+        let ending = Ending { status: reason.status, sent: 0, received: 0, ended: now, how: End::Complete };
+        self.observer.finish(shard, &exchange, ending);
         reject::wire(reason, detail.as_deref())
+    }
+}
+
+/// The head of a request that could not be read: `-` for its method and `*` for its path.
+fn unread(connection: &Arc<Connection>, now: Instant) -> Head {
+    Head {
+        client: connection.peer.ip(),
+        from_trusted_proxy: false,
+        scheme: connection.scheme,
+        request_id: HeaderValue::from_static("-"),
+        started: now,
+        method: Method::from_bytes(b"-").unwrap_or_default(),
+        version: Version::HTTP_11,
+        host: None,
+        path: PathAndQuery::from_static("*"),
+        connection: Arc::clone(connection),
     }
 }

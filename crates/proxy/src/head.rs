@@ -63,7 +63,7 @@ pub(crate) fn read(
 fn understand(request: &mut Request, found: &hop::Found) -> Result<(Option<Box<str>>, PathAndQuery), Rejection> {
     hop::check(found, request.headers(), request.version() == Version::HTTP_10)?;
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return Err(REQUEST_METHOD.into());
+        return Err(Rejection::from(&REQUEST_METHOD));
     }
     check_authority(request)?;
     let host = match request.headers().get(HOST) {
@@ -107,7 +107,7 @@ fn normal_path(uri: &Uri) -> Result<PathAndQuery, Rejection> {
                 text.push('?');
                 text.push_str(query);
             }
-            PathAndQuery::try_from(text).map_err(|_| REQUEST_PATH.into())
+            PathAndQuery::try_from(text).map_err(|_| Rejection::from(&REQUEST_PATH))
         }
     }
 }

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pylon_core::connection::{Connection, Scheme};
@@ -24,7 +24,7 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 /// The correlation id of a request.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Why the gateway refused, on its own answers alone, where `telemetry.reason_header` is on.
-pub const PYLON_REASON: HeaderName = HeaderName::from_static("pylon-reason");
+pub const PYLON_REASON: HeaderName = HeaderName::from_static(pylon_observe::spec::REASON_HEADER);
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -40,7 +40,7 @@ const VOUCHED: [&str; 9] = [
     "x-forwarded-proto",
     "x-real-ip",
     "x-request-id",
-    "pylon-reason",
+    "x-pylon-reason",
 ];
 
 /// What one pass over the fields of a request finds.
@@ -85,7 +85,7 @@ fn other(name: &HeaderName, found: &mut Found) {
         if VOUCHED.contains(&hyphened.as_str()) {
             found.doomed.push(name.clone());
         }
-    } else if text.starts_with("x-") || text.starts_with("pylon") {
+    } else if text.starts_with("x-") {
         found.vouched |= VOUCHED.contains(&text);
     } else if *name == KEEP_ALIVE || *name == PROXY_CONNECTION || *name == HTTP2_SETTINGS {
         found.doomed.push(name.clone());
@@ -111,8 +111,9 @@ pub(crate) fn check(found: &Found, headers: &HeaderMap, http10: bool) -> Result<
     if found.content_length && headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
         return Err(REQUEST_FRAMING.because("there are several Content-Length fields"));
     }
-    if found.expect && !headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return Err(REQUEST_EXPECTATION.into());
+    if found.expect && !headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
+        return Err(Rejection::from(&REQUEST_EXPECTATION));
     }
     Ok(())
 }
@@ -277,14 +278,21 @@ fn scheme(text: &str) -> Option<Scheme> {
 /// Refuses a request that has passed here before.
 pub(crate) fn check_loop(headers: &HeaderMap, found: &Found, pseudonym: &str) -> Result<(), Rejection> {
     if found.via && items(headers, &VIA).any(|hop| hop.split_ascii_whitespace().nth(1) == Some(pseudonym)) {
-        return Err(REQUEST_LOOP.into());
+        return Err(Rejection::from(&REQUEST_LOOP));
     }
     Ok(())
 }
 
 /// Adds what the next hop is to know: forwarding fields, Via, the request id. From a trusted proxy the lists go on;
 /// from anybody else they begin here.
-pub(crate) fn announce(headers: &mut HeaderMap, connection: &Connection, origin: Origin, found: &Found, via: &HeaderValue, id: &HeaderValue) {
+pub(crate) fn announce(
+    headers: &mut HeaderMap,
+    connection: &Connection,
+    origin: Origin,
+    found: &Found,
+    via: &HeaderValue,
+    id: &HeaderValue,
+) {
     let host = headers.get(HOST).cloned();
     let peer = &connection.peer_text;
     if found.vouched && origin.trusted {
@@ -354,12 +362,29 @@ fn element(connection: &Connection, host: Option<&HeaderValue>, scheme: Scheme) 
 /// Whether a trailer of a request or answer may pass: fields that frame, route, authenticate or vouch may not
 /// (RFC 9110 §6.5.1).
 pub(crate) fn trailer_may_pass(name: &HeaderName) -> bool {
-    use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, COOKIE, SET_COOKIE, TRAILER};
+    use http::header::{
+        AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, COOKIE, SET_COOKIE, TRAILER,
+    };
     if matches!(
         *name,
-        HOST | CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION | UPGRADE | TE | TRAILER | VIA | FORWARDED | EXPECT
-            | AUTHORIZATION | PROXY_AUTHORIZATION | PROXY_AUTHENTICATE | COOKIE | SET_COOKIE | CONTENT_TYPE
-            | CONTENT_ENCODING | CONTENT_RANGE | CACHE_CONTROL
+        HOST | CONTENT_LENGTH
+            | TRANSFER_ENCODING
+            | CONNECTION
+            | UPGRADE
+            | TE
+            | TRAILER
+            | VIA
+            | FORWARDED
+            | EXPECT
+            | AUTHORIZATION
+            | PROXY_AUTHORIZATION
+            | PROXY_AUTHENTICATE
+            | COOKIE
+            | SET_COOKIE
+            | CONTENT_TYPE
+            | CONTENT_ENCODING
+            | CONTENT_RANGE
+            | CACHE_CONTROL
     ) {
         return false;
     }
@@ -381,7 +406,12 @@ mod tests {
     }
 
     fn connection(peer: &str) -> Connection {
-        Connection::new(format!("{peer}:1").parse().unwrap(), "127.0.0.1:80".parse().unwrap(), Scheme::Http, tokio::time::Instant::now().into_std())
+        Connection::new(
+            format!("{peer}:1").parse().unwrap(),
+            "127.0.0.1:80".parse().unwrap(),
+            Scheme::Http,
+            tokio::time::Instant::now().into_std(),
+        )
     }
 
     fn trusted(networks: &[&str]) -> NetworkSet {
@@ -400,13 +430,22 @@ mod tests {
         assert_eq!(client("198.51.100.1", &["10.0.0.0/8"], &xff), "198.51.100.1");
         assert_eq!(client("10.0.0.1", &["10.0.0.0/8"], &xff), "203.0.113.9");
         assert_eq!(client("10.0.0.1", &["10.0.0.0/8"], &[("x-forwarded-for", "6.6.6.6, junk, 10.0.0.2")]), "10.0.0.2");
-        assert_eq!(client("10.0.0.1", &["10.0.0.0/8"], &[("forwarded", "for=\"[2001:db8::1]:99\";proto=https, for=10.9.9.9")]), "2001:db8::1");
+        assert_eq!(
+            client("10.0.0.1", &["10.0.0.0/8"], &[("forwarded", "for=\"[2001:db8::1]:99\";proto=https, for=10.9.9.9")]),
+            "2001:db8::1"
+        );
         assert_eq!(client("10.0.0.1", &["10.0.0.0/8"], &[]), "10.0.0.1");
     }
 
     #[test]
     fn connection_cannot_name_away_what_frames_or_addresses_a_message() {
-        let mut headers = map(&[("connection", "content-length, host, x-secret, close"), ("content-length", "3"), ("host", "a"), ("x-secret", "1"), ("close", "x")]);
+        let mut headers = map(&[
+            ("connection", "content-length, host, x-secret, close"),
+            ("content-length", "3"),
+            ("host", "a"),
+            ("x-secret", "1"),
+            ("close", "x"),
+        ]);
         let found = look(&headers);
         strip_request(&mut headers, &found);
         assert_eq!(headers, map(&[("content-length", "3"), ("host", "a")]));
@@ -414,24 +453,59 @@ mod tests {
 
     #[test]
     fn forged_forwarding_fields_are_replaced_in_every_spelling() {
-        let mut headers = map(&[("host", "a"), ("x_forwarded_for", "1.1.1.1"), ("x-forwarded-for", "1.1.1.1"), ("x-real-ip", "1.1.1.1"), ("forwarded", "for=1.1.1.1"), ("x_request_id", "forged"), ("via", "1.1 other")]);
+        let mut headers = map(&[
+            ("host", "a"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x_request_id", "forged"),
+            ("via", "1.1 other"),
+        ]);
         let found = look(&headers);
         let peer = connection("192.0.2.7");
         let origin = origin(&headers, &peer, &NetworkSet::default(), &found);
         strip_request(&mut headers, &found);
-        announce(&mut headers, &peer, origin, &found, &HeaderValue::from_static("1.1 me"), &HeaderValue::from_static("id"));
-        let expected = map(&[("host", "a"), ("x-forwarded-for", "192.0.2.7"), ("x-forwarded-host", "a"), ("x-forwarded-proto", "http"), ("forwarded", "for=192.0.2.7;host=a;proto=http"), ("via", "1.1 other, 1.1 me"), ("x-request-id", "id")]);
+        announce(
+            &mut headers,
+            &peer,
+            origin,
+            &found,
+            &HeaderValue::from_static("1.1 me"),
+            &HeaderValue::from_static("id"),
+        );
+        let expected = map(&[
+            ("host", "a"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-host", "a"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=192.0.2.7;host=a;proto=http"),
+            ("via", "1.1 other, 1.1 me"),
+            ("x-request-id", "id"),
+        ]);
         assert_eq!(headers, expected);
     }
 
     #[test]
     fn a_trusted_proxy_has_its_lists_continued() {
-        let mut headers = map(&[("host", "a"), ("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "shop")]);
+        let mut headers = map(&[
+            ("host", "a"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "shop"),
+        ]);
         let found = look(&headers);
         let peer = connection("10.0.0.1");
         let origin = origin(&headers, &peer, &trusted(&["10.0.0.0/8"]), &found);
         assert_eq!(origin.scheme, Scheme::Https);
-        announce(&mut headers, &peer, origin, &found, &HeaderValue::from_static("1.1 me"), &HeaderValue::from_static("id"));
+        announce(
+            &mut headers,
+            &peer,
+            origin,
+            &found,
+            &HeaderValue::from_static("1.1 me"),
+            &HeaderValue::from_static("id"),
+        );
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 10.0.0.1");
         assert_eq!(headers["x-forwarded-host"], "shop");
         assert_eq!(headers["x-forwarded-proto"], "https");
@@ -458,7 +532,8 @@ mod tests {
 
     #[test]
     fn trailers_cannot_vouch_frame_or_authenticate() {
-        for name in ["x-forwarded-for", "x_forwarded_proto", "content-length", "authorization", "x-request-id", "host"] {
+        for name in ["x-forwarded-for", "x_forwarded_proto", "content-length", "authorization", "x-request-id", "host"]
+        {
             assert!(!trailer_may_pass(&HeaderName::from_static(name)), "{name}");
         }
         assert!(trailer_may_pass(&HeaderName::from_static("grpc-status")));

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod engine;
+pub mod explain;
 mod head;
 pub mod hop;
 mod reject;

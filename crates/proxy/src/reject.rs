@@ -1,18 +1,18 @@
 //! Error answers of the gateway: the only writer of error bodies (RFC 9457, `application/problem+json`).
 //!
 //! The `code` member is stable and belongs to the gateway: an upstream's body passes through untouched, but the header
-//! `Pylon-Reason` and the log's `reason` are never an upstream's.
+//! `X-Pylon-Reason` and the log's `reason` are never an upstream's.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
+use pylon_core::Response;
 use pylon_core::body::Body;
 use pylon_core::exchange::Exchange;
 use pylon_core::rejection::{
-    INTERNAL, REQUEST_FRAMING, REQUEST_HEADERS_TOO_LARGE, REQUEST_HOST, REQUEST_METHOD, REQUEST_TARGET, REQUEST_TIMEOUT,
-    REQUEST_URI_TOO_LONG, Reason, Rejection,
+    INTERNAL, REQUEST_FRAMING, REQUEST_HEADERS_TOO_LARGE, REQUEST_HOST, REQUEST_METHOD, REQUEST_TARGET,
+    REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Reason, Rejection,
 };
-use pylon_core::Response;
 use serde::Serialize;
 
 use crate::hop::PYLON_REASON;

@@ -23,7 +23,11 @@ impl RequestIds {
     pub fn next(&mut self, wall: &Wall, now: Instant) -> HeaderValue {
         let mut random = [0; 10];
         self.random.fill(&mut random);
-        let id = uuid::Builder::from_unix_timestamp_millis(u64::try_from(wall.unix(now).as_millis()).unwrap_or_default(), &random).into_uuid();
+        let id = uuid::Builder::from_unix_timestamp_millis(
+            u64::try_from(wall.unix(now).as_millis()).unwrap_or_default(),
+            &random,
+        )
+        .into_uuid();
         let mut text = vec![0; uuid::fmt::Hyphenated::LENGTH];
         id.hyphenated().encode_lower(&mut text);
         HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("-"))

@@ -26,7 +26,8 @@ pub(crate) async fn serve(
     connection: Arc<Connection>,
     started: Instant,
 ) -> http::Response<Tailed> {
-    let (mut exchange, read) = head::read(&mut request, connection, started, &world.settings, || engine.fresh_id(started));
+    let (mut exchange, read) =
+        head::read(&mut request, connection, started, &world.settings, || engine.fresh_id(started));
     let (route, found) = match read {
         Ok(()) => find(world, &request, &exchange),
         Err(no) => (&world.nowhere, Err(no)),
@@ -64,27 +65,20 @@ async fn answer(
         Ok(response) => response,
         Err(stop) => render(stop, cx),
     };
-    route.pipeline.response(memos, &mut response, cx, &render).await;
+    route.pipeline.response(memos, &mut response, cx, render).await;
     response
 }
 
 /// The route that takes the request; what none takes ends at the last route, with the reason.
-fn find<'w>(world: &'w Snapshot, request: &Request, cx: &Exchange) -> (&'w Route, Result<Found, Rejection>) {
-    let head = Head {
-        host: cx.host.as_deref(),
-        path: cx.path.path(),
-        method: request.method(),
-        headers: request.headers(),
-        query: cx.path.query(),
-        client: cx.client,
-    };
-    let outcome = preflight(world, request, head).unwrap_or_else(|| world.table.find(&head));
-    let no = match outcome {
+pub(crate) fn find<'w>(world: &'w Snapshot, request: &Request, cx: &Exchange) -> (&'w Route, Result<Found, Rejection>) {
+    let no = match with_head(world, request, cx, |head| world.table.find(&head)) {
         Outcome::Found(found) => {
-            let Some(route) = world.routes.get(found.route) else { return (&world.nowhere, Err(ROUTE_NOT_FOUND.into())) };
+            let Some(route) = world.routes.get(found.route) else {
+                return (&world.nowhere, Err(Rejection::from(&ROUTE_NOT_FOUND)));
+            };
             let verdict = match found.stop {
                 None => Ok(found),
-                Some(table::Stop::EncodedSlash) => Err(REQUEST_ENCODED_SLASH.into()),
+                Some(table::Stop::EncodedSlash) => Err(Rejection::from(&REQUEST_ENCODED_SLASH)),
             };
             return (route, verdict);
         }
@@ -95,26 +89,42 @@ fn find<'w>(world: &'w Snapshot, request: &Request, cx: &Exchange) -> (&'w Route
                 None => no,
             }
         }
-        Outcome::NotFound => ROUTE_NOT_FOUND.into(),
+        Outcome::NotFound => Rejection::from(&ROUTE_NOT_FOUND),
     };
     (&world.nowhere, Err(no))
 }
 
-/// A preflight asks on behalf of another method: it meets the route of that method where its policies answer preflights.
-fn preflight(world: &Snapshot, request: &Request, head: Head<'_>) -> Option<Outcome> {
+/// What the router looks at. A preflight asks on behalf of another method (Fetch §3.2): it is looked at as if it had that
+/// method, where the route that it then meets answers preflights.
+pub(crate) fn with_head<T>(world: &Snapshot, request: &Request, cx: &Exchange, look: impl FnOnce(Head<'_>) -> T) -> T {
+    let head = Head {
+        host: cx.host.as_deref(),
+        path: cx.path.path(),
+        method: request.method(),
+        headers: request.headers(),
+        query: cx.path.query(),
+        client: cx.client,
+    };
+    match preflight(world, request, head) {
+        Some(method) => look(Head { method: &method, ..head }),
+        None => look(head),
+    }
+}
+
+fn preflight(world: &Snapshot, request: &Request, head: Head<'_>) -> Option<Method> {
     if request.method() != Method::OPTIONS || !request.headers().contains_key(ORIGIN) {
         return None;
     }
     let wanted = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD)?;
     let method = Method::from_bytes(wanted.as_bytes()).ok()?;
     match world.table.find(&Head { method: &method, ..head }) {
-        Outcome::Found(found) if world.routes.get(found.route)?.pipeline.answers_preflights() => Some(Outcome::Found(found)),
+        Outcome::Found(found) if world.routes.get(found.route)?.pipeline.answers_preflights() => Some(method),
         _ => None,
     }
 }
 
 /// Computes what is sent, before the first policy, so that all of them see both.
-fn rewrite(route: &Route, found: Found, cx: &mut Exchange) -> Result<Found, Rejection> {
+pub(crate) fn rewrite(route: &Route, found: Found, cx: &mut Exchange) -> Result<Found, Rejection> {
     let Some(rewrite) = &route.rewrite else { return Ok(found) };
     let sent = rewrite.apply(cx.path.path(), cx.path.query(), &found.captures);
     cx.upstream_path = Some(sent.map_err(|error| ROUTE_REWRITE.because(error.to_string()))?);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use http::HeaderValue;
 use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::networks::NetworkSet;
-use pylon_observe::RouteSeries;
-use pylon_policy::Pipeline;
+use pylon_observe::series::RouteSeries;
+use pylon_policy::pipeline::Pipeline;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::table::Table;
-use pylon_upstream::Upstream;
+use pylon_upstream::upstream::Upstream;
 
 use crate::action::Action;
 
@@ -62,7 +62,8 @@ pub struct Settings {
 impl Settings {
     /// Settings for a gateway that is `pseudonym` to its neighbours.
     pub fn new(pseudonym: String, trusted_proxies: NetworkSet, reason_header: bool) -> Self {
-        let via = HeaderValue::try_from(format!("1.1 {pseudonym}")).unwrap_or_else(|_| HeaderValue::from_static("1.1 pylon"));
+        let via =
+            HeaderValue::try_from(format!("1.1 {pseudonym}")).unwrap_or_else(|_| HeaderValue::from_static("1.1 pylon"));
         Self { trusted_proxies, pseudonym, via, reason_header }
     }
 }

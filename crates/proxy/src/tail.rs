@@ -13,12 +13,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::Phase;
 use pylon_core::exchange::Exchange;
-use pylon_observe::{End, Ending, Observer, RouteShard};
+use pylon_observe::Observer;
+use pylon_observe::ending::{End, Ending};
+use pylon_observe::series::RouteShard;
 
 use crate::hop::trailer_may_pass;
-
-/// The status that the log gives to an exchange whose client went away before the answer was complete.
-const CLIENT_GONE: u16 = 499;
 
 /// An exchange under way: dropped before [`Ongoing::answered`], it is one whose client went away.
 #[derive(Debug)]
@@ -39,8 +38,8 @@ impl Ongoing {
     /// Begins with the worker's shard of the route's metrics.
     pub(crate) fn begin(exchange: Box<Exchange>, shard: Arc<RouteShard>, observer: Arc<Observer>) -> Self {
         shard.begin();
-        let (status, end) = (CLIENT_GONE, End::ClientGone);
-        Self(Box::new(Tail { exchange, shard, observer, received: None, status, sent: 0, end }))
+        // Until the answer is complete, an end is the client's.
+        Self(Box::new(Tail { exchange, shard, observer, received: None, status: 0, sent: 0, end: End::ClientGone }))
     }
 
     /// The exchange, to work on.
@@ -73,8 +72,7 @@ impl Drop for Tail {
         let ended = tokio::time::Instant::now().into_std();
         connection.activity.enter(Phase::Flushing, ended);
         let received = self.received.as_ref().map_or(0, |count| count.load(Ordering::Relaxed));
-        let status = if self.end == End::ClientGone { CLIENT_GONE } else { self.status };
-        let ending = Ending { status, sent: self.sent, received, ended, how: self.end };
+        let ending = Ending { status: self.status, sent: self.sent, received, ended, how: self.end };
         self.observer.finish(&self.shard, &self.exchange, ending);
     }
 }
@@ -105,11 +103,8 @@ impl http_body::Body for Tailed {
                 Some(Ok(clean_trailers(frame)))
             }
             Some(Err(error)) => {
-                if let BodyError::Timeout(timer) = error {
-                    tail.exchange.trail.timer = Some(timer);
-                }
                 tail.exchange.trail.detail.get_or_insert_with(|| error.to_string().into());
-                tail.end = if matches!(error, BodyError::Client(_)) { End::ClientGone } else { End::Broken };
+                tail.end = End::from(&error);
                 Some(Err(error))
             }
             None => {

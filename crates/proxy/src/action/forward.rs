@@ -5,7 +5,8 @@ use std::sync::Arc;
 use pylon_core::exchange::Exchange;
 use pylon_core::rejection::Rejection;
 use pylon_core::{Request, Response};
-use pylon_upstream::{CallOptions, Upstream};
+use pylon_upstream::call::CallOptions;
+use pylon_upstream::upstream::Upstream;
 
 use crate::hop;
 

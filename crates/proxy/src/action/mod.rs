@@ -31,12 +31,17 @@ pub enum Action {
 }
 
 /// Obtains the answer.
-pub(crate) async fn answer(action: &Action, request: Request, found: &Found, cx: &mut Exchange) -> Result<Response, Rejection> {
+pub(crate) async fn answer(
+    action: &Action,
+    request: Request,
+    found: &Found,
+    cx: &mut Exchange,
+) -> Result<Response, Rejection> {
     match action {
         Action::Forward(forward) => forward.answer(request, cx).await,
         Action::Split(split) => split.pick(&request, cx).answer(request, cx).await,
         Action::Redirect(redirect) => redirect.answer(found, cx),
         Action::Respond(respond) => Ok(respond.answer()),
-        Action::NotFound => Err(ROUTE_NOT_FOUND.into()),
+        Action::NotFound => Err(Rejection::from(&ROUTE_NOT_FOUND)),
     }
 }

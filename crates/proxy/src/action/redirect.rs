@@ -51,16 +51,24 @@ impl Redirect {
     /// Compiles the spec for the route whose captures it may name.
     pub fn compile(spec: &RedirectSpec, route: &RouteMatch) -> Result<Self, Vec<SpecError>> {
         let mut errors = Vec::new();
-        let status = StatusCode::from_u16(spec.status).ok().filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
+        let status = StatusCode::from_u16(spec.status)
+            .ok()
+            .filter(|status| matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
         if status.is_none() {
-            let error = SpecError::new(FieldPath::root().key("status"), format!("{} is not the status of a redirect", spec.status));
+            let error = SpecError::new(
+                FieldPath::root().key("status"),
+                format!("{} is not the status of a redirect", spec.status),
+            );
             errors.push(error.help("write 301, 302, 303, 307 or 308"));
         }
         let at = FieldPath::root().key("to");
         let (site, path) = match split_site(&spec.to) {
             Ok(parts) => parts,
             Err(problem) => {
-                errors.push(SpecError::new(at, problem).help("write a path such as `/users/{id}` or a URL such as `https://new.example.com/`"));
+                errors.push(
+                    SpecError::new(at, problem)
+                        .help("write a path such as `/users/{id}` or a URL such as `https://new.example.com/`"),
+                );
                 return Err(errors);
             }
         };

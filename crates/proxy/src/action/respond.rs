@@ -55,10 +55,16 @@ impl Respond {
         let mut errors = Vec::new();
         let status = StatusCode::from_u16(spec.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
-            errors.push(SpecError::new(FieldPath::root().key("status"), format!("{} is not a status from 200 to 599", spec.status)));
+            errors.push(SpecError::new(
+                FieldPath::root().key("status"),
+                format!("{} is not a status from 200 to 599", spec.status),
+            ));
         }
         if matches!(spec.status, 204 | 304) && !spec.body.is_empty() {
-            errors.push(SpecError::new(FieldPath::root().key("body"), format!("an answer with status {} has no body", spec.status)));
+            errors.push(SpecError::new(
+                FieldPath::root().key("body"),
+                format!("an answer with status {} has no body", spec.status),
+            ));
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &spec.headers {
@@ -89,6 +95,7 @@ fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     if parsed == CONTENT_LENGTH || parsed == TRANSFER_ENCODING || parsed == http::header::CONNECTION {
         return Err(format!("`{name}` is set by the gateway itself"));
     }
-    let value = HeaderValue::try_from(value).map_err(|_| "the value has a character that no header may have".to_owned())?;
+    let value =
+        HeaderValue::try_from(value).map_err(|_| "the value has a character that no header may have".to_owned())?;
     Ok((parsed, value))
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use http::header::COOKIE;
 use http::HeaderName;
+use http::header::COOKIE;
 use pylon_core::Request;
 use pylon_core::exchange::Exchange;
 use pylon_core::short::FromScalar;
@@ -43,7 +43,9 @@ impl FromScalar for StickySpec {
         match text {
             "client" => Ok(Self::default()),
             "none" => Ok(Self { none: true, ..Self::default() }),
-            other => Err(format!("`{other}` is not something to stick by: write `client`, `none`, `{{ cookie: NAME }}` or `{{ header: NAME }}`")),
+            other => Err(format!(
+                "`{other}` is not something to stick by: write `client`, `none`, `{{ cookie: NAME }}` or `{{ header: NAME }}`"
+            )),
         }
     }
 }
@@ -84,7 +86,10 @@ impl Split {
         }
         if end != 10_000 {
             let sum = f64::from(end) / 100.0;
-            errors.push(SpecError::new(FieldPath::root(), format!("the shares add up to {sum}%")).help("make them add up to 100%"));
+            errors.push(
+                SpecError::new(FieldPath::root(), format!("the shares add up to {sum}%"))
+                    .help("make them add up to 100%"),
+            );
         }
         match Sticky::compile(sticky) {
             Ok(sticky) if errors.is_empty() => Ok(Self { parts, sticky }),
@@ -104,7 +109,10 @@ impl Split {
             None => point_of(cx.client),
         };
         let index = self.parts.partition_point(|(end, _)| *end <= point).min(self.parts.len() - 1);
-        #[expect(clippy::indexing_slicing, reason = "shares of 100% have at least one part, and the index is capped to the last")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "shares of 100% have at least one part, and the index is capped to the last"
+        )]
         let (_, forward) = &self.parts[index];
         forward
     }
@@ -119,7 +127,8 @@ impl Sticky {
             (None, Some(name), false) => HeaderName::try_from(name)
                 .map(Self::Header)
                 .map_err(|_| SpecError::new(FieldPath::root().key("header"), format!("`{name}` is not a header name"))),
-            _ => Err(SpecError::new(FieldPath::root(), "a split sticks by one thing only").help("keep one of `cookie`, `header` and `none`")),
+            _ => Err(SpecError::new(FieldPath::root(), "a split sticks by one thing only")
+                .help("keep one of `cookie`, `header` and `none`")),
         }
     }
 
@@ -128,9 +137,10 @@ impl Sticky {
             Self::Client | Self::None => None,
             Self::Header(name) => request.headers().get(name).map(http::HeaderValue::as_bytes),
             Self::Cookie(name) => request.headers().get_all(COOKIE).iter().find_map(|line| {
-                line.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii).find_map(|pair| {
-                    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-                })
+                line.as_bytes()
+                    .split(|byte| *byte == b';')
+                    .map(<[u8]>::trim_ascii)
+                    .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
             }),
         }
     }

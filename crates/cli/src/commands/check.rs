@@ -1,0 +1,62 @@
+//! `pylon check`: everything that is wrong with a document, by the code that runs it. No network, no socket.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use pylon_control::prepare::prepare;
+
+use super::DocumentArguments;
+use crate::output;
+
+/// See [`super::Command::Check`].
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    document: DocumentArguments,
+    /// How to print what is wrong.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON array, for editors and pipelines.
+    Json,
+}
+
+impl Check {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let (diagnostics, summary) = match prepare(&self.document.document, self.document.secrets()) {
+            Ok(prepared) => {
+                let snapshot = &prepared.compiled.snapshot;
+                let summary = format!(
+                    "{}: fine ({} routes, {} upstreams, document {})",
+                    self.document.document.display(),
+                    snapshot.routes.len(),
+                    snapshot.upstreams.len(),
+                    snapshot.hash
+                );
+                (prepared.compiled.warnings, Some(summary))
+            }
+            Err(diagnostics) => (diagnostics, None),
+        };
+        match (self.format, &summary) {
+            (Format::Json, _) => output::diagnostics_as_json(&diagnostics)?,
+            (Format::Text, Some(summary)) => {
+                output::diagnostics(&diagnostics);
+                output::line(summary);
+            }
+            (Format::Text, None) => {
+                output::diagnostics(&diagnostics);
+                output::note(&count(diagnostics.iter().filter(|one| one.is_error()).count()));
+            }
+        }
+        Ok(if summary.is_some() { ExitCode::SUCCESS } else { ExitCode::from(output::FAILED) })
+    }
+}
+
+fn count(errors: usize) -> String {
+    if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") }
+}

@@ -1,0 +1,84 @@
+//! `pylon run`: binds, serves, and ends cleanly on SIGINT or SIGTERM; a second signal ends at once.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use pylon_control::gateway::Gateway;
+use pylon_core::units::Span;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::DocumentArguments;
+use crate::output;
+
+/// See [`super::Command::Run`].
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    document: DocumentArguments,
+    /// How long exchanges under way may take to finish once the end is asked for.
+    #[arg(long, default_value = "30s", value_name = "SPAN")]
+    grace: Span,
+}
+
+impl Run {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        logging();
+        raise_file_limit();
+        let Some(prepared) = self.document.prepare() else { return Ok(ExitCode::from(output::FAILED)) };
+        let (hash, routes) = (prepared.compiled.snapshot.hash.clone(), prepared.compiled.snapshot.routes.len());
+        let gateway = Gateway::start(prepared)?;
+        for address in &gateway.listeners {
+            tracing::info!(%address, routes, document = hash, "serving");
+        }
+        if let Some(address) = gateway.admin {
+            tracing::info!(%address, "admin API");
+        }
+        wait_for_the_end(&gateway)?;
+        let cut = gateway.shut_down(self.grace.duration());
+        if cut > 0 {
+            tracing::warn!(connections = cut, "cut connections that had not ended within the grace time");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Blocks until SIGINT or SIGTERM. From then on either of them ends the process at once.
+pub(crate) fn wait_for_the_end(gateway: &Gateway) -> anyhow::Result<()> {
+    // A thread of its own: the control plane goes on meanwhile.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = runtime.block_on(async {
+        anyhow::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    })?;
+    runtime.block_on(async {
+        tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+    });
+    tracing::info!("ending: exchanges under way finish, a second signal ends at once");
+    gateway.control().spawn(async move {
+        tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+        end_at_once();
+    });
+    // The signals are delivered through this runtime's driver, so it lives on until the process ends.
+    std::thread::spawn(move || runtime.block_on(async { tokio::time::sleep(Duration::from_secs(3600)).await }));
+    Ok(())
+}
+
+#[expect(clippy::exit, reason = "the second signal asks for exactly this")]
+fn end_at_once() {
+    std::process::exit(130);
+}
+
+/// The gateway's own messages, to standard error: `RUST_LOG` chooses, by default `info`.
+fn logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).compact().init();
+}
+
+/// A gateway holds two sockets for each exchange: it takes all the file descriptors that it may have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}

@@ -1,0 +1,364 @@
+//! From specs to a snapshot. `pylon run`, `pylon check` and `pylon explain` take this same way; none of it touches the
+//! network or a socket.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pylon_core::carry::Carry;
+use pylon_core::names::{RouteId, UpstreamName};
+use pylon_core::networks::NetworkSet;
+use pylon_core::short::Short;
+use pylon_core::spec::{FieldPath, SpecError, Step};
+use pylon_net::resolve::Resolver;
+use pylon_observe::metrics::Metrics;
+use pylon_policy::pipeline::Pipeline;
+use pylon_policy::policy::Compiling;
+use pylon_policy::registry::AnySpec;
+use pylon_proxy::action::Action;
+use pylon_proxy::action::forward::Forward;
+use pylon_proxy::action::redirect::Redirect;
+use pylon_proxy::action::respond::Respond;
+use pylon_proxy::action::split::Split;
+use pylon_proxy::snapshot::{Route, Settings, Snapshot};
+use pylon_route::matching::RouteMatch;
+use pylon_route::rewrite::Rewrite;
+use pylon_route::table::Table;
+use pylon_upstream::spec::UpstreamSpec;
+use pylon_upstream::timeouts::TimeoutSpec;
+use pylon_upstream::upstream::{Building, Upstream};
+
+use crate::diagnostic::Diagnostic;
+use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
+use crate::load::Source;
+use crate::suggest;
+
+/// The id of the last route in log and metrics: requests that no route takes.
+pub const NOWHERE: &str = "(none)";
+
+/// What a snapshot is compiled with.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The living state of older snapshots.
+    pub carry: &'a Carry,
+    /// Where series come from.
+    pub metrics: &'a Metrics,
+    /// Resolves the names of endpoints.
+    pub resolver: &'a Resolver,
+    /// The name of this process in `Via`.
+    pub pseudonym: &'a str,
+}
+
+/// A document compiled, and what is known of it beyond what serves.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What serves.
+    pub snapshot: Snapshot,
+    /// Where each route's parts were written, in the order of the routes; the last is that of requests without a route.
+    pub origins: Vec<Origin>,
+    /// What is allowed but hardly meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Where the parts of a route come from.
+#[derive(Debug)]
+pub struct Origin {
+    /// The route itself.
+    pub at: FieldPath,
+    /// Its effective policies, each with the place where it was written.
+    pub policies: Vec<(AnySpec, FieldPath)>,
+    /// The policies among them that are watched and not enforced.
+    pub shadow: Vec<String>,
+    /// What it does, in words: `forward to users`.
+    pub action: String,
+}
+
+/// Compiles a document whose parts were read without error.
+pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result<Compiled, Vec<Diagnostic>> {
+    let mut compiler = Compiler { source, document, cx, upstreams: BTreeMap::new(), wrong: Vec::new() };
+    compiler.upstreams();
+    let (routes, origins, matches) = compiler.routes();
+    let table = compiler.table(matches);
+    let nowhere = compiler.nowhere();
+    match (table, nowhere) {
+        (Some(table), Some((nowhere, origin))) if compiler.wrong.is_empty() => {
+            let warnings = lints(source, &table, &origins);
+            let trusted = NetworkSet::new(document.trusted_proxies.iter().copied());
+            let settings = Settings::new(cx.pseudonym.to_owned(), trusted, document.telemetry.reason_header);
+            let upstreams = compiler.upstreams;
+            let snapshot = Snapshot { table, routes, nowhere, settings, upstreams, hash: hash(source) };
+            let origins = origins.into_iter().chain([origin]).collect();
+            Ok(Compiled { snapshot, origins, warnings })
+        }
+        _ => Err(compiler.wrong),
+    }
+}
+
+/// The hash of a document's content: the first 16 digits of BLAKE3 over its files.
+pub fn hash(source: &Source) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for file in &source.files {
+        hasher.update(&(file.text.len() as u64).to_le_bytes());
+        hasher.update(file.text.as_bytes());
+    }
+    hasher.finalize().to_hex().as_str().chars().take(16).collect()
+}
+
+struct Compiler<'a> {
+    source: &'a Source,
+    document: &'a Document,
+    cx: &'a Context<'a>,
+    upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
+    wrong: Vec<Diagnostic>,
+}
+
+impl Compiler<'_> {
+    fn note(&mut self, base: &FieldPath, errors: impl IntoIterator<Item = SpecError>) {
+        let source = self.source;
+        self.wrong.extend(errors.into_iter().map(|error| source.error(&error.below(base))));
+    }
+
+    fn upstreams(&mut self) {
+        let base = FieldPath::root().key("upstreams");
+        for (name, spec) in &self.document.upstreams {
+            let building = Building { carry: self.cx.carry, resolver: self.cx.resolver };
+            let written = spec.timeout.as_ref().map(|short| &short.0);
+            // The nearer wins: the route's, else the upstream's, else that of `defaults`.
+            let timeout = layered(written, self.document.defaults.timeout.as_ref()).map(Short);
+            let spec = UpstreamSpec { timeout, ..spec.clone() };
+            match Upstream::compile(UpstreamName::from(name.as_str()), &spec, &building) {
+                Ok(upstream) => drop(self.upstreams.insert(UpstreamName::from(name.as_str()), Arc::new(upstream))),
+                Err(errors) => self.note(&base.clone().key(name), errors),
+            }
+        }
+    }
+
+    fn routes(&mut self) -> (Vec<Route>, Vec<Origin>, Vec<RouteMatch>) {
+        let (mut routes, mut origins, mut matches) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ids: BTreeMap<RouteId, usize> = BTreeMap::new();
+        for spec in &self.document.routes {
+            let at = FieldPath::root().key("routes").index(spec.index);
+            let matching = match RouteMatch::compile(&spec.matching) {
+                Ok(matching) => matching,
+                Err(errors) => {
+                    self.note(&at.key("match"), errors);
+                    continue;
+                }
+            };
+            let id = RouteId::from(spec.name.clone().unwrap_or_else(|| matching.to_string()));
+            if let Some(name) = &spec.name
+                && let Some(first) = ids.insert(id.clone(), spec.index)
+            {
+                let error = SpecError::new(FieldPath::root().key("name"), format!("two routes are named `{name}`"));
+                self.note(&at, [error.help(format!("the first is routes[{first}]"))]);
+            }
+            let Some((route, origin)) = self.route(spec, &at, id, &matching) else { continue };
+            routes.push(route);
+            origins.push(origin);
+            matches.push(matching);
+        }
+        (routes, origins, matches)
+    }
+
+    fn route(
+        &mut self,
+        spec: &RouteSpec,
+        at: &FieldPath,
+        id: RouteId,
+        matching: &RouteMatch,
+    ) -> Option<(Route, Origin)> {
+        let rewrite = spec.rewrite.as_ref().map(|rewrite| Rewrite::compile(rewrite, matching)).transpose();
+        let rewrite = rewrite.map_err(|errors| self.note(&at.clone().key("rewrite"), errors)).ok();
+        let action = self.action(spec, at, matching);
+        let pipeline = self.pipeline(&spec.policies, spec.shadow.as_deref(), at);
+        let (pipeline, policies, shadow) = pipeline?;
+        let (action, words) = action?;
+        let series = self.cx.metrics.route(&id);
+        let route = Route { id, series, pipeline, rewrite: rewrite?, action };
+        Some((route, Origin { at: at.clone(), policies, shadow, action: words }))
+    }
+
+    fn action(&mut self, spec: &RouteSpec, at: &FieldPath, matching: &RouteMatch) -> Option<(Action, String)> {
+        let timeout = spec.timeout.as_ref();
+        let compiled = match &spec.action {
+            ActionSpec::Forward(name) => {
+                let at = at.clone().key("forward");
+                (
+                    self.forward(name, timeout, &at)
+                        .map(|forward| (Action::Forward(forward), format!("forward to {name}"))),
+                    Vec::new(),
+                )
+            }
+            ActionSpec::Split(shares) => {
+                let at = at.clone().key("split");
+                let words =
+                    shares.iter().map(|(name, share)| format!("{share} to {name}")).collect::<Vec<_>>().join(", ");
+                let mut forwards = BTreeMap::new();
+                for name in shares.keys() {
+                    forwards.insert(name.clone(), self.forward(name, timeout, &at.clone().key(name))?);
+                }
+                let resolve = |name: &str| {
+                    forwards.remove(name).ok_or_else(|| SpecError::new(FieldPath::root(), "no such upstream"))
+                };
+                match Split::compile(shares, &spec.sticky, resolve) {
+                    Ok(split) => (Some((Action::Split(split), format!("split {words}"))), Vec::new()),
+                    Err(errors) => {
+                        (None, errors.into_iter().map(|error| error.below(&FieldPath::root().key("split"))).collect())
+                    }
+                }
+            }
+            ActionSpec::Redirect(redirect) => match Redirect::compile(redirect, matching) {
+                Ok(compiled) => {
+                    (Some((Action::Redirect(compiled), format!("redirect to {}", redirect.to))), Vec::new())
+                }
+                Err(errors) => {
+                    (None, errors.into_iter().map(|error| error.below(&FieldPath::root().key("redirect"))).collect())
+                }
+            },
+            ActionSpec::Respond(respond) => match Respond::compile(respond) {
+                Ok(compiled) => (Some((Action::Respond(compiled), format!("respond {}", respond.status))), Vec::new()),
+                Err(errors) => {
+                    (None, errors.into_iter().map(|error| error.below(&FieldPath::root().key("respond"))).collect())
+                }
+            },
+        };
+        let (action, errors) = compiled;
+        self.note(at, errors);
+        action
+    }
+
+    fn forward(&mut self, name: &str, route: Option<&TimeoutSpec>, at: &FieldPath) -> Option<Forward> {
+        let Some(upstream) = self.upstreams.get(&UpstreamName::from(name)).map(Arc::clone) else {
+            self.no_upstream(name, at);
+            return None;
+        };
+        let options = upstream.options(route, self.document.limits.response_headers.as_usize());
+        Some(Forward { upstream, options })
+    }
+
+    /// Says that there is no such upstream, unless it is there and merely wrong.
+    fn no_upstream(&mut self, name: &str, at: &FieldPath) {
+        let entries = self.source.root.get("upstreams").map(|node| node.entries()).unwrap_or_default();
+        if entries.iter().any(|(key, _)| &*key.text == name) {
+            return;
+        }
+        let error = SpecError::new(at.clone(), "this route forwards to an upstream that does not exist");
+        let mut diagnostic = self.source.error(&error).label(format!("no upstream is named `{name}`"));
+        let near = suggest::closest(name, entries.iter().map(|(key, _)| &*key.text));
+        if let Some((key, _)) = entries.iter().find(|(key, _)| Some(&*key.text) == near) {
+            let line = self.source.line_of(key.file, key.span);
+            diagnostic = diagnostic.help(format!("did you mean `{}` (defined at {line})?", key.text));
+        } else if entries.is_empty() {
+            diagnostic =
+                diagnostic.help(format!("add `upstreams: {{ {name}: {{ endpoints: [http://127.0.0.1:3000] }} }}`"));
+        } else {
+            diagnostic = diagnostic
+                .help(format!("the upstreams are {}", suggest::listed(entries.iter().map(|(key, _)| &*key.text))));
+        }
+        self.wrong.push(diagnostic);
+    }
+
+    /// The effective policies of a route: its own, and those of `defaults` that it neither replaces nor turns off.
+    #[expect(clippy::type_complexity, reason = "three parts of one answer, taken apart at once")]
+    fn pipeline(
+        &mut self,
+        own: &[PolicyEntry],
+        shadow: Option<&[String]>,
+        at: &FieldPath,
+    ) -> Option<(Pipeline, Vec<(AnySpec, FieldPath)>, Vec<String>)> {
+        let inherited =
+            self.document.defaults.policies.iter().filter(|entry| own.iter().all(|mine| mine.key != entry.key));
+        let policies: Vec<(AnySpec, FieldPath)> =
+            (own.iter().chain(inherited)).filter_map(|entry| Some((entry.spec.clone()?, entry.at.clone()))).collect();
+        let present = |key: &String| policies.iter().any(|(spec, _)| spec.key() == key);
+        let shadow: Vec<String> = match shadow {
+            Some(shadow) => shadow.to_vec(),
+            None => self.document.defaults.shadow.iter().filter(|key| present(key)).cloned().collect(),
+        };
+        let specs: Vec<AnySpec> = policies.iter().map(|(spec, _)| spec.clone()).collect();
+        match Pipeline::build(&specs, &shadow, &Compiling { carry: self.cx.carry }) {
+            Ok(pipeline) => Some((pipeline, policies, shadow)),
+            Err(errors) => {
+                for error in errors {
+                    let error = placed(error, &policies, at);
+                    self.note(&FieldPath::root(), [error]);
+                }
+                None
+            }
+        }
+    }
+
+    fn table(&mut self, matches: Vec<RouteMatch>) -> Option<Table> {
+        // With routes left out because they are wrong, indices would no longer be those of the document.
+        let whole = matches.len() == self.document.routes.len();
+        match Table::build(matches) {
+            Ok(table) => Some(table),
+            Err(duplicates) => {
+                for duplicate in duplicates.into_iter().filter(|_| whole) {
+                    let at = FieldPath::root().key("routes").index(duplicate.second).key("match");
+                    let error = SpecError::new(at, duplicate.to_string());
+                    let first = FieldPath::root().key("routes").index(duplicate.first).key("match");
+                    let (file, span) = crate::locate::locate(&self.source.root, &first).mark();
+                    let diagnostic =
+                        self.source.error(&error).related(self.source.place(file, span), "the first stands here");
+                    self.wrong
+                        .push(diagnostic.help("remove one of them, or let them differ in method, header or query"));
+                }
+                None
+            }
+        }
+    }
+
+    /// The last route, which has the policies of `defaults`.
+    fn nowhere(&mut self) -> Option<(Route, Origin)> {
+        let at = FieldPath::root().key("defaults");
+        let (pipeline, policies, shadow) = self.pipeline(&[], None, &at)?;
+        let id = RouteId::from(NOWHERE);
+        let series = self.cx.metrics.route(&id);
+        let origin = Origin { at, policies, shadow, action: "answer 404".to_owned() };
+        Some((Route { id, series, pipeline, rewrite: None, action: Action::NotFound }, origin))
+    }
+}
+
+/// An error of a pipeline begins with the key of a policy: its place is where that policy was written.
+fn placed(error: SpecError, policies: &[(AnySpec, FieldPath)], route: &FieldPath) -> SpecError {
+    let key = match error.at.0.first() {
+        Some(Step::Key(key)) => key.clone(),
+        _ => return error.below(route),
+    };
+    match policies.iter().find(|(spec, _)| spec.key() == key) {
+        Some((_, at)) => SpecError { at: FieldPath(error.at.0.into_iter().skip(1).collect()).below(at), ..error },
+        None => error.below(route),
+    }
+}
+
+/// The nearer timers, and where they say nothing, the farther.
+fn layered(near: Option<&TimeoutSpec>, far: Option<&TimeoutSpec>) -> Option<TimeoutSpec> {
+    let (Some(near), Some(far)) = (near, far) else { return near.or(far).cloned() };
+    Some(TimeoutSpec {
+        connect: near.connect.or(far.connect),
+        first_byte: near.first_byte.or(far.first_byte),
+        response: near.response.or(far.response),
+        idle: near.idle.or(far.idle),
+        total: near.total.or(far.total),
+    })
+}
+
+fn lints(source: &Source, table: &Table, origins: &[Origin]) -> Vec<Diagnostic> {
+    let place = |index: usize| {
+        let path = origins.get(index)?.at.clone().key("match");
+        let (file, span) = crate::locate::locate(&source.root, &path).mark();
+        Some((source.place(file, span), path.to_string()))
+    };
+    (pylon_route::lint::lint(table).into_iter())
+        .map(|lint| {
+            let mut diagnostic = Diagnostic::warning(&lint.why);
+            if let Some((at, path)) = place(lint.route) {
+                diagnostic = diagnostic.at(at).path(path);
+            }
+            match lint.shadowed_by.and_then(place) {
+                Some((other, _)) => diagnostic.related(other, "this one comes first"),
+                None => diagnostic,
+            }
+        })
+        .collect()
+}

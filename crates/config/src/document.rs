@@ -1,0 +1,396 @@
+//! The document as typed specs, read part by part from the tree so that everything wrong in it is told at once.
+//!
+//! The keys stand in [`keys`]; a route also takes the keys of policies, which the registry knows. Keys of
+//! capabilities that are not built yet are errors that say so: nothing is parsed and ignored.
+
+use pylon_core::networks::Network;
+use pylon_core::short::{OneOrMany, Short};
+use pylon_core::spec::FieldPath;
+use pylon_net::spec::{DiscoverySpec, LimitsSpec, ListenerSpec};
+use pylon_observe::spec::TelemetrySpec;
+use pylon_policy::registry::{self, AnySpec, CATALOGUE, SpecReader};
+use pylon_proxy::action::redirect::RedirectSpec;
+use pylon_proxy::action::respond::RespondSpec;
+use pylon_proxy::action::split::{SplitSpec, StickySpec};
+use pylon_route::spec::{MatchSpec, RewriteSpec};
+use pylon_upstream::spec::UpstreamSpec;
+use pylon_upstream::timeouts::TimeoutSpec;
+use serde::de::DeserializeOwned;
+
+use crate::admin::AdminSpec;
+use crate::de;
+use crate::diagnostic::Diagnostic;
+use crate::keys::{self, KeyDoc};
+use crate::load::Source;
+use crate::suggest;
+use crate::tree::{Key, Node, Value};
+
+/// A document, read.
+#[derive(Debug, Default)]
+pub struct Document {
+    /// Where clients are accepted.
+    pub listeners: Vec<ListenerSpec>,
+    /// What clients and upstreams may send.
+    pub limits: LimitsSpec,
+    /// How many workers there are; by default as many as cores.
+    pub workers: Option<usize>,
+    /// The admin API.
+    pub admin: AdminSpec,
+    /// Log and metrics.
+    pub telemetry: TelemetrySpec,
+    /// Peers whose forwarding fields count.
+    pub trusted_proxies: Vec<Network>,
+    /// How names are resolved.
+    pub discovery: DiscoverySpec,
+    /// The upstreams by name, in the order of the document.
+    pub upstreams: Vec<(String, UpstreamSpec)>,
+    /// What holds for each route that does not say otherwise.
+    pub defaults: Defaults,
+    /// The routes, in the order of the document.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// The key `defaults`.
+#[derive(Debug, Default)]
+pub struct Defaults {
+    /// Policies of every route.
+    pub policies: Vec<PolicyEntry>,
+    /// Policies that are watched, not enforced.
+    pub shadow: Vec<String>,
+    /// Timers of every route.
+    pub timeout: Option<TimeoutSpec>,
+}
+
+/// One item of `routes`.
+#[derive(Debug)]
+pub struct RouteSpec {
+    /// Its place among the routes.
+    pub index: usize,
+    /// Its stable id, if it has a name.
+    pub name: Option<String>,
+    /// What a request must look like.
+    pub matching: MatchSpec,
+    /// How the answer is obtained.
+    pub action: ActionSpec,
+    /// By what a split sticks.
+    pub sticky: StickySpec,
+    /// What becomes of host, path and query.
+    pub rewrite: Option<RewriteSpec>,
+    /// Timers of this route.
+    pub timeout: Option<TimeoutSpec>,
+    /// Policies of this route, and those of `defaults` that it turns off.
+    pub policies: Vec<PolicyEntry>,
+    /// Policies that are watched here; none where the route does not say.
+    pub shadow: Option<Vec<String>>,
+}
+
+/// One policy as written.
+#[derive(Debug)]
+pub struct PolicyEntry {
+    /// Its key.
+    pub key: String,
+    /// Its spec, or none where it is turned `off`.
+    pub spec: Option<AnySpec>,
+    /// Where it was written.
+    pub at: FieldPath,
+}
+
+/// How a route obtains its answer.
+#[derive(Debug)]
+pub enum ActionSpec {
+    /// `forward: users`.
+    Forward(String),
+    /// `split: { a: 95%, b: 5% }`.
+    Split(SplitSpec),
+    /// `redirect: /new`.
+    Redirect(RedirectSpec),
+    /// `respond: 404`.
+    Respond(RespondSpec),
+}
+
+/// Reads everything. What is wrong goes to the diagnostics; what is right is in the document.
+pub fn read(source: &Source) -> (Document, Vec<Diagnostic>) {
+    let mut reader = Reader { source, diagnostics: Vec::new() };
+    let document = reader.document();
+    (document, reader.diagnostics)
+}
+
+struct Reader<'s> {
+    source: &'s Source,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self) -> Document {
+        let mut document = Document::default();
+        let root = FieldPath::root();
+        for (key, node) in self.source.root.entries() {
+            let at = root.clone().key(&*key.text);
+            match &*key.text {
+                "listeners" => document.listeners = self.part(key, node, &at).unwrap_or_default(),
+                "limits" => document.limits = self.part(key, node, &at).unwrap_or_default(),
+                "workers" => document.workers = self.workers(key, node, &at),
+                "admin" => document.admin = self.part(key, node, &at).unwrap_or_default(),
+                "telemetry" => document.telemetry = self.part(key, node, &at).unwrap_or_default(),
+                "trusted_proxies" => {
+                    document.trusted_proxies = self.part::<OneOrMany<Network>>(key, node, &at).unwrap_or_default().0;
+                }
+                "discovery" => document.discovery = self.part(key, node, &at).unwrap_or_default(),
+                "upstreams" => document.upstreams = self.upstreams(key, node, &at),
+                "defaults" => document.defaults = self.defaults(key, node, &at),
+                "routes" => document.routes = self.routes(key, node, &at),
+                other => self.unknown(key, other, &names(keys::TOP), &at),
+            }
+        }
+        document
+    }
+
+    /// One part by serde; what is wrong in it is noted.
+    fn part<T: DeserializeOwned>(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Option<T> {
+        let read = de::read_entry(Some(key), node, at);
+        read.map_err(|problems| {
+            self.diagnostics.extend(problems.into_iter().map(|problem| self.source.diagnostic(problem)))
+        })
+        .ok()
+    }
+
+    fn workers(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Option<usize> {
+        let workers: usize = self.part(key, node, at)?;
+        if (1..=256).contains(&workers) {
+            return Some(workers);
+        }
+        self.complain(node, at, format!("{workers} is not a number of workers from 1 to 256"), None);
+        None
+    }
+
+    fn upstreams(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Vec<(String, UpstreamSpec)> {
+        if !self.is_map(key, node, at, "a map of upstreams by name") {
+            return Vec::new();
+        }
+        let mut upstreams = Vec::new();
+        for (name, node) in node.entries() {
+            let at = at.clone().key(&*name.text);
+            if name.text.is_empty()
+                || !name.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            {
+                let help = "use letters, digits, `-`, `_` and `.`".to_owned();
+                self.complain_at_key(name, &at, format!("`{}` is not a name for an upstream", name.text), Some(help));
+            }
+            if let Some(spec) = self.part(name, node, &at) {
+                upstreams.push((name.text.to_string(), spec));
+            }
+        }
+        upstreams
+    }
+
+    fn defaults(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Defaults {
+        let mut defaults = Defaults::default();
+        if !self.is_map(key, node, at, "a map of policies") {
+            return defaults;
+        }
+        for (key, node) in node.entries() {
+            let at = at.clone().key(&*key.text);
+            match &*key.text {
+                "timeout" => defaults.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
+                "shadow" => defaults.shadow = self.part::<OneOrMany<String>>(key, node, &at).unwrap_or_default().0,
+                _ => {
+                    if let Some(entry) = self.policy(key, node, &at, &["timeout", "shadow"]) {
+                        defaults.policies.push(entry);
+                    }
+                }
+            }
+        }
+        defaults
+    }
+
+    fn routes(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Vec<RouteSpec> {
+        let Value::Seq(items) = &node.value else {
+            if node.value != Value::Null {
+                self.complain_at_key(
+                    key,
+                    at,
+                    "`routes` is a list of routes".to_owned(),
+                    Some("begin each route with `- match:`".to_owned()),
+                );
+            }
+            return Vec::new();
+        };
+        items.iter().enumerate().filter_map(|(index, item)| self.route(index, item, &at.clone().index(index))).collect()
+    }
+
+    fn route(&mut self, index: usize, node: &Node, at: &FieldPath) -> Option<RouteSpec> {
+        if !matches!(node.value, Value::Map(_)) {
+            self.complain(
+                node,
+                at,
+                format!("a route is a map, not {}", node.describe()),
+                Some("write `match: GET /users` and `forward: users`".to_owned()),
+            );
+            return None;
+        }
+        let mut route = Parts::default();
+        let before = self.diagnostics.len();
+        for (key, node) in node.entries() {
+            let at = at.clone().key(&*key.text);
+            match &*key.text {
+                "name" => route.name = self.part(key, node, &at),
+                "match" => route.matching = self.part::<Short<MatchSpec>>(key, node, &at).map(|short| short.0),
+                "forward" => route.actions.extend(self.part(key, node, &at).map(ActionSpec::Forward)),
+                "split" => route.actions.extend(self.part(key, node, &at).map(ActionSpec::Split)),
+                "redirect" => route.actions.extend(
+                    self.part::<Short<RedirectSpec>>(key, node, &at).map(|short| ActionSpec::Redirect(short.0)),
+                ),
+                "respond" => route
+                    .actions
+                    .extend(self.part::<Short<RespondSpec>>(key, node, &at).map(|short| ActionSpec::Respond(short.0))),
+                "sticky" => route.sticky = self.part::<Short<StickySpec>>(key, node, &at).map(|short| short.0),
+                "rewrite" => route.rewrite = self.part::<Short<RewriteSpec>>(key, node, &at).map(|short| short.0),
+                "timeout" => route.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
+                "shadow" => route.shadow = self.part::<OneOrMany<String>>(key, node, &at).map(|list| list.0),
+                _ => route.policies.extend(self.policy(key, node, &at, &names(keys::ROUTE))),
+            }
+        }
+        let broken = self.diagnostics.len() > before;
+        self.whole_route(index, node, at, route, broken)
+    }
+
+    /// Puts the parts of a route together; `broken` holds back what would only follow from parts that are wrong.
+    fn whole_route(
+        &mut self,
+        index: usize,
+        node: &Node,
+        at: &FieldPath,
+        parts: Parts,
+        broken: bool,
+    ) -> Option<RouteSpec> {
+        if node.get("match").is_none() {
+            self.complain(
+                node,
+                at,
+                "this route has no `match`".to_owned(),
+                Some("write `match: GET /users/{id}`, or `match: \"/{*rest}\"` for everything".to_owned()),
+            );
+        }
+        let actions: Vec<_> =
+            ["forward", "split", "redirect", "respond"].into_iter().filter(|key| node.get(key).is_some()).collect();
+        match actions.as_slice() {
+            [_] => {}
+            [] if broken => {}
+            [] => self.complain(
+                node,
+                at,
+                "this route does nothing".to_owned(),
+                Some("add `forward`, `split`, `redirect` or `respond`".to_owned()),
+            ),
+            several => self.complain(
+                node,
+                at,
+                format!("this route does several things: {}", suggest::listed(several.iter().copied())),
+                Some("keep one of them".to_owned()),
+            ),
+        }
+        if let (Some((key, _)), false) = (node.entry("sticky"), node.get("split").is_some()) {
+            let key = key.clone();
+            self.complain_at_key(
+                &key,
+                &at.clone().key("sticky"),
+                "`sticky` means nothing without `split`".to_owned(),
+                None,
+            );
+        }
+        let action = parts.actions.into_iter().next()?;
+        Some(RouteSpec {
+            index,
+            name: parts.name,
+            matching: parts.matching?,
+            action,
+            sticky: parts.sticky.unwrap_or_default(),
+            rewrite: parts.rewrite,
+            timeout: parts.timeout,
+            policies: parts.policies,
+            shadow: parts.shadow,
+        })
+    }
+
+    fn policy(&mut self, key: &Key, node: &Node, at: &FieldPath, others: &[&str]) -> Option<PolicyEntry> {
+        if !CATALOGUE.iter().any(|entry| entry.key == &*key.text) {
+            let known: Vec<&str> = others.iter().copied().chain(CATALOGUE.iter().map(|entry| entry.key)).collect();
+            self.unknown(key, &key.text, &known, at);
+            return None;
+        }
+        let entry = |spec| PolicyEntry { key: key.text.to_string(), spec, at: at.clone() };
+        if node.text() == Some("off") {
+            return Some(entry(None));
+        }
+        let spec = registry::read_spec(&key.text, PartReader { reader: self, key, node, at })??;
+        Some(entry(Some(spec)))
+    }
+
+    fn unknown(&mut self, key: &Key, text: &str, known: &[&str], at: &FieldPath) {
+        if keys::LATER.contains(&text) {
+            let help = "remove it: a key that does nothing would only look as if it did".to_owned();
+            self.complain_at_key(key, at, format!("`{text}` is not built yet"), Some(help));
+        } else {
+            self.complain_at_key(key, at, format!("unknown key `{text}`"), suggest::help(text, known, "keys"));
+        }
+    }
+
+    fn is_map(&mut self, key: &Key, node: &Node, at: &FieldPath, what: &str) -> bool {
+        match node.value {
+            Value::Map(_) => true,
+            Value::Null => false,
+            _ => {
+                self.complain_at_key(key, at, format!("`{}` is {what}, not {}", key.text, node.describe()), None);
+                false
+            }
+        }
+    }
+
+    fn complain(&mut self, node: &Node, at: &FieldPath, problem: String, help: Option<String>) {
+        let place = self.source.place_of(node);
+        self.push(Diagnostic::error(problem).at(place).path(at.to_string()), help);
+    }
+
+    fn complain_at_key(&mut self, key: &Key, at: &FieldPath, problem: String, help: Option<String>) {
+        let place = self.source.place(key.file, key.span);
+        self.push(Diagnostic::error(problem).at(place).path(at.to_string()), help);
+    }
+
+    fn push(&mut self, diagnostic: Diagnostic, help: Option<String>) {
+        self.diagnostics.push(match help {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        });
+    }
+}
+
+/// What has been read of a route.
+#[derive(Default)]
+struct Parts {
+    name: Option<String>,
+    matching: Option<MatchSpec>,
+    actions: Vec<ActionSpec>,
+    sticky: Option<StickySpec>,
+    rewrite: Option<RewriteSpec>,
+    timeout: Option<TimeoutSpec>,
+    policies: Vec<PolicyEntry>,
+    shadow: Option<Vec<String>>,
+}
+
+/// Lets the registry read the spec of a policy whose type only it knows.
+struct PartReader<'r, 's> {
+    reader: &'r mut Reader<'s>,
+    key: &'r Key,
+    node: &'r Node,
+    at: &'r FieldPath,
+}
+
+impl SpecReader for PartReader<'_, '_> {
+    fn read<T: DeserializeOwned>(self) -> Option<T> {
+        self.reader.part(self.key, self.node, self.at)
+    }
+}
+
+fn names(keys: &[KeyDoc]) -> Vec<&'static str> {
+    keys.iter().map(|key| key.key).collect()
+}

@@ -1,0 +1,206 @@
+// xtask: table
+//! The keys of a document and of a route, each with its meaning, its type and an example: schema, reference and the
+//! reader's list of known keys come out of these two tables. The keys of policies stand in the registry.
+
+use pylon_core::networks::Network;
+use pylon_core::short::{OneOrMany, Short};
+use pylon_net::spec::{DiscoverySpec, LimitsSpec, ListenerSpec};
+use pylon_observe::spec::TelemetrySpec;
+use pylon_proxy::action::redirect::RedirectSpec;
+use pylon_proxy::action::respond::RespondSpec;
+use pylon_proxy::action::split::{SplitSpec, StickySpec};
+use pylon_route::spec::{MatchSpec, RewriteSpec};
+use pylon_upstream::spec::UpstreamSpec;
+use pylon_upstream::timeouts::TimeoutSpec;
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::admin::AdminSpec;
+use crate::schema;
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyDoc {
+    /// As it is written.
+    pub key: &'static str,
+    /// What it means, with its default.
+    pub doc: &'static str,
+    /// What may stand there, in YAML.
+    pub example: &'static str,
+    /// Its type.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// The keys of a document.
+pub const TOP: &[KeyDoc] = &[
+    KeyDoc {
+        key: "listeners",
+        doc: "Addresses that accept connections. Required: at least one.",
+        example: "listeners: [{ address: 0.0.0.0:8080 }]",
+        schema: |g| g.subschema_for::<Vec<ListenerSpec>>(),
+    },
+    KeyDoc {
+        key: "upstreams",
+        doc: "The services behind the gate, by name. Default: none.",
+        example: "upstreams: { users: { endpoints: [http://10.0.0.1:8080] } }",
+        schema: |g| {
+            let upstream = g.subschema_for::<UpstreamSpec>();
+            json_schema!({ "type": "object", "additionalProperties": upstream })
+        },
+    },
+    KeyDoc {
+        key: "routes",
+        doc: "What requests look like and what becomes of them. The most specific route takes a request, wherever it stands. Default: none, so that everything is answered with 404.",
+        example: "routes: [{ match: GET /users/{id}, forward: users }]",
+        schema: |g| {
+            let route = schema::route(g);
+            json_schema!({ "type": "array", "items": route })
+        },
+    },
+    KeyDoc {
+        key: "defaults",
+        doc: "Policies, `timeout` and `shadow` of every route that does not say otherwise, policy by policy; requests that no route takes meet them too. Default: none.",
+        example: "defaults: { cors: https://shop.example, timeout: 10s }",
+        schema: schema::defaults,
+    },
+    KeyDoc {
+        key: "trusted_proxies",
+        doc: "Networks of proxies before this gate, one or a list. Their forwarding fields (`Forwarded`, `X-Forwarded-*`) and request ids count; those of everybody else are overwritten. Default: nobody is trusted.",
+        example: "trusted_proxies: [10.0.0.0/8]",
+        schema: |g| g.subschema_for::<OneOrMany<Network>>(),
+    },
+    KeyDoc {
+        key: "limits",
+        doc: "What clients and upstreams may send, and how slowly.",
+        example: "limits: { request_headers: 32KiB, idle_timeout: 60s }",
+        schema: |g| g.subschema_for::<LimitsSpec>(),
+    },
+    KeyDoc {
+        key: "discovery",
+        doc: "How names of upstreams are resolved. Default: as the system does.",
+        example: "discovery: { dns: { servers: [10.0.0.2:53] } }",
+        schema: |g| g.subschema_for::<DiscoverySpec>(),
+    },
+    KeyDoc {
+        key: "telemetry",
+        doc: "Access log and what else the gate tells of its work.",
+        example: "telemetry: { access_log: /var/log/pylon/access.log }",
+        schema: |g| g.subschema_for::<TelemetrySpec>(),
+    },
+    KeyDoc {
+        key: "admin",
+        doc: "The admin API: probes, metrics, a read-only view of what runs.",
+        example: "admin: { address: 127.0.0.1:9901 }",
+        schema: |g| g.subschema_for::<AdminSpec>(),
+    },
+    KeyDoc {
+        key: "workers",
+        doc: "How many threads serve traffic, from 1 to 256. Default: one for each core.",
+        example: "workers: 4",
+        schema: |_| json_schema!({ "type": "integer", "minimum": 1, "maximum": 256 }),
+    },
+];
+
+/// The keys of a route besides those of policies.
+pub const ROUTE: &[KeyDoc] = &[
+    KeyDoc {
+        key: "name",
+        doc: "The stable id of the route in log, metrics and admin API; unique. Default: the canonical text of its match.",
+        example: "name: user-by-id",
+        schema: |_| json_schema!({ "type": "string" }),
+    },
+    KeyDoc {
+        key: "match",
+        doc: "What a request must look like. Required.",
+        example: "match: GET /users/{id}",
+        schema: |g| g.subschema_for::<Short<MatchSpec>>(),
+    },
+    KeyDoc {
+        key: "forward",
+        doc: "Action: sends the request to the upstream of this name. A route has exactly one action.",
+        example: "forward: users",
+        schema: |_| json_schema!({ "type": "string" }),
+    },
+    KeyDoc {
+        key: "split",
+        doc: "Action: sends requests to several upstreams by share; together the shares are 100%.",
+        example: "split: { orders: 95%, orders-next: 5% }",
+        schema: |g| g.subschema_for::<SplitSpec>(),
+    },
+    KeyDoc {
+        key: "sticky",
+        doc: "By what a `split` sticks: `client` (the default: the client's address), `none`, or a cookie or header.",
+        example: "sticky: { cookie: session }",
+        schema: |g| g.subschema_for::<Short<StickySpec>>(),
+    },
+    KeyDoc {
+        key: "redirect",
+        doc: "Action: sends the client elsewhere.",
+        example: "redirect: { to: \"/users/{id}\", status: 308 }",
+        schema: |g| g.subschema_for::<Short<RedirectSpec>>(),
+    },
+    KeyDoc {
+        key: "respond",
+        doc: "Action: answers by itself, always the same.",
+        example: "respond: { status: 200, body: \"hello\\n\" }",
+        schema: |g| g.subschema_for::<Short<RespondSpec>>(),
+    },
+    KeyDoc {
+        key: "rewrite",
+        doc: "What becomes of host, path and query on the way to the upstream. Default: nothing, they go as they came.",
+        example: "rewrite: /v2/users/{id}",
+        schema: |g| g.subschema_for::<Short<RewriteSpec>>(),
+    },
+    KeyDoc {
+        key: "timeout",
+        doc: "How long the upstream may take for this route; key by key, the nearer wins over `upstreams` and `defaults`. A scalar bounds the time to the head of the answer.",
+        example: "timeout: 5s",
+        schema: |g| g.subschema_for::<Short<TimeoutSpec>>(),
+    },
+    KeyDoc {
+        key: "shadow",
+        doc: "Policies, one or a list, whose verdict is counted and logged but not enforced. Default: none.",
+        example: "shadow: [ip_filter]",
+        schema: |g| g.subschema_for::<OneOrMany<String>>(),
+    },
+];
+
+/// Keys that are planned and not built: errors that say so.
+pub const LATER: &[&str] = &[
+    "consumers",
+    "stores",
+    "clients",
+    "aggregate",
+    "transcode",
+    "websocket",
+    "cache",
+    "fallback",
+    "retry",
+    "hedge",
+    "breaker",
+    "jwt",
+    "api_key",
+    "basic",
+    "signature",
+    "client_cert",
+    "introspect",
+    "rate_limit",
+    "quota",
+    "concurrency",
+    "priority",
+    "views",
+    "compress",
+    "body",
+    "mint",
+    "fault",
+    "waf",
+    "bots",
+    "security_headers",
+    "csrf",
+    "session",
+    "require",
+    "expression",
+    "external",
+    "validate",
+    "tls",
+    "health",
+];

@@ -1,0 +1,135 @@
+//! What holds for the process rather than for a snapshot: listeners, workers, limits, the admin API, telemetry.
+
+use std::net::SocketAddr;
+
+use pylon_core::secret::{Secret, SecretSpec};
+use pylon_core::spec::{FieldPath, SpecError};
+use pylon_net::http1::Limits;
+use pylon_net::spec::LimitsSpec;
+use pylon_observe::spec::Telemetry;
+
+use crate::diagnostic::Diagnostic;
+use crate::document::Document;
+use crate::load::Source;
+
+/// The process as its document wants it.
+#[derive(Debug)]
+pub struct Plan {
+    /// Addresses to accept on.
+    pub listeners: Vec<SocketAddr>,
+    /// How many workers.
+    pub workers: usize,
+    /// What clients may send.
+    pub limits: Limits,
+    /// The same as written, for messages.
+    pub limits_spec: LimitsSpec,
+    /// Where the admin API listens, if it does.
+    pub admin: Option<Admin>,
+    /// Log and metrics.
+    pub telemetry: Telemetry,
+}
+
+/// The admin API.
+#[derive(Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What callers must show.
+    pub token: Option<Secret>,
+}
+
+/// How secrets may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PlainSecrets {
+    /// Only as `env:` and `file:`.
+    #[default]
+    Refused,
+    /// Also in plain text (`--allow-plain-secrets`).
+    Allowed,
+}
+
+/// Makes the plan, or tells what is wrong with it.
+pub fn compile(source: &Source, document: &Document, secrets: PlainSecrets) -> Result<Plan, Vec<Diagnostic>> {
+    let mut wrong = Vec::new();
+    let root = FieldPath::root();
+    let mut note = |base: &FieldPath, errors: Vec<SpecError>| {
+        wrong.extend(errors.into_iter().map(|error| source.error(&error.below(base))))
+    };
+    let limits = document.limits.compile().map_err(|errors| note(&root.clone().key("limits"), errors)).ok();
+    let telemetry = document.telemetry.compile().map_err(|errors| note(&root.clone().key("telemetry"), errors)).ok();
+    let listeners: Vec<_> = document.listeners.iter().map(|listener| listener.address).collect();
+    for (index, address) in listeners.iter().enumerate() {
+        if address.port() != 0 && listeners.iter().take(index).any(|other| other == address) {
+            let error = SpecError::new(
+                root.clone().key("listeners").index(index).key("address"),
+                format!("`{address}` is listened on twice"),
+            );
+            note(&root, vec![error]);
+        }
+    }
+    if listeners.is_empty() && source.root.get("listeners").is_none_or(|node| node.items().is_empty()) {
+        let error = SpecError::new(root.clone().key("listeners"), "there is no listener");
+        note(&root, vec![error.help("add `listeners: [{ address: 0.0.0.0:8080 }]`")]);
+    }
+    let base = root.clone().key("admin");
+    let admin = document.admin.check().map_err(|error| vec![error]).and_then(|()| {
+        let token = document.admin.token.as_ref().map(|token| reveal(token, secrets)).transpose();
+        token.map_err(|error| vec![error.below(&root.clone().key("token"))])
+    });
+    let token = match admin {
+        Ok(token) => token,
+        Err(errors) => {
+            for error in errors {
+                wrong.push(mask(source, &error.below(&base)));
+            }
+            None
+        }
+    };
+    match (limits, telemetry) {
+        (Some(limits), Some(telemetry)) if wrong.is_empty() => Ok(Plan {
+            listeners,
+            workers: document.workers.unwrap_or_else(cores),
+            limits,
+            limits_spec: document.limits.clone(),
+            admin: document.admin.enabled.then_some(Admin { address: document.admin.address, token }),
+            telemetry,
+        }),
+        _ => Err(wrong),
+    }
+}
+
+/// Reads a secret from where it is kept.
+pub fn reveal(spec: &SecretSpec, plain: PlainSecrets) -> Result<Secret, SpecError> {
+    let at = FieldPath::root;
+    let text = match spec {
+        SecretSpec::Env(name) => std::env::var(name).map_err(|_| {
+            SpecError::new(at(), format!("the environment variable `{name}` is not set"))
+                .help(format!("set it, or write `file:PATH` instead of `env:{name}`"))
+        })?,
+        SecretSpec::File(path) => std::fs::read_to_string(path)
+            .map_err(|error| SpecError::new(at(), format!("the file `{path}` cannot be read: {error}")))?,
+        SecretSpec::Plain(secret) if plain == PlainSecrets::Allowed => return Ok(secret.clone()),
+        SecretSpec::Plain(_) => {
+            let error = SpecError::new(at(), "a secret stands here in plain text");
+            return Err(error.help("write `env:NAME` or `file:PATH`, or give `--allow-plain-secrets`"));
+        }
+    };
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.is_empty() {
+        return Err(SpecError::new(at(), "this secret is empty"));
+    }
+    Ok(Secret::new(text))
+}
+
+/// An error about a secret, shown without it.
+fn mask(source: &Source, error: &SpecError) -> Diagnostic {
+    let mut diagnostic = source.error(error);
+    if error.problem.contains("plain text") {
+        diagnostic.place = diagnostic.place.map(crate::diagnostic::Place::masked);
+    }
+    diagnostic
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

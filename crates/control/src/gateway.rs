@@ -1,0 +1,221 @@
+//! A running gateway: bound, serving, and brought to its end without losing an exchange.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pylon_net::accept::Drain;
+use pylon_net::listen;
+use pylon_observe::Observer;
+use pylon_proxy::engine::{Engine, Told};
+use pylon_proxy::world::World;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::admin;
+use crate::prepare::Prepared;
+use crate::worker::Worker;
+
+/// How often buffers of the access log are handed over.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Why the gateway did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The key of the document: `listeners[0].address`.
+        key: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("{0} (telemetry.access_log)")]
+    AccessLog(#[from] pylon_observe::access_log::OpenError),
+    /// A thread or runtime cannot be made.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The addresses that accept, in the order of the document, with the ports that were taken.
+    pub listeners: Vec<SocketAddr>,
+    /// Where the admin API listens.
+    pub admin: Option<SocketAddr>,
+    /// Log, metrics and the last exchanges.
+    pub observer: Arc<Observer>,
+    state: Arc<State>,
+    stop: watch::Sender<bool>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    control: Runtime,
+}
+
+/// What the admin API looks at.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) world: Arc<World>,
+    pub(crate) observer: Arc<Observer>,
+    pub(crate) drains: Vec<Arc<Drain>>,
+    pub(crate) ready: AtomicBool,
+    pub(crate) prepared: Facts,
+}
+
+/// What is known of the document in force.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) pseudonym: String,
+    pub(crate) routes: Vec<admin::RouteView>,
+    pub(crate) token: Option<pylon_core::secret::Secret>,
+    pub(crate) since: Instant,
+    /// Keeps the weak map alive for later documents.
+    pub(crate) _carry: pylon_core::carry::Carry,
+}
+
+impl Gateway {
+    /// Binds everything, then serves. On any error nothing serves.
+    pub fn start(prepared: Prepared) -> Result<Self, StartError> {
+        let plan = &prepared.plan;
+        let mut bound = Vec::new();
+        for (index, address) in plan.listeners.iter().enumerate() {
+            let sockets = listen::bind(*address, plan.workers).map_err(|source| StartError::Bind {
+                address: *address,
+                key: format!("listeners[{index}].address"),
+                source,
+            })?;
+            bound.push(sockets);
+        }
+        let admin_socket = plan.admin.as_ref().map(|admin| {
+            let bound = listen::bind(admin.address, 1);
+            bound.map_err(|source| StartError::Bind { address: admin.address, key: "admin.address".to_owned(), source })
+        });
+        let admin_socket = admin_socket.transpose()?.and_then(|mut sockets| sockets.pop());
+        let control = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let now = tokio::time::Instant::now().into_std();
+        let observer = Observer::open(&plan.telemetry, Arc::clone(&prepared.metrics), now)?;
+        let observer = Arc::new(observer);
+        Self::serve(prepared, bound, admin_socket, control, observer)
+    }
+
+    fn serve(
+        prepared: Prepared,
+        bound: Vec<Vec<std::net::TcpListener>>,
+        admin_socket: Option<std::net::TcpListener>,
+        control: Runtime,
+        observer: Arc<Observer>,
+    ) -> Result<Self, StartError> {
+        let local = |socket: &std::net::TcpListener| socket.local_addr().map_err(StartError::Thread);
+        let listeners = bound.iter().filter_map(|sockets| sockets.first()).map(local).collect::<Result<Vec<_>, _>>()?;
+        let admin = admin_socket.as_ref().map(local).transpose()?;
+        let now = tokio::time::Instant::now().into_std();
+        let routes = admin::route_views(&prepared);
+        let Prepared { plan, compiled, carry, metrics, pseudonym, .. } = prepared;
+        metrics.snapshot_in_force(&compiled.snapshot.hash, now);
+        for upstream in compiled.snapshot.upstreams.values() {
+            upstream.start(control.handle());
+        }
+        let world = Arc::new(World::new(compiled.snapshot));
+        let told =
+            Told { request_headers: plan.limits_spec.request_headers, header_timeout: plan.limits_spec.header_timeout };
+        let (stop, stopped) = watch::channel(false);
+        let mut of_workers: Vec<Vec<std::net::TcpListener>> = (0..plan.workers).map(|_| Vec::new()).collect();
+        for sockets in bound {
+            for (own, socket) in of_workers.iter_mut().zip(sockets) {
+                own.push(socket);
+            }
+        }
+        let mut drains = Vec::new();
+        let mut workers = Vec::new();
+        for (id, listeners) in of_workers.into_iter().enumerate() {
+            let drain = Arc::new(Drain::default());
+            drains.push(Arc::clone(&drain));
+            let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), told));
+            let worker = Worker {
+                id,
+                listeners,
+                engine,
+                world: Arc::clone(&world),
+                limits: plan.limits,
+                drain,
+                metrics: Arc::clone(&metrics),
+                stop: stopped.clone(),
+            };
+            workers.push(worker.start().map_err(StartError::Thread)?);
+        }
+        let token = plan.admin.and_then(|admin| admin.token);
+        let prepared = Facts { pseudonym, routes, token, since: now, _carry: carry };
+        let state =
+            Arc::new(State { world, observer: Arc::clone(&observer), drains, ready: AtomicBool::new(true), prepared });
+        if let Some(socket) = admin_socket {
+            control.spawn(admin::serve(socket, Arc::clone(&state)));
+        }
+        control.spawn(tick(Arc::clone(&observer)));
+        Ok(Self { listeners, admin, observer, state, stop, workers, control })
+    }
+
+    /// The snapshot in force.
+    pub fn world(&self) -> &Arc<World> {
+        &self.state.world
+    }
+
+    /// Where tasks of the control plane run.
+    pub fn control(&self) -> &tokio::runtime::Handle {
+        self.control.handle()
+    }
+
+    /// How many exchanges have ended.
+    pub fn served(&self) -> u64 {
+        self.observer.metrics().served()
+    }
+
+    /// Says on `/readyz` that no new traffic is wanted.
+    pub fn not_ready(&self) {
+        self.state.ready.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends: no new connection, exchanges under way finish within `grace`, then everything is closed and the log is
+    /// written out. Answers how many connections had to be cut.
+    pub fn shut_down(mut self, grace: Duration) -> usize {
+        self.not_ready();
+        for drain in &self.state.drains {
+            drain.begin();
+        }
+        let until = tokio::time::Instant::now().into_std() + grace;
+        let drains = self.state.drains.clone();
+        let cut = self.control.block_on(async move {
+            let mut cut = 0;
+            for drain in &drains {
+                cut += drain.finished(until).await;
+            }
+            cut
+        });
+        let _ = self.stop.send(true);
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker had failed");
+            }
+        }
+        self.observer.close(Duration::from_secs(2));
+        self.control.shutdown_timeout(Duration::from_millis(500));
+        cut
+    }
+}
+
+/// The pulse of the control plane.
+async fn tick(observer: Arc<Observer>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        observer.tick(tokio::time::Instant::now().into_std());
+    }
+}

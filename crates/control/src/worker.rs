@@ -1,0 +1,69 @@
+//! One data-plane worker: a thread with a runtime, a timer wheel, its listening sockets and its sweep.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pylon_core::connection::Scheme;
+use pylon_net::accept::{Drain, accept};
+use pylon_net::http1::Limits;
+use pylon_net::timer;
+use pylon_observe::metrics::Metrics;
+use pylon_proxy::engine::Engine;
+use pylon_proxy::world::World;
+use tokio::sync::watch;
+
+/// How often idle upstream connections are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a worker is started with.
+pub(crate) struct Worker {
+    pub(crate) id: usize,
+    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) world: Arc<World>,
+    pub(crate) limits: Limits,
+    pub(crate) drain: Arc<Drain>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Turns true when the worker is to end.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Worker {
+    /// Starts the thread. It ends when it is told to stop.
+    pub(crate) fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        std::thread::Builder::new().name(format!("worker-{}", self.id)).spawn(move || {
+            pylon_core::worker::enter(self.id);
+            runtime.block_on(self.run());
+        })
+    }
+
+    async fn run(mut self) {
+        tokio::spawn(timer::run());
+        tokio::spawn(sweep(Arc::clone(&self.world)));
+        for listener in std::mem::take(&mut self.listeners) {
+            let (engine, drain, limits) = (Arc::clone(&self.engine), Arc::clone(&self.drain), self.limits);
+            let metrics = Arc::clone(&self.metrics);
+            tokio::spawn(async move {
+                if let Err(error) = accept(listener, Scheme::Http, engine, limits, drain, metrics).await {
+                    tracing::error!(%error, "a listener ended");
+                }
+            });
+        }
+        // An error means that the gateway is gone, which is a reason to stop as well.
+        let _ = self.stop.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Lets go of upstream connections that are too old, idle for too long, or closed by the other side.
+async fn sweep(world: Arc<World>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let now = tokio::time::Instant::now().into_std();
+        let snapshot = world.current();
+        for upstream in snapshot.upstreams.values() {
+            upstream.sweep(now);
+        }
+    }
+}

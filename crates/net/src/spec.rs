@@ -1,0 +1,83 @@
+//! What a person writes about listeners and about what clients may send: the keys `listeners` and `limits`.
+
+use std::net::SocketAddr;
+
+use pylon_core::spec::{FieldPath, SpecError};
+use pylon_core::units::{ByteSize, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::http1::Limits;
+
+/// An address that accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerSpec {
+    /// Address and port. Port 0 takes a free one. Required. Example: `0.0.0.0:8080`.
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+}
+
+/// How names are resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiscoverySpec {
+    /// Name servers. Default: those of the system. Example: `{ servers: [10.0.0.2:53] }`.
+    pub dns: DnsSpec,
+}
+
+/// Name servers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsSpec {
+    /// Address and port of each server; `/etc/hosts` counts before them. Default: those of `/etc/resolv.conf`.
+    /// Example: `[10.0.0.2:53]`.
+    #[schemars(with = "Vec<String>")]
+    pub servers: Vec<SocketAddr>,
+}
+
+/// What clients and upstreams may send, and how slowly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSpec {
+    /// The longest head of a request, from 1KiB to 1MiB; over it the answer is 431. Default `64KiB`.
+    /// Example: `32KiB`.
+    pub request_headers: ByteSize,
+    /// The longest head of an upstream's answer, from 1KiB to 1MiB; over it the answer is 502, and the log names this
+    /// setting. Default `64KiB`. Example: `128KiB`.
+    pub response_headers: ByteSize,
+    /// From the first byte of a head to its last; then the answer is 408. Default `10s`. Example: `5s`.
+    pub header_timeout: Span,
+    /// How long a client's connection may be idle between two requests. Default `75s`. Example: `30s`.
+    pub idle_timeout: Span,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        Self {
+            request_headers: ByteSize::new(64 << 10),
+            response_headers: ByteSize::new(64 << 10),
+            header_timeout: Span::from_secs(10),
+            idle_timeout: Span::from_secs(75),
+        }
+    }
+}
+
+impl LimitsSpec {
+    /// The limits of a listener's codec.
+    pub fn compile(&self) -> Result<Limits, Vec<SpecError>> {
+        let sizes = [("request_headers", self.request_headers), ("response_headers", self.response_headers)];
+        let errors: Vec<_> = (sizes.into_iter())
+            .filter(|(_, size)| !(1 << 10..=1 << 20).contains(&size.bytes()))
+            .map(|(key, size)| SpecError::new(FieldPath::root().key(key), format!("{size} is not from 1KiB to 1MiB")))
+            .collect();
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Limits {
+            head: self.request_headers.as_usize(),
+            head_time: self.header_timeout.duration(),
+            idle: self.idle_timeout.duration(),
+        })
+    }
+}

@@ -55,7 +55,8 @@ fn finish(bencher: Bencher<'_, '_>, log: &str, recent: bool) {
     worker::enter(0);
     let log = AccessLogSpec::from_scalar(log).unwrap_or_default();
     let spec = TelemetrySpec { access_log: Short(log), recent, ..TelemetrySpec::default() };
-    let Some(observer) = spec.compile().ok().and_then(|telemetry| Observer::open(&telemetry, now()).ok()) else {
+    let Some(observer) = spec.compile().ok().and_then(|telemetry| Observer::open(&telemetry, metrics(), now()).ok())
+    else {
         return;
     };
     let series = observer.metrics().route(&"GET /users/{id}".into());
@@ -96,11 +97,11 @@ fn ten_thousand_idle_routes() -> Vec<Arc<RouteSeries>> {
 
 #[divan::bench(sample_count = 10)]
 fn scrape_of_ten_thousand_routes(bencher: Bencher<'_, '_>) {
-    let metrics = Metrics::new(now());
+    let metrics = metrics();
     let routes = ten_thousand(&metrics);
     let observer = AccessLogSpec::from_scalar("off").ok().and_then(|log| {
         let spec = TelemetrySpec { access_log: Short(log), recent: false, ..TelemetrySpec::default() };
-        Observer::open(&spec.compile().ok()?, now()).ok()
+        Observer::open(&spec.compile().ok()?, Arc::clone(&metrics), now()).ok()
     });
     let Some(observer) = observer else { return };
     let exchange = exchange();
@@ -114,4 +115,8 @@ fn scrape_of_ten_thousand_routes(bencher: Bencher<'_, '_>) {
         metrics.render(now(), &mut out);
         out
     });
+}
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new(now()))
 }

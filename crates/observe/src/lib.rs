@@ -47,8 +47,7 @@ pub struct Observer {
 
 impl Observer {
     /// Opens the access log. Called once, after [`worker::set_count`](pylon_core::worker::set_count); `now` is the present.
-    pub fn open(telemetry: &Telemetry, now: Instant) -> Result<Self, OpenError> {
-        let metrics = Arc::new(Metrics::new(now));
+    pub fn open(telemetry: &Telemetry, metrics: Arc<Metrics>, now: Instant) -> Result<Self, OpenError> {
         let redaction = Arc::new(Redaction::new(telemetry.access_log.redact.clone()));
         let log = AccessLog::open(&telemetry.access_log, Arc::clone(&redaction), metrics.log())?;
         Ok(Self { metrics, log, wall: Wall::new(now), recent: telemetry.recent.then(Rings::default), redaction })

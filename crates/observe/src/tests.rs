@@ -42,7 +42,8 @@ pub(crate) fn route(id: &str) -> Arc<RouteSeries> {
 fn observer(recent: bool) -> Observer {
     let off = AccessLogSpec { enabled: false, headers: vec!["user-agent".into()], ..AccessLogSpec::default() };
     let spec = TelemetrySpec { access_log: pylon_core::short::Short(off), recent, ..TelemetrySpec::default() };
-    Observer::open(&spec.compile().unwrap(), monotonic()).unwrap()
+    let metrics = Arc::new(Metrics::new(monotonic()));
+    Observer::open(&spec.compile().unwrap(), metrics, monotonic()).unwrap()
 }
 
 fn scraped(observer: &Observer) -> String {

@@ -34,7 +34,9 @@ pub(crate) async fn serve(
     };
     let found = found.and_then(|found| rewrite(route, found, &mut exchange));
 
-    let mut ongoing = Ongoing::begin(exchange, Arc::clone(route.series.mine()), engine.observer());
+    let observer = engine.observer();
+    observer.note(request.headers(), &mut exchange);
+    let mut ongoing = Ongoing::begin(exchange, Arc::clone(route.series.mine()), observer);
     let request = request.map(|body| ongoing.count_request(body));
     let cx = ongoing.exchange();
     let mut response = answer(route, request, found, cx, &world.settings).await;

@@ -1,4 +1,4 @@
-//! Runs the targets of `fuzz/` for a while each, from the corpus that is kept beside them.
+//! Runs the targets of `fuzz/` for a while each, from the corpus that is kept in `fuzz/corpus`.
 
 use std::process::Command;
 

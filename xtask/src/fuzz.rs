@@ -55,6 +55,12 @@ fn fuzz(target: &str, seconds: u32, nightly: bool) -> Result<Command> {
     } else {
         command.env("RUSTC_BOOTSTRAP", "1").args(["fuzz", "run", "-s", "none", target]);
     }
+    // Finds go to the first folder, which git does not see; the corpus that is kept is only read.
+    command.arg(shell::scratch(&format!("fuzz-corpus/{target}"))?);
+    let kept = shell::root()?.join("fuzz/corpus").join(target);
+    if kept.exists() {
+        command.arg(kept);
+    }
     command.args([
         "--",
         &format!("-max_total_time={seconds}"),

@@ -96,6 +96,15 @@ mod tests {
     }
 
     #[test]
+    fn the_document_has_no_key_and_no_value_that_does_not_exist() {
+        let source = pylon_config::load::Source::from_text("pylon.yaml", &text(ports(), 8080, 9901)).unwrap();
+        let (document, wrong) = pylon_config::document::read(&source);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        let names: Vec<_> = document.upstreams.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ports().by_name().map(|(name, _)| name));
+    }
+
+    #[test]
     fn a_document_that_differs_is_kept_and_one_that_does_not_is_used_again() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("a/b");

@@ -2,7 +2,6 @@
 //!
 //! The gateway itself comes in through [`Gateway`], so that the demo knows nothing of how it is started. Everything
 //! listens on 127.0.0.1 only.
-#![expect(dead_code, reason = "called by the command line as soon as it can start a gateway")]
 
 pub(crate) mod banner;
 pub(crate) mod document;

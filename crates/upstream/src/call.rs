@@ -4,9 +4,9 @@
 //! Dropping the future (the client is gone) drops the connection with it.
 
 use std::future::{Future, poll_fn};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use http::{HeaderMap, Method, header};
 use http_body::Body as _;
 use pylon_core::body::Body;
@@ -14,9 +14,10 @@ use pylon_core::exchange::{Exchange, Timer};
 use pylon_core::{Request, Response};
 use pylon_net::dial;
 use pylon_net::timer::timeout_at;
+use pylon_observe::series::UpstreamShard;
 
 use crate::endpoint::Lane;
-use crate::error::{CallError, Fault};
+use crate::error::{Blame, CallError, Fault};
 use crate::h1::body::Clocks;
 use crate::h1::conn::Conn;
 use crate::h1::encode::{Framing, RequestHead};
@@ -56,8 +57,9 @@ struct Outgoing {
 }
 
 /// What earlier attempts of the same exchange have taught.
-#[derive(Default)]
 struct Past {
+    /// When the present attempt began.
+    began: Instant,
     tried: [usize; MAX_ATTEMPTS],
     attempts: usize,
     connect_failures: u8,
@@ -91,14 +93,23 @@ impl Upstream {
             let at = cx.started + total;
             cx.deadline = Some(cx.deadline.map_or(at, |earlier| earlier.min(at)));
         }
-        let mut past = Past::default();
+        let mut past = Past::new(began);
         loop {
             // Outlier ejection, a breaker and a concurrency limit belong between the choice and the connection: each
             // answers for one endpoint, and a refusal there is one more reason to choose again.
-            let error = match self.attempt(out, cx, options, began, &mut past).await {
-                Ok(response) => return Ok(response),
+            let lane = self.pick(past.tried(), &mut cx.trail).map_err(Fault::into_error)?;
+            past.remember(&lane);
+            let error = match self.attempt(&lane, out, cx, options, &past).await {
+                Ok((response, now)) => {
+                    cx.trail.upstream_time = Some(now.saturating_duration_since(began));
+                    if let Some(metrics) = &lane.metrics {
+                        metrics.answered(response.status().as_u16(), now.saturating_duration_since(past.began));
+                    }
+                    return Ok(response);
+                }
                 Err(fault) => fault.into_error(),
             };
+            past.failed(&lane, &error);
             // A retry policy by status and a budget judge here, too.
             if !past.again(&error, out, cx) {
                 if let Fault::Timeout(timer, _) = error.source {
@@ -109,28 +120,27 @@ impl Upstream {
         }
     }
 
+    /// One attempt at one endpoint: the answer, and when its head was whole.
     async fn attempt(
         &self,
+        lane: &Lane,
         out: &mut Outgoing,
         cx: &mut Exchange,
         options: &CallOptions,
-        began: Instant,
-        past: &mut Past,
-    ) -> Result<Response, Fault> {
-        let lane = self.pick(past.tried.get(..past.attempts).unwrap_or_default(), &mut cx.trail)?;
-        past.remember(&lane);
+        past: &Past,
+    ) -> Result<(Response, Instant), Fault> {
         cx.trail.attempts = cx.trail.attempts.saturating_add(1);
         let lease = Lease::begin(&lane.slot, self.limits, self.counts_load);
-        let pooled = if past.stale { None } else { lane.slot.take(began) };
+        let pooled = if past.stale { None } else { lane.slot.take(past.began) };
         cx.trail.reused = pooled.is_some();
         let (conn, sent) = match pooled {
             Some(conn) => {
                 lane.slot.counters.reused();
-                (conn, began)
+                (conn, past.began)
             }
             None => {
                 cx.trail.endpoint = lane.addrs.first().copied();
-                Box::pin(self.dial(&lane, cx.started, cx.deadline, &options.timeouts)).await?
+                Box::pin(self.dial(lane, cx.started, cx.deadline, &options.timeouts)).await?
             }
         };
         cx.trail.endpoint = Some(conn.addr);
@@ -150,7 +160,6 @@ impl Upstream {
             };
             Flight::launch(conn, &head, &mut out.body, out.expects.then(|| sent + EXPECT))?
         };
-        drop(lane);
         let asked = Asked {
             method: &out.method,
             max_head: options.max_head,
@@ -171,15 +180,14 @@ impl Upstream {
             }
         };
         let now = now();
-        cx.trail.upstream_time = Some(now.saturating_duration_since(began));
         let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
-        flight.answer(head, lease, clocks, now)
+        Ok((flight.answer(head, lease, clocks, now)?, now))
     }
 
     /// Makes a connection, and says when it stood.
     async fn dial(
         &self,
-        lane: &Arc<Lane>,
+        lane: &Lane,
         started: Instant,
         total: Option<Instant>,
         timeouts: &Timeouts,
@@ -194,6 +202,9 @@ impl Upstream {
             Ok(stream) => stream,
             Err(error) => {
                 lane.slot.counters.connect_failed();
+                if let Some(metrics) = &lane.metrics {
+                    metrics.connect_failed();
+                }
                 let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
                 return Err(if timed_out { Fault::Timeout(first.1, first.2) } else { Fault::Connect(error) });
             }
@@ -206,7 +217,8 @@ impl Upstream {
         let stood = now();
         let jitter = 0.9 + 0.2 * fastrand::f64();
         let expires = stood + self.limits.lifetime.mul_f64(jitter);
-        Ok((Conn { stream, buf: bytes::BytesMut::new(), addr, expires, epoch }, stood))
+        let open = lane.metrics.as_ref().map(UpstreamShard::connected);
+        Ok((Conn { stream, buf: BytesMut::new(), addr, expires, epoch, _open: open }, stood))
     }
 }
 
@@ -239,11 +251,28 @@ fn framing(body: &Body, headers: &HeaderMap) -> Framing {
 }
 
 impl Past {
+    fn new(began: Instant) -> Self {
+        Self { began, tried: [0; MAX_ATTEMPTS], attempts: 0, connect_failures: 0, stale: false }
+    }
+
+    fn tried(&self) -> &[usize] {
+        self.tried.get(..self.attempts).unwrap_or_default()
+    }
+
     fn remember(&mut self, lane: &Lane) {
         if let Some(place) = self.tried.get_mut(self.attempts) {
             *place = lane.id();
             self.attempts = self.attempts.saturating_add(1);
         }
+    }
+
+    /// Counts a failed attempt, but for those that the client broke off.
+    fn failed(&mut self, lane: &Lane, error: &CallError) {
+        let now = now();
+        if let Some(metrics) = lane.metrics.as_ref().filter(|_| error.blame == Blame::Upstream) {
+            metrics.failed(now.saturating_duration_since(self.began));
+        }
+        self.began = now;
     }
 
     /// Whether another attempt is safe and of use. Never after a timer that bounds all attempts.

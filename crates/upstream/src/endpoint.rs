@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
+use pylon_observe::series::UpstreamShard;
 
 use crate::pool::{Pool, Slot};
 
@@ -101,13 +102,18 @@ pub(crate) struct Lane {
     pub(crate) authority: HeaderValue,
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) slot: Arc<Slot>,
+    pub(crate) metrics: Option<Arc<UpstreamShard>>,
 }
 
 impl Lane {
     /// The current worker's lane to an endpoint.
-    pub(crate) fn of(endpoint: &Endpoint) -> Option<Arc<Self>> {
-        let slot = Arc::clone(endpoint.pool.mine()?);
-        Some(Arc::new(Self { authority: endpoint.authority.clone(), addrs: Arc::clone(&endpoint.addrs), slot }))
+    pub(crate) fn of(endpoint: &Endpoint, metrics: Option<&Arc<UpstreamShard>>) -> Option<Arc<Self>> {
+        Some(Arc::new(Self {
+            authority: endpoint.authority.clone(),
+            addrs: Arc::clone(&endpoint.addrs),
+            slot: Arc::clone(endpoint.pool.mine()?),
+            metrics: metrics.map(Arc::clone),
+        }))
     }
 
     /// Tells endpoints apart.

@@ -1,4 +1,10 @@
 //! Whole calls over real sockets, against services that follow a script.
 
+mod bodies;
 mod calls;
+mod dirty;
+mod dns;
 mod fixture;
+mod interim;
+mod retry;
+mod timers;

@@ -16,6 +16,7 @@ use pylon_core::names::UpstreamName;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::worker::PerWorker;
 use pylon_net::resolve::Resolver;
+use pylon_observe::series::UpstreamSeries;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -49,6 +50,7 @@ pub struct Upstream {
     /// Whether all workers must see how much is under way.
     pub(crate) counts_load: bool,
     pub(crate) host: Host,
+    series: Option<Arc<UpstreamSeries>>,
     workers: PerWorker<Worker>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -119,6 +121,7 @@ impl Upstream {
             offset,
         };
         Ok(Self {
+            series: None,
             workers: PerWorker::new(worker),
             timeout: spec.timeout.as_ref().map(|timeout| timeout.0.clone()),
             balance: spec.balance,
@@ -136,6 +139,13 @@ impl Upstream {
             tasks: Mutex::default(),
             shared: Arc::new(shared),
         })
+    }
+
+    /// Counts what happens here in `series`. To be said before the first call.
+    #[must_use]
+    pub fn counted_in(mut self, series: Arc<UpstreamSeries>) -> Self {
+        self.series = Some(series);
+        self
     }
 
     /// Begins to resolve names on `handle`, the control runtime. The tasks end when the upstream is dropped.
@@ -262,7 +272,8 @@ impl Upstream {
         }
         let set = self.shared.set.load();
         worker.generation = generation;
-        worker.lanes = set.endpoints.iter().filter_map(Lane::of).collect();
+        let metrics = self.series.as_ref().map(|series| series.mine());
+        worker.lanes = set.endpoints.iter().filter_map(|endpoint| Lane::of(endpoint, metrics)).collect();
         let weights = set.endpoints.iter().map(|endpoint| endpoint.weight);
         worker.balancer = Balancer::new(Method::from(self.balance), weights, worker.offset);
     }

@@ -46,6 +46,9 @@ pub(crate) struct UpstreamBody {
     sleep: Option<Sleep>,
 }
 
+/// What a body answers when it is polled.
+type Next = Option<Result<Frame<Bytes>, BodyError>>;
+
 struct Live {
     conn: Conn,
     pump: Option<Box<Pump>>,
@@ -93,7 +96,7 @@ impl UpstreamBody {
         }
     }
 
-    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn fail(&mut self, error: BodyError) -> Poll<Next> {
         self.live = None;
         self.sleep = None;
         Poll::Ready(Some(Err(error)))
@@ -114,7 +117,7 @@ impl UpstreamBody {
     }
 
     /// Reads once. Ready with `None` when bytes came, else with what the body ends with.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Option<Result<Frame<Bytes>, BodyError>>>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         let Some(live) = &mut self.live else { return Poll::Ready(Some(None)) };
         // A long run of data is read in large pieces, anything else in pieces that grow as long as they are filled.
         let run = usize::try_from(self.decoder.run()).unwrap_or(MAX_READ).min(MAX_READ);
@@ -136,9 +139,10 @@ impl UpstreamBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Err(error)) => self.fail(BodyError::Upstream(error.to_string())).map(Some),
-            Poll::Pending => match ready!(self.poll_timers(cx)) {
-                timer => self.fail(BodyError::Timeout(timer)).map(Some),
-            },
+            Poll::Pending => {
+                let timer = ready!(self.poll_timers(cx));
+                self.fail(BodyError::Timeout(timer)).map(Some)
+            }
         }
     }
 
@@ -172,7 +176,7 @@ impl http_body::Body for UpstreamBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Next> {
         let this = self.get_mut();
         if let Some(first) = this.first.take() {
             return Poll::Ready(Some(Ok(first)));

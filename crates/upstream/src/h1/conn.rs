@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use pylon_observe::series::OpenUpstreamConnection;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -22,6 +23,8 @@ pub(crate) struct Conn {
     pub(crate) expires: Instant,
     /// The generation of the addresses that it was made from.
     pub(crate) epoch: u32,
+    /// Counts it as open for as long as it lives.
+    pub(crate) _open: Option<OpenUpstreamConnection>,
 }
 
 impl Conn {

@@ -36,7 +36,26 @@ impl Service {
         F: Fn(Peer, usize) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0".parse().unwrap(), script).await
+    }
+
+    /// A service at `addr` that says its own address.
+    pub(super) async fn named(addr: SocketAddr) -> Self {
+        let ip = addr.ip().to_string();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ip}", ip.len());
+        Self::at(addr, move |mut peer, _| {
+            let answer = answer.clone();
+            async move { while peer.request().await.is_some() && peer.write(answer.as_bytes()).await {} }
+        })
+        .await
+    }
+
+    async fn at<F, Fut>(addr: SocketAddr, script: F) -> Self
+    where
+        F: Fn(Peer, usize) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&connections);
@@ -228,6 +247,7 @@ impl http_body::Body for ChannelBody {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is what a channel of frames takes")]
 pub(super) fn data(text: &str) -> Frame {
     Ok(http_body::Frame::data(Bytes::from(text.to_owned())))
 }

@@ -11,8 +11,12 @@ pub(crate) const FAILED: u8 = 2;
 
 /// Prints diagnostics, coloured on a terminal unless `NO_COLOR` is set.
 pub(crate) fn diagnostics(diagnostics: &[Diagnostic]) {
-    let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    eprint!("{}", render_all(diagnostics, colour));
+    eprint!("{}", render_all(diagnostics, colour()));
+}
+
+/// Whether standard error shows colours: a terminal does, unless `NO_COLOR` is set.
+pub(crate) fn colour() -> bool {
+    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 /// Prints diagnostics as one JSON array, on standard output.

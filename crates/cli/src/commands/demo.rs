@@ -48,7 +48,8 @@ struct Running {
 
 impl demo::Gateway for Running {
     fn recent(&mut self) -> Batch {
-        let exchanges: Vec<Recent> = self.gateway.observer.recent_since(&mut self.cursor).into_iter().filter_map(line).collect();
+        let exchanges: Vec<Recent> =
+            self.gateway.observer.recent_since(&mut self.cursor).into_iter().filter_map(line).collect();
         let served = self.gateway.served();
         let missed = served.saturating_sub(self.shown + exchanges.len() as u64);
         self.shown = served.max(self.shown + exchanges.len() as u64);

@@ -35,7 +35,8 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let method = Method::from_bytes(self.method.as_bytes()).with_context(|| format!("`{}` is not a method", self.method))?;
+        let method =
+            Method::from_bytes(self.method.as_bytes()).with_context(|| format!("`{}` is not a method", self.method))?;
         let headers = self.headers.iter().map(|field| header(field)).collect::<anyhow::Result<Vec<_>>>()?;
         let document = DocumentArguments { document: self.document, allow_plain_secrets: self.allow_plain_secrets };
         let Some(prepared) = document.prepare() else { return Ok(ExitCode::from(output::FAILED)) };
@@ -47,7 +48,8 @@ impl Explain {
 }
 
 fn header(field: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
-    let (name, value) = field.split_once(':').with_context(|| format!("`{field}` is not a header field: write `Name: value`"))?;
+    let (name, value) =
+        field.split_once(':').with_context(|| format!("`{field}` is not a header field: write `Name: value`"))?;
     let name = HeaderName::try_from(name.trim()).with_context(|| format!("`{name}` is not a header name"))?;
     let value = HeaderValue::try_from(value.trim()).with_context(|| format!("`{value}` is not a header value"))?;
     Ok((name, value))

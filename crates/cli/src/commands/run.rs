@@ -47,9 +47,8 @@ impl Run {
 pub(crate) fn wait_for_the_end(gateway: &Gateway) -> anyhow::Result<()> {
     // A thread of its own: the control plane goes on meanwhile.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = runtime.block_on(async {
-        anyhow::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-    })?;
+    let (mut interrupt, mut terminate) =
+        runtime.block_on(async { anyhow::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) })?;
     runtime.block_on(async {
         tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
     });
@@ -71,7 +70,13 @@ fn end_at_once() {
 /// The gateway's own messages, to standard error: `RUST_LOG` chooses, by default `info`.
 fn logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).compact().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(crate::output::colour())
+        .with_target(false)
+        .compact()
+        .init();
 }
 
 /// A gateway holds two sockets for each exchange: it takes all the file descriptors that it may have.

@@ -34,32 +34,32 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 16)]
 fn no_policy(bencher: Bencher<'_, '_>) {
     round(bencher, &[]);
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 16)]
 fn ip_filter(bencher: Bencher<'_, '_>) {
     round(bencher, &only("ip_filter"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 16)]
 fn request_limits(bencher: Bencher<'_, '_>) {
     round(bencher, &only("request_limits"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 16)]
 fn cors(bencher: Bencher<'_, '_>) {
     round(bencher, &only("cors"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 16)]
 fn headers(bencher: Bencher<'_, '_>) {
     round(bencher, &only("headers"));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 16)]
 fn the_usual_four(bencher: Bencher<'_, '_>) {
     round(bencher, USUAL);
 }
@@ -72,11 +72,10 @@ fn only(key: &str) -> Vec<(&'static str, &'static str)> {
 fn round(bencher: Bencher<'_, '_>, specs: &[(&str, &str)]) {
     let pipeline = pipeline(specs);
     let mut cx = exchange();
-    bencher.with_inputs(|| (request(), response())).bench_local_values(|(mut req, mut res)| {
-        let (memos, stop) = run(pipeline.request(&mut req, &mut cx));
+    bencher.with_inputs(|| (request(), response())).bench_local_refs(|(req, res)| {
+        let (memos, stop) = run(pipeline.request(req, &mut cx));
         assert!(stop.is_none());
-        run(pipeline.response(memos, &mut res, &mut cx, render));
-        (req, res)
+        run(pipeline.response(memos, res, &mut cx, render));
     });
     black_box(cx);
 }

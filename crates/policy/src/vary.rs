@@ -1,14 +1,14 @@
 //! Adds names to `Vary` (RFC 9110 §12.5.5) without losing or repeating what already stands there.
 
-use http::header::VARY;
+use http::header::{Entry, VARY};
 use http::{HeaderMap, HeaderValue};
 
 /// Makes sure that `Vary` lists every name in `wanted`, whose text is a list such as `Origin, Accept`.
 ///
 /// `*` already says more than any list and is left alone. What an upstream sent is kept, in one line.
 pub(crate) fn add(headers: &mut HeaderMap, wanted: &HeaderValue) {
-    if !headers.contains_key(VARY) {
-        headers.insert(VARY, wanted.clone());
+    if let Entry::Vacant(place) = headers.entry(VARY) {
+        place.insert(wanted.clone());
         return;
     }
     let missing = |name: &&str| !lists(headers, name);

@@ -118,7 +118,7 @@ fn columns([time, method, path, status, duration, route, upstream]: [&str; 7], n
         let _ = write!(line, "{:<width$}  ", cut(text, width));
     }
     let _ = write!(line, "{duration:>8}  ");
-    for (text, width) in [(route, 26), (upstream, 18)] {
+    for (text, width) in [(route, 28), (upstream, 18)] {
         let _ = write!(line, "{:<width$}  ", cut(text, width));
     }
     line.push_str(note);
@@ -190,10 +190,10 @@ mod tests {
         own.upstream = None;
         let batch = Batch { exchanges: vec![exchange("/users/1", 200), slow, own], missed: 0 };
         let expected = [
-            "time      method   path                          code  duration  route                       upstream            note",
-            "03:00:25  GET      /users/1                      200     1.8 ms  GET /users/{id}             users",
-            "03:00:25  GET      /recommendations/1?because=…  504     600 ms  GET /users/{id}             users               upstream.timeout: response",
-            "03:00:25  GET      /hello                        200     1.8 ms  GET /users/{id}             -",
+            "time      method   path                          code  duration  route                         upstream            note",
+            "03:00:25  GET      /users/1                      200     1.8 ms  GET /users/{id}               users",
+            "03:00:25  GET      /recommendations/1?because=…  504     600 ms  GET /users/{id}               users               upstream.timeout: response",
+            "03:00:25  GET      /hello                        200     1.8 ms  GET /users/{id}               -",
         ];
         let mut traffic = plain();
         assert_eq!(traffic.lines(batch).lines().collect::<Vec<_>>(), expected);

@@ -1,0 +1,22 @@
+//! What tests are made of: the real binary, services that answer by script, and a client that sends raw bytes.
+//!
+//! Everything is blocking and on loopback, on ports that the system gives. Nothing waits for a fixed time: see [`wait`].
+//! What goes wrong here panics with a sentence, for that is how a test fails.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails by a panic"
+)]
+
+pub mod answer;
+pub mod binary;
+pub mod client;
+pub mod command;
+pub mod message;
+pub mod nginx;
+pub mod process;
+pub mod upstream;
+pub mod wait;

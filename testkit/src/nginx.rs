@@ -1,0 +1,89 @@
+//! nginx as a service behind the gateway: a real server that nobody here wrote.
+
+use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::{upstream::Upstream, wait};
+
+/// A running nginx. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Nginx {
+    address: SocketAddr,
+    folder: TempDir,
+    /// Its one process.
+    pub process: Process,
+}
+
+impl Nginx {
+    /// Starts nginx with these lines in its `server` block. Files below `root` of [`Nginx::folder`] are served.
+    ///
+    /// # Panics
+    /// If nginx is not installed or does not start.
+    pub fn start(server: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("root")).unwrap();
+        // The port is free now; where somebody else is quicker, the next one is tried.
+        for _ in 0..5 {
+            let address = Upstream::nobody();
+            let mut process = spawn(folder.path(), address, server);
+            let up = wait::eventually(Duration::from_secs(10), "nginx listens", || match process.ended() {
+                Some(_) => Some(false),
+                None => TcpStream::connect(address).is_ok().then_some(true),
+            });
+            if up {
+                return Self { address, folder, process };
+            }
+        }
+        panic!(
+            "nginx does not start: {}",
+            std::fs::read_to_string(folder.path().join("error.log")).unwrap_or_default()
+        );
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The folder whose files are served.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+}
+
+fn spawn(folder: &Path, address: SocketAddr, server: &str) -> Process {
+    let mut config = String::new();
+    let at = folder.display();
+    writeln!(config, "daemon off; master_process off; error_log {at}/error.log; pid {at}/pid;").unwrap();
+    writeln!(config, "events {{ worker_connections 1024; }}\nhttp {{ access_log off;").unwrap();
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        writeln!(config, "{kind}_temp_path {at}/{kind};").unwrap();
+    }
+    writeln!(config, "client_max_body_size 0;").unwrap();
+    writeln!(config, "server {{ listen {address}; root {at}/root;\n{server}\n}} }}").unwrap();
+    std::fs::write(folder.join("nginx.conf"), config).unwrap();
+    let mut command = Command::new(program());
+    command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).arg("-e").arg(folder.join("error.log"));
+    Process::new(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nginx starts"))
+}
+
+/// nginx, on the path or where Debian puts it.
+fn program() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .map(|folder| folder.join("nginx"))
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| panic!("nginx is not installed: run `./test --install`"))
+}

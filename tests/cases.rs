@@ -1,0 +1,2 @@
+//! Runs the case files.
+fn main() {}

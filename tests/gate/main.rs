@@ -1,0 +1,11 @@
+//! End-to-end tests of the real binary on loopback. Each module is a topic; numbers name the failures of other gateways
+//! that a test shows to be absent here.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails by a panic"
+)]
+
+mod forwarding;

@@ -1,0 +1,1 @@
+//! Nothing by itself: the tests stand in `gate/` (the real binary, by topic) and in `cases.rs` (the case files).

@@ -126,7 +126,11 @@ impl Compiler<'_> {
             let timeout = layered(written, self.document.defaults.timeout.as_ref()).map(Short);
             let spec = UpstreamSpec { timeout, ..spec.clone() };
             match Upstream::compile(UpstreamName::from(name.as_str()), &spec, &building) {
-                Ok(upstream) => drop(self.upstreams.insert(UpstreamName::from(name.as_str()), Arc::new(upstream))),
+                Ok(upstream) => {
+                    let name = UpstreamName::from(name.as_str());
+                    let upstream = upstream.counted_in(self.cx.metrics.upstream(&name));
+                    self.upstreams.insert(name, Arc::new(upstream));
+                }
                 Err(errors) => self.note(&base.clone().key(name), errors),
             }
         }

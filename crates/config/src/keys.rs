@@ -50,7 +50,7 @@ pub const TOP: &[KeyDoc] = &[
     KeyDoc {
         key: "routes",
         doc: "What requests look like and what becomes of them. The most specific route takes a request, wherever it stands. Default: none, so that everything is answered with 404.",
-        example: "routes: [{ match: GET /users/{id}, forward: users }]",
+        example: "routes: [{ match: \"GET /users/{id}\", forward: users }]",
         schema: |g| {
             let route = schema::route(g);
             json_schema!({ "type": "array", "items": route })

@@ -70,3 +70,36 @@ pub fn from_source(source: Source, secrets: PlainSecrets) -> Result<Prepared, Ve
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pylon_core::body::Body;
+    use pylon_core::connection::{Connection, Scheme};
+    use pylon_net::http1::Handler;
+    use pylon_observe::Observer;
+    use pylon_proxy::engine::{Engine, Told};
+    use pylon_proxy::world::World;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_future_of_an_exchange_stays_under_a_kibibyte() {
+        let text = "listeners: [{ address: 127.0.0.1:0 }]\ntelemetry: { access_log: off }\nroutes: [{ match: /, respond: 200 }]\n";
+        let source = Source::from_text("t.yaml", text).unwrap();
+        let prepared = from_source(source, PlainSecrets::Refused).unwrap();
+        let now = tokio::time::Instant::now().into_std();
+        let observer = Arc::new(Observer::open(&prepared.plan.telemetry, prepared.metrics, now).unwrap());
+        let told = Told {
+            request_headers: prepared.document.limits.request_headers,
+            header_timeout: prepared.document.limits.header_timeout,
+        };
+        let engine = Arc::new(Engine::new(Arc::new(World::new(prepared.compiled.snapshot)), observer, told));
+        let address = "127.0.0.1:1".parse().unwrap();
+        let connection = Arc::new(Connection::new(address, address, Scheme::Http, now));
+        let request = http::Request::builder().header("host", "a").body(Body::Empty).unwrap();
+        let future = engine.serve(request, connection, now);
+        let size = size_of_val(&future);
+        assert!(size <= 1024, "{size} bytes");
+        assert_eq!(future.await.status(), 200);
+    }
+}

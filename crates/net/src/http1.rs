@@ -97,11 +97,24 @@ pub async fn serve<H: Handler>(
             let request = request.map(|body| {
                 if http_body::Body::is_end_stream(&body) { Body::Empty } else { Body::stream(ClientBody(body)) }
             });
-            async move { Ok::<_, Infallible>(handler.serve(request, connection, started).await) }
+            Served { future: handler.serve(request, connection, started) }
         }
     });
     let codec = codec.serve_connection(io, service);
     drive(codec, &connection, &*handler, limits, drain).await;
+}
+
+pin_project_lite::pin_project! {
+    /// An answer that cannot fail, as hyper wants it. (An async block would hold the future twice.)
+    struct Served<F> { #[pin] future: F }
+}
+
+impl<F: Future> Future for Served<F> {
+    type Output = Result<F::Output, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx).map(Ok)
+    }
 }
 
 /// The head is complete: the exchange began when its first byte came, or now when it was read ahead with the one before.

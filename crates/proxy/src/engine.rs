@@ -30,6 +30,18 @@ pub struct Engine {
     own: Mutex<Own>,
 }
 
+/// The observer of the process, under a count that one worker alone writes.
+#[derive(Debug)]
+pub(crate) struct Shared(Arc<Observer>);
+
+impl std::ops::Deref for Shared {
+    type Target = Observer;
+
+    fn deref(&self) -> &Observer {
+        &self.0
+    }
+}
+
 /// Limits that a refusal of the codec names.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {
@@ -45,13 +57,21 @@ struct Own {
     view: View,
     ids: RequestIds,
     /// The worker's own count of the observer.
-    observer: Arc<Observer>,
+    observer: Arc<Shared>,
+    /// The worker's own copy of the item for `Via`: its bytes are counted, too.
+    via: HeaderValue,
 }
 
 impl Engine {
-    /// An engine for one worker. `observer` is counted by this worker alone.
+    /// An engine for one worker.
     pub fn new(world: Arc<World>, observer: Arc<Observer>, told: Told) -> Self {
-        let own = Own { view: View::new(&world), ids: RequestIds::default(), observer: Arc::clone(&observer) };
+        let via = format!("1.1 {}", world.current().settings.pseudonym);
+        let own = Own {
+            view: View::new(&world),
+            ids: RequestIds::default(),
+            observer: Arc::new(Shared(Arc::clone(&observer))),
+            via: HeaderValue::try_from(via).unwrap_or_else(|_| HeaderValue::from_static("1.1 pylon")),
+        };
         Self { world, observer, told, own: Mutex::new(own) }
     }
 
@@ -64,22 +84,25 @@ impl Engine {
         self.own.lock().ids.next(&self.observer.wall(), now)
     }
 
-    pub(crate) fn observer(&self) -> Arc<Observer> {
+    pub(crate) fn observer(&self) -> Arc<Shared> {
         Arc::clone(&self.own.lock().observer)
+    }
+
+    pub(crate) fn via(&self) -> HeaderValue {
+        self.own.lock().via.clone()
     }
 }
 
 impl Handler for Engine {
     type Body = Tailed;
 
-    async fn serve(
+    fn serve(
         self: Arc<Self>,
         request: Request,
         connection: Arc<Connection>,
         started: Instant,
-    ) -> http::Response<Tailed> {
-        let world = self.pick();
-        serve::serve(&self, &world, request, connection, started).await
+    ) -> impl Future<Output = http::Response<Tailed>> + Send {
+        serve::serve(&self, request, connection, started)
     }
 
     fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8> {

@@ -33,13 +33,13 @@ pub fn explain(world: &Snapshot, mut request: Request, peer: SocketAddr, scheme:
     let now = tokio::time::Instant::now().into_std();
     let connection = Arc::new(Connection::new(peer, peer, scheme, now));
     let id = || HeaderValue::from_static("explained");
-    let (mut exchange, read) = head::read(&mut request, connection, now, &world.settings, id);
+    let (mut exchange, read) =
+        head::read(&mut request, connection, now, &world.settings, &HeaderValue::from_static("1.1 pylon"), id);
     if let Err(no) = read {
         return Explained { exchange, request, explanation: None, route: None, refusal: Some(no) };
     }
     let explanation = serve::with_head(world, &request, &exchange, |head| world.table.explain(&head));
     let (route, found) = serve::find(world, &request, &exchange);
-    let index = world.routes.iter().position(|other| std::ptr::eq(other, route));
-    let refusal = found.and_then(|found| serve::rewrite(route, found, &mut exchange)).err();
-    Explained { exchange, request, explanation: Some(explanation), route: index, refusal }
+    let refusal = found.and_then(|found| serve::rewrite(world.route(route), found, &mut exchange)).err();
+    Explained { exchange, request, explanation: Some(explanation), route, refusal }
 }

@@ -26,6 +26,7 @@ pub(crate) fn read(
     connection: Arc<Connection>,
     started: Instant,
     settings: &Settings,
+    via: &HeaderValue,
     fresh_id: impl FnOnce() -> HeaderValue,
 ) -> (Box<Exchange>, Result<(), Rejection>) {
     let found = hop::look(request.headers());
@@ -42,7 +43,7 @@ pub(crate) fn read(
         }
     };
     hop::strip_request(request.headers_mut(), &found);
-    hop::announce(request.headers_mut(), &connection, origin, &found, &settings.via, &request_id);
+    hop::announce(request.headers_mut(), &connection, origin, &found, via, &request_id);
     *request.uri_mut() = Uri::from(path.clone());
     let exchange = Exchange::begin(Head {
         client: origin.client,

@@ -3,86 +3,97 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::Method;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
-use http::{Method, StatusCode};
 use pylon_core::connection::Connection;
 use pylon_core::exchange::Exchange;
 use pylon_core::rejection::{REQUEST_ENCODED_SLASH, ROUTE_METHOD, ROUTE_NOT_FOUND, ROUTE_REWRITE, Rejection};
 use pylon_core::{Request, Response};
+use pylon_policy::pipeline::Memos;
 use pylon_policy::policy::Stop;
 use pylon_route::predicate::Head;
 use pylon_route::table::{self, Found, Outcome};
 
+use crate::action::Decision;
+use crate::action::forward::Forward;
 use crate::engine::Engine;
 use crate::snapshot::{Route, Settings, Snapshot};
-use crate::tail::{Ongoing, Tailed};
-use crate::{action, head, hop, reject};
+use crate::tail::{Ongoing, Tail, Tailed};
+use crate::{action, head, reject};
 
-/// Answers one request by the snapshot that it met.
-pub(crate) async fn serve(
+/// Answers one request by the snapshot that it meets now.
+///
+/// What needs no waiting is done before the future is made, and what is large lives in the [`Ongoing`]'s one allocation:
+/// hyper keeps room for this future in every connection, so it stays under 1 KiB (held by a test in `control`).
+pub(crate) fn serve(
     engine: &Engine,
-    world: &Snapshot,
     mut request: Request,
     connection: Arc<Connection>,
     started: Instant,
-) -> http::Response<Tailed> {
+) -> impl Future<Output = http::Response<Tailed>> + Send + use<> {
+    let world = engine.pick();
     let (mut exchange, read) =
-        head::read(&mut request, connection, started, &world.settings, || engine.fresh_id(started));
-    let (route, found) = match read {
-        Ok(()) => find(world, &request, &exchange),
-        Err(no) => (&world.nowhere, Err(no)),
+        head::read(&mut request, connection, started, &world.settings, &engine.via(), || engine.fresh_id(started));
+    let (index, found) = match read {
+        Ok(()) => find(&world, &request, &exchange),
+        Err(no) => (None, Err(no)),
     };
+    let route = world.route(index);
     let found = found.and_then(|found| rewrite(route, found, &mut exchange));
-
     let observer = engine.observer();
     observer.note(request.headers(), &mut exchange);
-    let mut ongoing = Ongoing::begin(exchange, Arc::clone(route.series.mine()), observer);
-    let request = request.map(|body| ongoing.count_request(body));
-    let cx = ongoing.exchange();
-    let mut response = answer(route, request, found, cx, &world.settings).await;
-    hop::finish(response.headers_mut(), &cx.request_id);
-    let bodiless = cx.method == Method::HEAD || has_no_body(response.status());
-    ongoing.answered(response, bodiless)
+    let mut ongoing = Ongoing::begin(exchange, request, found, Arc::clone(route.series.mine()), observer);
+    async move {
+        let response = answer(world.route(index), &mut ongoing, &world.settings).await;
+        ongoing.answered(response)
+    }
 }
 
 /// Policies on the way in, the action, policies on the way out: always exactly those that were reached.
-async fn answer(
-    route: &Route,
-    mut request: Request,
-    found: Result<Found, Rejection>,
-    cx: &mut Exchange,
-    settings: &Settings,
-) -> Response {
-    let (memos, stop) = route.pipeline.request(&mut request, cx).await;
-    let answer = match (stop, found) {
-        (Some(stop), _) => Err(stop),
-        (None, Err(no)) => Err(Stop::Reject(no)),
-        (None, Ok(found)) => action::answer(&route.action, request, &found, cx).await.map_err(Stop::Reject),
-    };
+async fn answer(route: &Route, ongoing: &mut Ongoing, settings: &Settings) -> Response {
+    let tail = ongoing.tail();
+    let (memos, forward) = inbound(route, tail).await;
+    if let Some(forward) = forward {
+        let answer = forward.send(&mut tail.request, &mut tail.exchange).await;
+        tail.answer = Forward::receive(answer).map_err(Stop::Reject);
+    }
     let render = |stop: Stop, cx: &mut Exchange| match stop {
         Stop::Reply(response) => response,
         Stop::Reject(no) => reject::render(no, cx, settings),
     };
-    let mut response = match answer {
+    let mut response = match tail.take_answer() {
         Ok(response) => response,
-        Err(stop) => render(stop, cx),
+        Err(stop) => render(stop, &mut tail.exchange),
     };
-    route.pipeline.response(memos, &mut response, cx, render).await;
+    route.pipeline.response(memos, &mut response, &mut tail.exchange, render).await;
     response
 }
 
-/// The route that takes the request; what none takes ends at the last route, with the reason.
-pub(crate) fn find<'w>(world: &'w Snapshot, request: &Request, cx: &Exchange) -> (&'w Route, Result<Found, Rejection>) {
+/// The way in. Where it does not end at an upstream, the answer is left in the tail.
+async fn inbound<'r>(route: &'r Route, tail: &mut Tail) -> (Memos, Option<&'r Forward>) {
+    let (memos, stop) = route.pipeline.request(&mut tail.request, &mut tail.exchange).await;
+    if let Some(stop) = stop {
+        tail.answer = Err(stop);
+        return (memos, None);
+    }
+    match action::decide(&route.action, &tail.request, &tail.found, &tail.exchange) {
+        Decision::Forward(forward) => (memos, Some(forward)),
+        Decision::Answer(answer) => {
+            tail.answer = answer.map_err(Stop::Reject);
+            (memos, None)
+        }
+    }
+}
+
+/// The route that takes the request, by its index; what none takes ends at the last route, with the reason.
+pub(crate) fn find(world: &Snapshot, request: &Request, cx: &Exchange) -> (Option<usize>, Result<Found, Rejection>) {
     let no = match with_head(world, request, cx, |head| world.table.find(&head)) {
         Outcome::Found(found) => {
-            let Some(route) = world.routes.get(found.route) else {
-                return (&world.nowhere, Err(Rejection::from(&ROUTE_NOT_FOUND)));
+            let index = Some(found.route);
+            return match found.stop {
+                None => (index, Ok(found)),
+                Some(table::Stop::EncodedSlash) => (index, Err(Rejection::from(&REQUEST_ENCODED_SLASH))),
             };
-            let verdict = match found.stop {
-                None => Ok(found),
-                Some(table::Stop::EncodedSlash) => Err(Rejection::from(&REQUEST_ENCODED_SLASH)),
-            };
-            return (route, verdict);
         }
         Outcome::MethodNotAllowed(methods) => {
             let no = Rejection::from(&ROUTE_METHOD);
@@ -93,7 +104,7 @@ pub(crate) fn find<'w>(world: &'w Snapshot, request: &Request, cx: &Exchange) ->
         }
         Outcome::NotFound => Rejection::from(&ROUTE_NOT_FOUND),
     };
-    (&world.nowhere, Err(no))
+    (None, Err(no))
 }
 
 /// What the router looks at. A preflight asks on behalf of another method (Fetch §3.2): it is looked at as if it had that
@@ -132,8 +143,4 @@ pub(crate) fn rewrite(route: &Route, found: Found, cx: &mut Exchange) -> Result<
     cx.upstream_path = Some(sent.map_err(|error| ROUTE_REWRITE.because(error.to_string()))?);
     cx.upstream_host = rewrite.host().cloned();
     Ok(found)
-}
-
-fn has_no_body(status: StatusCode) -> bool {
-    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

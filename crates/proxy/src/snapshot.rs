@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::HeaderValue;
 use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::networks::NetworkSet;
 use pylon_observe::series::RouteSeries;
@@ -31,6 +30,13 @@ pub struct Snapshot {
     pub hash: String,
 }
 
+impl Snapshot {
+    /// The route at `index`, or the last one.
+    pub(crate) fn route(&self, index: Option<usize>) -> &Route {
+        index.and_then(|index| self.routes.get(index)).unwrap_or(&self.nowhere)
+    }
+}
+
 /// One route, compiled.
 #[derive(Debug)]
 pub struct Route {
@@ -53,8 +59,6 @@ pub struct Settings {
     pub trusted_proxies: NetworkSet,
     /// The name of this process in `Via`, by which it knows its own requests again.
     pub pseudonym: String,
-    /// The whole item for `Via`.
-    pub via: HeaderValue,
     /// Whether refusals carry their code in `Pylon-Reason`.
     pub reason_header: bool,
 }
@@ -62,8 +66,6 @@ pub struct Settings {
 impl Settings {
     /// Settings for a gateway that is `pseudonym` to its neighbours.
     pub fn new(pseudonym: String, trusted_proxies: NetworkSet, reason_header: bool) -> Self {
-        let via =
-            HeaderValue::try_from(format!("1.1 {pseudonym}")).unwrap_or_else(|_| HeaderValue::from_static("1.1 pylon"));
-        Self { trusted_proxies, pseudonym, via, reason_header }
+        Self { trusted_proxies, pseudonym, reason_header }
     }
 }

@@ -9,25 +9,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::{Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::Phase;
 use pylon_core::exchange::Exchange;
-use pylon_observe::Observer;
+use pylon_core::rejection::{INTERNAL, Rejection};
+use pylon_core::{Request, Response};
 use pylon_observe::ending::{End, Ending};
 use pylon_observe::series::RouteShard;
+use pylon_policy::policy::Stop;
+use pylon_route::table::Found;
 
-use crate::hop::trailer_may_pass;
+use crate::engine::Shared;
+use crate::hop::{self, trailer_may_pass};
 
 /// An exchange under way: dropped before [`Ongoing::answered`], it is one whose client went away.
 #[derive(Debug)]
 pub(crate) struct Ongoing(Box<Tail>);
 
+/// What stays until the last byte.
 #[derive(Debug)]
-struct Tail {
-    exchange: Box<Exchange>,
+pub(crate) struct Tail {
+    /// The facts of the exchange.
+    pub(crate) exchange: Box<Exchange>,
+    /// The request until it is sent.
+    pub(crate) request: Request,
+    /// What the router made of it.
+    pub(crate) found: Result<Found, Rejection>,
+    /// What the way in or the action came to; an error of the gateway until then.
+    pub(crate) answer: Result<Response, Stop>,
     shard: Arc<RouteShard>,
-    observer: Arc<Observer>,
+    observer: Arc<Shared>,
     received: Option<Arc<AtomicU64>>,
     status: u16,
     sent: u64,
@@ -36,34 +49,59 @@ struct Tail {
 
 impl Ongoing {
     /// Begins with the worker's shard of the route's metrics.
-    pub(crate) fn begin(exchange: Box<Exchange>, shard: Arc<RouteShard>, observer: Arc<Observer>) -> Self {
+    pub(crate) fn begin(
+        exchange: Box<Exchange>,
+        mut request: Request,
+        found: Result<Found, Rejection>,
+        shard: Arc<RouteShard>,
+        observer: Arc<Shared>,
+    ) -> Self {
         shard.begin();
+        let received = count(&mut request);
         // Until the answer is complete, an end is the client's.
-        Self(Box::new(Tail { exchange, shard, observer, received: None, status: 0, sent: 0, end: End::ClientGone }))
+        let end = End::ClientGone;
+        let answer = Err(Stop::from(&INTERNAL));
+        Self(Box::new(Tail { exchange, request, found, answer, shard, observer, received, status: 0, sent: 0, end }))
     }
 
-    /// The exchange, to work on.
-    pub(crate) fn exchange(&mut self) -> &mut Exchange {
-        &mut self.0.exchange
-    }
-
-    /// Counts the bytes of the request's body, where it streams.
-    pub(crate) fn count_request(&mut self, body: Body) -> Body {
-        let Body::Stream(_) = body else { return body };
-        let count = Arc::new(AtomicU64::new(0));
-        self.0.received = Some(Arc::clone(&count));
-        Body::stream(Counted { stream: body, count })
+    /// What there is to work on.
+    pub(crate) fn tail(&mut self) -> &mut Tail {
+        &mut self.0
     }
 
     /// The head of the answer is made: from here on the exchange belongs to the body.
-    pub(crate) fn answered(self, response: http::Response<Body>, bodiless: bool) -> http::Response<Tailed> {
+    pub(crate) fn answered(self, mut response: Response) -> http::Response<Tailed> {
         let mut tail = self.0;
+        hop::finish(response.headers_mut(), &tail.exchange.request_id);
         tail.status = response.status().as_u16();
+        let bodiless = tail.exchange.method == Method::HEAD || has_no_body(response.status());
         if bodiless || response.body().is_end_stream() {
             tail.end = End::Complete;
         }
         response.map(|body| Tailed { body, tail: Some(tail) })
     }
+}
+
+impl Tail {
+    /// The answer, once.
+    pub(crate) fn take_answer(&mut self) -> Result<Response, Stop> {
+        std::mem::replace(&mut self.answer, Err(Stop::from(&INTERNAL)))
+    }
+}
+
+/// Counts the bytes of a request's body from here on, where it streams.
+fn count(request: &mut Request) -> Option<Arc<AtomicU64>> {
+    if !matches!(request.body(), Body::Stream(_)) {
+        return None;
+    }
+    let count = Arc::new(AtomicU64::new(0));
+    let stream = std::mem::take(request.body_mut());
+    *request.body_mut() = Body::stream(Counted { stream, count: Arc::clone(&count) });
+    Some(count)
+}
+
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 impl Drop for Tail {

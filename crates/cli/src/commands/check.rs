@@ -32,10 +32,10 @@ impl Check {
             Ok(prepared) => {
                 let snapshot = &prepared.compiled.snapshot;
                 let summary = format!(
-                    "{}: fine ({} routes, {} upstreams, document {})",
+                    "{}: fine ({}, {}, document {})",
                     self.document.document.display(),
-                    snapshot.routes.len(),
-                    snapshot.upstreams.len(),
+                    count(snapshot.routes.len(), "route"),
+                    count(snapshot.upstreams.len(), "upstream"),
                     snapshot.hash
                 );
                 (prepared.compiled.warnings, Some(summary))
@@ -50,13 +50,13 @@ impl Check {
             }
             (Format::Text, None) => {
                 output::diagnostics(&diagnostics);
-                output::note(&count(diagnostics.iter().filter(|one| one.is_error()).count()));
+                output::note(&count(diagnostics.iter().filter(|one| one.is_error()).count(), "error"));
             }
         }
         Ok(if summary.is_some() { ExitCode::SUCCESS } else { ExitCode::from(output::FAILED) })
     }
 }
 
-fn count(errors: usize) -> String {
-    if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") }
+fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }

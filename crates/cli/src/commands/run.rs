@@ -1,7 +1,6 @@
 //! `pylon run`: binds, serves, and ends cleanly on SIGINT or SIGTERM; a second signal ends at once.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use pylon_control::gateway::Gateway;
@@ -43,23 +42,27 @@ impl Run {
     }
 }
 
-/// Blocks until SIGINT or SIGTERM. From then on either of them ends the process at once.
-pub(crate) fn wait_for_the_end(gateway: &Gateway) -> anyhow::Result<()> {
-    // A thread of its own: the control plane goes on meanwhile.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) =
-        runtime.block_on(async { anyhow::Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) })?;
-    runtime.block_on(async {
-        tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-    });
-    tracing::info!("ending: exchanges under way finish, a second signal ends at once");
-    gateway.control().spawn(async move {
-        tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-        end_at_once();
-    });
-    // The signals are delivered through this runtime's driver, so it lives on until the process ends.
-    std::thread::spawn(move || runtime.block_on(async { tokio::time::sleep(Duration::from_secs(3600)).await }));
-    Ok(())
+/// Blocks until SIGINT or SIGTERM. From then on either of them ends the process at once. SIGUSR1 opens the access log
+/// anew, after a rotation.
+fn wait_for_the_end(gateway: &Gateway) -> anyhow::Result<()> {
+    gateway.control().block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (mut hang_up, mut rotate) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                _ = hang_up.recv() => tracing::warn!("SIGHUP does nothing: reloading is not built yet"),
+                _ = rotate.recv() => gateway.observer.reopen(),
+            }
+        }
+        tracing::info!("ending: exchanges under way finish, a second signal ends at once");
+        tokio::spawn(async move {
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+            end_at_once();
+        });
+        Ok(())
+    })
 }
 
 #[expect(clippy::exit, reason = "the second signal asks for exactly this")]

@@ -6,6 +6,7 @@ use pylon_core::exchange::Exchange;
 use pylon_core::rejection::Rejection;
 use pylon_core::{Request, Response};
 use pylon_upstream::call::CallOptions;
+use pylon_upstream::error::CallError;
 use pylon_upstream::upstream::Upstream;
 
 use crate::hop;
@@ -20,8 +21,18 @@ pub struct Forward {
 }
 
 impl Forward {
-    pub(crate) async fn answer(&self, request: Request, cx: &mut Exchange) -> Result<Response, Rejection> {
-        let mut response = self.upstream.call(request, cx, &self.options).await?;
+    /// Sends the request, which is taken out of its place.
+    pub(crate) fn send<'a>(
+        &'a self,
+        request: &mut Request,
+        cx: &'a mut Exchange,
+    ) -> impl Future<Output = Result<Response, CallError>> + Send + use<'a> {
+        self.upstream.call(std::mem::take(request), cx, &self.options)
+    }
+
+    /// What the client is to see of the upstream's answer, or of its failure.
+    pub(crate) fn receive(answer: Result<Response, CallError>) -> Result<Response, Rejection> {
+        let mut response = answer?;
         hop::strip_response(response.headers_mut());
         Ok(response)
     }

@@ -30,18 +30,30 @@ pub enum Action {
     NotFound,
 }
 
-/// Obtains the answer.
-pub(crate) async fn answer(
-    action: &Action,
-    request: Request,
-    found: &Found,
-    cx: &mut Exchange,
-) -> Result<Response, Rejection> {
+/// What an action comes to for one request.
+pub(crate) enum Decision<'a> {
+    /// The answer is here.
+    Answer(Result<Response, Rejection>),
+    /// It is to be had from an upstream.
+    Forward(&'a Forward),
+}
+
+/// Decides, without waiting. `found` is what the router made of the request.
+pub(crate) fn decide<'a>(
+    action: &'a Action,
+    request: &Request,
+    found: &Result<Found, Rejection>,
+    cx: &Exchange,
+) -> Decision<'a> {
+    let found = match found {
+        Ok(found) => found,
+        Err(no) => return Decision::Answer(Err(no.clone())),
+    };
     match action {
-        Action::Forward(forward) => forward.answer(request, cx).await,
-        Action::Split(split) => split.pick(&request, cx).answer(request, cx).await,
-        Action::Redirect(redirect) => redirect.answer(found, cx),
-        Action::Respond(respond) => Ok(respond.answer()),
-        Action::NotFound => Err(Rejection::from(&ROUTE_NOT_FOUND)),
+        Action::Forward(forward) => Decision::Forward(forward),
+        Action::Split(split) => Decision::Forward(split.pick(request, cx)),
+        Action::Redirect(redirect) => Decision::Answer(redirect.answer(found, cx)),
+        Action::Respond(respond) => Decision::Answer(Ok(respond.answer())),
+        Action::NotFound => Decision::Answer(Err(Rejection::from(&ROUTE_NOT_FOUND))),
     }
 }

@@ -14,7 +14,9 @@ pub(crate) fn run() -> Result<bool> {
         println!("the book is not built, since mdbook is not installed: cargo install --locked mdbook");
         return Ok(true);
     }
-    shell::run(shell::command("mdbook")?.args(["build", "docs", "--dest-dir", "../target/docs/book"]))?;
+    // What a relative folder is relative to has changed between versions of mdbook.
+    let book = shell::scratch("docs/book")?;
+    shell::run(shell::command("mdbook")?.args(["build", "docs", "--dest-dir"]).arg(book))?;
     println!("the book is in target/docs/book");
     Ok(true)
 }

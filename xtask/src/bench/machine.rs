@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -66,6 +67,33 @@ impl Processor {
         let busy = user + nice + system + hard + soft;
         Some(Self { busy, stolen, total: busy + idle + wait + stolen })
     }
+}
+
+/// Watches for others that take the processors away while something is measured.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    processors: Processors,
+    taken: u64,
+    start: Instant,
+}
+
+impl Watch {
+    pub(crate) fn begin(processors: Processors) -> Result<Self> {
+        Ok(Self { processors, taken: taken(processors)?, start: Instant::now() })
+    }
+
+    /// The share of both processors that others took since, in percent.
+    pub(crate) fn end(&self) -> Result<f64> {
+        let taken = taken(self.processors)?.saturating_sub(self.taken) as f64;
+        Ok(taken / (2.0 * TICKS_A_SECOND * self.start.elapsed().as_secs_f64()) * 100.0)
+    }
+}
+
+/// The ticks of both processors that went neither to us and ours nor to nobody.
+fn taken(processors: Processors) -> Result<u64> {
+    let (proxy, load) = (Processor::read(processors.proxy)?, Processor::read(processors.load)?);
+    let all = proxy.busy + proxy.stolen + load.busy + load.stolen;
+    Ok(all.saturating_sub(usage(std::process::id())?.ticks))
 }
 
 /// A process and what it started: time in ticks, memory in KiB.

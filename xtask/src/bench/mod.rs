@@ -3,6 +3,7 @@
 mod bars;
 pub(crate) mod client;
 mod figures;
+mod latency;
 mod load;
 pub(crate) mod machine;
 pub(crate) mod programs;

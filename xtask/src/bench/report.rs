@@ -72,13 +72,18 @@ pub(crate) fn number(figure: Spread, digits: usize) -> String {
     if low == high { plain } else { format!("{plain} ({low} to {high})") }
 }
 
+/// The share of time that others took, with a warning where it is large.
+pub(crate) fn marked(disturbed: f64) -> String {
+    let mark = if disturbed > DISTURBED { " (do not trust)" } else { "" };
+    format!("{disturbed:.1}{mark}")
+}
+
 /// What each entrant of a race cost.
 pub(crate) fn lanes(outcome: &Outcome) -> Table {
     let heads = ["program", "CPU µs per request", "requests/s", "p50 µs", "p99 µs", "resident MiB", "disturbed %"];
     let mut table = Table::new(&heads);
     for label in &outcome.labels {
         let disturbed = outcome.spread(label, |sample| sample.disturbed);
-        let mark = if disturbed.median > DISTURBED { " (do not trust)" } else { "" };
         table.row(&[
             label.clone(),
             number(outcome.spread(label, |sample| sample.cpu), 1),
@@ -86,7 +91,7 @@ pub(crate) fn lanes(outcome: &Outcome) -> Table {
             format!("{:.0}", outcome.spread(label, |sample| sample.p50).median),
             format!("{:.0}", outcome.spread(label, |sample| sample.p99).median),
             format!("{:.1}", outcome.spread(label, |sample| sample.resident).median),
-            format!("{:.1}{mark}", disturbed.median),
+            marked(disturbed.median),
         ]);
     }
     table

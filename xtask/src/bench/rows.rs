@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::client::{self, Client};
-use super::figures::{Spread, percentile};
-use super::load::{Expect, wrk};
+use super::figures::Spread;
+use super::latency;
+use super::load::Expect;
 use super::programs::Program;
 use super::race::{Course, Entrant, Outcome, race};
 use super::report::{Section, Table, lanes, number};
@@ -50,17 +51,15 @@ pub(crate) struct Setting<'a> {
     pub(crate) seconds: u32,
 }
 
-const RIGHT: Expect = Expect { status: 200, length: Some(100) };
-const CONNECTIONS: u32 = 64;
+/// What the service answers unless a row says otherwise.
+pub(crate) const RIGHT: Expect = Expect { status: 200, length: Some(100) };
+pub(crate) const CONNECTIONS: u32 = 64;
 
 /// How many connections idle, and how long they idle before memory is read.
 const IDLE: usize = 2_000;
 const SETTLED: Duration = Duration::from_millis(1500);
 
 const STARTS: usize = 10;
-
-/// Connections of the load at a fixed rate.
-const LANES: u32 = 16;
 
 impl Row {
     pub(crate) fn run(self, setting: &Setting<'_>) -> Result<Section> {
@@ -76,7 +75,7 @@ impl Row {
                 setting.load("1m", "1 MiB, with access log and metrics", "/1m", expect, 8, true)
             }
             Self::Routes => setting.routes(),
-            Self::Latency => setting.latency(),
+            Self::Latency => latency::run(setting),
             Self::Idle => setting.idle(),
             Self::Empty => setting.empty(),
             Self::Start => setting.start(),
@@ -94,7 +93,12 @@ impl Setting<'_> {
         connections: u32,
         log: bool,
     ) -> Result<Section> {
-        let running = self.start_all(log)?;
+        let mut running = self.start_all(log)?;
+        // The bars were set against an nginx as it comes; what its owner can make of it for such bodies stands beside.
+        let large = expect.length.is_some_and(|length| length >= 10 * 1024);
+        if large && self.programs.contains(&Program::Nginx) {
+            running.push(self.stage.start(Program::NginxLarge, Program::NginxLarge.template(log))?);
+        }
         let entrants: Vec<Entrant<'_>> =
             running.iter().map(|running| entrant(running.program.name(), running, path, expect)).collect();
         let outcome = race(self.stage, &entrants, self.course(connections))?;
@@ -146,54 +150,6 @@ impl Setting<'_> {
         let file: PathBuf = self.stage.home.join(format!("routes-{routes}.yaml"));
         fs::write(&file, text)?;
         file.into_os_string().into_string().ok().context("the project lies in a folder whose name is no text")
-    }
-
-    fn latency(&self) -> Result<Section> {
-        let running = self.start_all(true)?;
-        let most = |running: &Running| Ok(wrk(running.port, "/s", CONNECTIONS, self.seconds, RIGHT, false)?.per_second);
-        let most: Vec<f64> = running.iter().map(most).collect::<Result<_>>()?;
-        let reference = running.iter().position(|running| running.program == Program::Nginx).unwrap_or(0);
-        let rate = most.get(reference).context("nobody to measure")? / 2.0;
-        let lasting = Duration::from_secs(u64::from(self.seconds));
-        let mut ports = vec![("direct", self.stage.backend.port)];
-        // Who cannot carry the rate has a queue and no latency to speak of.
-        let able = running.iter().zip(&most).filter(|(_, most)| **most > rate * 1.2);
-        ports.extend(able.map(|(running, _)| (running.program.name(), running.port)));
-        // By program, by round: the median and the 99th percentile.
-        let mut seen = vec![Vec::new(); ports.len()];
-        for round in 0..=self.rounds {
-            for ((_, port), seen) in ports.iter().zip(&mut seen) {
-                let latencies = client::paced(*port, "/s", rate, LANES, lasting)?;
-                // The first round warms up.
-                if round > 0 {
-                    seen.push((percentile(&latencies, 0.5), percentile(&latencies, 0.99)));
-                }
-            }
-            self.stage.empty_logs()?;
-        }
-        end_all(running)?;
-        let title = format!("Latency at {rate:.0} requests/s, half of what nginx can do, with access log and metrics");
-        let mut section = Section::new("latency", &title);
-        let mut table = Table::new(&["program", "p50 µs", "p99 µs", "added p50 µs", "added p99 µs"]);
-        let direct = seen.first().cloned().unwrap_or_default();
-        for ((name, _), seen) in ports.iter().zip(&seen) {
-            let added = |pick: fn(&(f64, f64)) -> f64| {
-                number(Spread::of(seen.iter().zip(&direct).map(|(through, direct)| pick(through) - pick(direct))), 0)
-            };
-            let p50 = number(Spread::of(seen.iter().map(|pair| pair.0)), 0);
-            let p99 = number(Spread::of(seen.iter().map(|pair| pair.1)), 0);
-            table.row(&[(*name).to_owned(), p50, p99, added(|pair| pair.0), added(|pair| pair.1)]);
-        }
-        section.tables.push(table);
-        let of = |name: &str| ports.iter().position(|(known, _)| *known == name).and_then(|index| seen.get(index));
-        if let (Some(ours), Some(theirs)) = (of("pylon"), of("nginx")) {
-            // The way to the service costs both the same, so that the whole latencies compare as the added ones do.
-            let ratio =
-                |pick: fn(&(f64, f64)) -> f64| Spread::of(ours.iter().zip(theirs).map(|(a, b)| pick(a) / pick(b)));
-            section.figures.push(("latency: p50/nginx".into(), ratio(|pair| pair.0)));
-            section.figures.push(("latency: p99/nginx".into(), ratio(|pair| pair.1)));
-        }
-        Ok(section)
     }
 
     fn idle(&self) -> Result<Section> {
@@ -251,7 +207,7 @@ impl Setting<'_> {
         Ok(section)
     }
 
-    fn start_all(&self, log: bool) -> Result<Vec<Running>> {
+    pub(crate) fn start_all(&self, log: bool) -> Result<Vec<Running>> {
         self.programs.iter().map(|program| self.stage.start(*program, program.template(log))).collect()
     }
 
@@ -277,6 +233,6 @@ fn entrant<'a>(label: &str, running: &'a Running, path: &str, expect: Expect) ->
     Entrant { label: label.to_owned(), running, path: path.to_owned(), expect }
 }
 
-fn end_all(running: Vec<Running>) -> Result<()> {
+pub(crate) fn end_all(running: Vec<Running>) -> Result<()> {
     running.into_iter().try_for_each(Running::end)
 }

@@ -156,17 +156,22 @@ impl Station {
 fn check_shadow(shadow: &[String], specs: &[AnySpec]) -> Vec<SpecError> {
     let verdicts: Vec<_> =
         CATALOGUE.iter().filter(|entry| entry.shadow).map(|entry| format!("`{}`", entry.key)).collect();
-    let help = format!("these can run in shadow: {}", verdicts.join(", "));
+    let verdicts = format!("these can run in shadow: {}", verdicts.join(", "));
     let judge = |(i, key): (usize, &String)| {
-        let problem = match entry(key) {
-            None => format!("no policy is named `{key}`"),
+        let (problem, help) = match entry(key) {
+            None => (format!("no policy is named `{key}`"), verdicts.clone()),
             Some(Entry { shadow: false, .. }) => {
-                format!("`{key}` gives no verdict: it answers or transforms, and in shadow it would do nothing")
+                let problem =
+                    format!("`{key}` gives no verdict: it answers or transforms, and in shadow it would do nothing");
+                (problem, verdicts.clone())
             }
             Some(_) if specs.iter().any(|spec| spec.key() == key) => return None,
-            Some(_) => format!("there is no `{key}` here that could run in shadow"),
+            Some(_) => {
+                let help = format!("write `{key}` on the route or under `defaults`, or take its name out of `shadow`");
+                (format!("there is no `{key}` here that could run in shadow"), help)
+            }
         };
-        Some(SpecError::new(FieldPath::root().key("shadow").index(i), problem).help(help.clone()))
+        Some(SpecError::new(FieldPath::root().key("shadow").index(i), problem).help(help))
     };
     shadow.iter().enumerate().filter_map(judge).collect()
 }

@@ -2,6 +2,8 @@
 //!
 //! ```yaml
 //! cors: https://a.example
+//! ```
+//! ```yaml
 //! cors:
 //!   origins: [https://a.example, "https://*.example.com"]
 //!   methods: [GET, PUT]

@@ -2,6 +2,8 @@
 //!
 //! ```yaml
 //! https_redirect: true        # to port 443
+//! ```
+//! ```yaml
 //! https_redirect: 8443        # to another port
 //! ```
 //!

@@ -2,6 +2,8 @@
 //!
 //! ```yaml
 //! maintenance: true
+//! ```
+//! ```yaml
 //! maintenance:
 //!   retry_after: 10m
 //!   message: We are moving to a new database.

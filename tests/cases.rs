@@ -1,2 +1,0 @@
-//! Runs the case files.
-fn main() {}

@@ -1,12 +1,14 @@
 //! The program `pylon` as a command that ends: what it prints and with which code.
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::process::{Lines, Process};
+use crate::process::Process;
 
 /// How long a command may take: far more than any needs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,14 +30,15 @@ pub struct Outcome {
 /// If it does not end in 20 s.
 pub fn pylon<A: AsRef<OsStr>>(at: &Path, arguments: impl IntoIterator<Item = A>) -> Outcome {
     let mut child = base(at).args(arguments).stdin(Stdio::null()).spawn().expect("pylon starts");
-    let stdout = std::thread::spawn({
-        let pipe = child.stdout.take().unwrap();
-        move || std::io::read_to_string(pipe).unwrap_or_default()
-    });
-    let stderr = Lines::read(child.stderr.take().unwrap());
+    let stdout = collect(child.stdout.take().unwrap());
+    let stderr = collect(child.stderr.take().unwrap());
     let code = Process::new(child).code(PATIENCE);
-    let stdout = stdout.join().unwrap();
-    Outcome { code, stdout, stderr: stderr.text() }
+    Outcome { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+/// Reads a pipe to its end in a thread of its own.
+fn collect(pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || std::io::read_to_string(pipe).unwrap_or_default())
 }
 
 /// The program with output to be read and an environment that does not change it.

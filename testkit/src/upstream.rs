@@ -328,6 +328,47 @@ impl Read for Recorded {
     }
 }
 
+/// An address of loopback that accepts nothing: its queue is full, so that a connect hangs.
+#[derive(Debug)]
+pub struct Full {
+    listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Full {
+    /// Fills a queue.
+    ///
+    /// # Panics
+    /// If loopback has no free port, or the queue has no end.
+    pub fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            waiting.push(stream);
+            assert!(waiting.len() < 64, "the queue has no end");
+        }
+        Self { listener, _waiting: waiting }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    ///
+    /// # Panics
+    /// If the socket cannot be asked.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listener.local_addr().unwrap())
+    }
+}
+
+impl Default for Full {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// What the echo tells of a request.
 pub fn told(request: &Message) -> Value {
     let map = |fields: &[(String, String)]| {

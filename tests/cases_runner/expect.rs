@@ -13,7 +13,12 @@ pub(crate) fn check(expect: &Expect, played: &Played) -> Result<(), String> {
     let mut wrong = Vec::new();
     let answer = &played.answer;
     if answer.status() != expect.status {
-        wrong.push(format!("the status is {}, not {}; the body is {:?}", answer.status(), expect.status, answer.text()));
+        wrong.push(format!(
+            "the status is {}, not {}; the body is {:?}",
+            answer.status(),
+            expect.status,
+            answer.text()
+        ));
     }
     fields(&mut wrong, "the answer", answer, &expect.header, &expect.no_header);
     if let Some(body) = &expect.body

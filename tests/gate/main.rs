@@ -8,4 +8,10 @@
     reason = "a test that cannot go on fails by a panic"
 )]
 
+mod aborts;
+mod admin;
+mod closed;
+mod expectations;
 mod forwarding;
+mod limits;
+mod timers;

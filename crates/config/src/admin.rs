@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use pylon_core::secret::SecretSpec;
 use pylon_core::spec::{FieldPath, SpecError};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The admin API: probes, metrics and a read-only view of what runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,8 +18,13 @@ pub struct AdminSpec {
     pub address: SocketAddr,
     /// What callers must send as `Authorization: Bearer …`, for everything but `/livez` and `/readyz`. Default: none,
     /// which loopback alone allows. Example: `env:PYLON_ADMIN_TOKEN`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "written", skip_serializing_if = "Option::is_none")]
     pub token: Option<SecretSpec>,
+}
+
+/// A token may be left out but not left empty: `token:` with nothing behind it would open what it is to close.
+fn written<'de, D: Deserializer<'de>>(source: D) -> Result<Option<SecretSpec>, D::Error> {
+    SecretSpec::deserialize(source).map(Some)
 }
 
 impl Default for AdminSpec {

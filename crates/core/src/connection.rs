@@ -49,6 +49,8 @@ pub struct Connection {
     pub interim: Interim,
     /// What the connection is busy with, and since when.
     pub activity: Activity,
+    /// Whether the client has closed its sending side, or the socket broke.
+    pub ended: AtomicBool,
 }
 
 impl Connection {
@@ -56,7 +58,8 @@ impl Connection {
     pub fn new(peer: SocketAddr, local: SocketAddr, scheme: Scheme, opened: Instant) -> Self {
         let text = peer.ip().to_string();
         let peer_text = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { peer, peer_text, local, scheme, interim: Interim::default(), activity: Activity::new(opened) }
+        let (interim, activity) = (Interim::default(), Activity::new(opened));
+        Self { peer, peer_text, local, scheme, interim, activity, ended: AtomicBool::new(false) }
     }
 }
 

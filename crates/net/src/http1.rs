@@ -10,6 +10,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -84,7 +85,6 @@ pub async fn serve<H: Handler>(
         connection: Arc::clone(&connection),
         handler: Arc::clone(&handler),
         dirty: false,
-        ended: false,
         ahead: Vec::new(),
         closing: None,
     };
@@ -217,8 +217,6 @@ struct Io<H> {
     handler: Arc<H>,
     /// Bytes of an answer were written and not yet all flushed, so that nothing may be put between.
     dirty: bool,
-    /// The client has closed its side, or the socket broke.
-    ended: bool,
     /// Interim answers that are being written.
     ahead: Vec<u8>,
     /// Our side is closed; what the client still sends is read and dropped.
@@ -271,7 +269,8 @@ impl<H: Handler> hyper::rt::Read for Io<H> {
         #[expect(unsafe_code, reason = "hyper's cursor can only be filled through uninitialised memory")]
         let unfilled: &mut [MaybeUninit<u8>] = unsafe { buf.as_mut() };
         let mut into = ReadBuf::uninit(unfilled);
-        ready!(Pin::new(&mut this.stream).poll_read(cx, &mut into)).inspect_err(|_| this.ended = true)?;
+        ready!(Pin::new(&mut this.stream).poll_read(cx, &mut into))
+            .inspect_err(|_| this.connection.ended.store(true, Ordering::Relaxed))?;
         let n = into.filled().len();
         // SAFETY: exactly `n` bytes of the cursor were filled, and so initialised, above.
         #[expect(unsafe_code, reason = "hyper's cursor can only be advanced so")]
@@ -279,7 +278,7 @@ impl<H: Handler> hyper::rt::Read for Io<H> {
             buf.advance(n);
         }
         if n == 0 {
-            this.ended = true;
+            this.connection.ended.store(true, Ordering::Relaxed);
         } else if this.connection.activity.phase() == Phase::Idle {
             this.connection.activity.enter(Phase::Head, now());
         }
@@ -336,7 +335,7 @@ impl<H: Handler> hyper::rt::Write for Io<H> {
         if this.closing.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }
-        if this.ended {
+        if this.connection.ended.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
         let closing = this

@@ -81,7 +81,7 @@ impl Engine {
     }
 
     pub(crate) fn fresh_id(&self, now: Instant) -> HeaderValue {
-        self.own.lock().ids.next(&self.observer.wall(), now)
+        self.own.lock().ids.next(self.observer.wall(), now)
     }
 
     pub(crate) fn observer(&self) -> Arc<Shared> {

@@ -226,7 +226,7 @@ pub(crate) fn origin(headers: &HeaderMap, connection: &Connection, trusted: &Net
 type Hops = SmallVec<[Option<IpAddr>; 4]>;
 
 fn x_forwarded(headers: &HeaderMap) -> (Hops, Option<Scheme>) {
-    let hops = items(headers, &X_FORWARDED_FOR).map(|item| address(item)).collect();
+    let hops = items(headers, &X_FORWARDED_FOR).map(address).collect();
     let proto = items(headers, &X_FORWARDED_PROTO).last().and_then(scheme);
     (hops, proto)
 }

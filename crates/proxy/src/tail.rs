@@ -14,6 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::Phase;
 use pylon_core::exchange::Exchange;
+use pylon_core::rejection::REQUEST_BODY_BROKEN;
 use pylon_core::rejection::{INTERNAL, Rejection};
 use pylon_core::{Request, Response};
 use pylon_observe::ending::{End, Ending};
@@ -74,6 +75,9 @@ impl Ongoing {
         let mut tail = self.0;
         hop::finish(response.headers_mut(), &tail.exchange.request_id);
         tail.status = response.status().as_u16();
+        if tail.is_left_alone() {
+            return response.map(|body| Tailed { body, tail: None });
+        }
         let bodiless = tail.exchange.method == Method::HEAD || has_no_body(response.status());
         if bodiless || response.body().is_end_stream() {
             tail.end = End::Complete;
@@ -86,6 +90,16 @@ impl Tail {
     /// The answer, once.
     pub(crate) fn take_answer(&mut self) -> Result<Response, Stop> {
         std::mem::replace(&mut self.answer, Err(Stop::from(&INTERNAL)))
+    }
+
+    /// Whether the client broke off its body by going away: then nobody is refused, and nobody reads the refusal.
+    fn is_left_alone(&mut self) -> bool {
+        let trail = &mut self.exchange.trail;
+        let gone = trail.reason == Some(&REQUEST_BODY_BROKEN) && self.exchange.connection.ended.load(Ordering::Relaxed);
+        if gone {
+            trail.reason = None;
+        }
+        gone
     }
 }
 

@@ -31,6 +31,7 @@ use crate::diagnostic::Diagnostic;
 use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
 use crate::load::Source;
 use crate::suggest;
+use crate::tree::Node;
 
 /// The id of the last route in log and metrics: requests that no route takes.
 pub const NOWHERE: &str = "(none)";
@@ -241,7 +242,7 @@ impl Compiler<'_> {
 
     /// Says that there is no such upstream, unless it is there and merely wrong.
     fn no_upstream(&mut self, name: &str, at: &FieldPath) {
-        let entries = self.source.root.get("upstreams").map(|node| node.entries()).unwrap_or_default();
+        let entries = self.source.root.get("upstreams").map(Node::entries).unwrap_or_default();
         if entries.iter().any(|(key, _)| &*key.text == name) {
             return;
         }

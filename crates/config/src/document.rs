@@ -149,7 +149,7 @@ impl Reader<'_> {
     fn part<T: DeserializeOwned>(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Option<T> {
         let read = de::read_entry(Some(key), node, at);
         read.map_err(|problems| {
-            self.diagnostics.extend(problems.into_iter().map(|problem| self.source.diagnostic(problem)))
+            self.diagnostics.extend(problems.into_iter().map(|problem| self.source.diagnostic(problem)));
         })
         .ok()
     }

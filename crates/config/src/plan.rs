@@ -53,7 +53,7 @@ pub fn compile(source: &Source, document: &Document, secrets: PlainSecrets) -> R
     let mut wrong = Vec::new();
     let root = FieldPath::root();
     let mut note = |base: &FieldPath, errors: Vec<SpecError>| {
-        wrong.extend(errors.into_iter().map(|error| source.error(&error.below(base))))
+        wrong.extend(errors.into_iter().map(|error| source.error(&error.below(base))));
     };
     let limits = document.limits.compile().map_err(|errors| note(&root.clone().key("limits"), errors)).ok();
     let telemetry = document.telemetry.compile().map_err(|errors| note(&root.clone().key("telemetry"), errors)).ok();

@@ -10,8 +10,16 @@
 
 mod aborts;
 mod admin;
+mod bodies;
 mod closed;
+mod cors;
+mod documents;
+mod endings;
 mod expectations;
+mod explanations;
 mod forwarding;
 mod limits;
+mod logs;
+mod metrics;
+mod schema;
 mod timers;

@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(250);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({key}): {source}")]
+    #[error("cannot listen on {address} ({key})")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -35,7 +35,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The access log cannot be opened.
-    #[error("{0} (telemetry.access_log)")]
+    #[error("cannot log (telemetry.access_log)")]
     AccessLog(#[from] pylon_observe::access_log::OpenError),
     /// A thread or runtime cannot be made.
     #[error("cannot start a thread: {0}")]

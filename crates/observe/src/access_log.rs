@@ -35,7 +35,7 @@ const COMPLAINT: Duration = Duration::from_secs(60);
 
 /// The log could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("the access log `{}` cannot be opened: {source}", path.display())]
+#[error("the access log `{}` cannot be opened", path.display())]
 pub struct OpenError {
     /// The file, or `stdout`.
     pub path: PathBuf,

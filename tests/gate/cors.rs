@@ -1,0 +1,72 @@
+//! Failure 48: CORS against the order of policies, and errors of the gateway that a page cannot read.
+
+use pylon_testkit::answer::{alphabet, chunk};
+use pylon_testkit::binary::Binary;
+use pylon_testkit::message::Message;
+use pylon_testkit::upstream::Upstream;
+use pylon_testkit::wait::ms;
+
+const ORIGIN: (&str, &str) = ("origin", "https://a.example");
+
+fn gate(upstream: &str, more: &str) -> Binary {
+    Binary::start(&format!(
+        "upstreams: {{ api: {{ endpoints: [{upstream}], timeout: 200ms }} }}
+defaults: {{ cors: \"https://a.example\"{more} }}
+routes: [{{ match: \"GET,POST /api/{{*rest}}\", forward: api }}]"
+    ))
+}
+
+fn can_be_read(answer: &Message, status: u16) {
+    assert_eq!(answer.status(), status, "{}", answer.text());
+    assert_eq!(answer.field("access-control-allow-origin").as_deref(), Some("https://a.example"), "{status}");
+    assert!(answer.field("vary").is_some_and(|vary| vary.contains("Origin")), "{status}");
+}
+
+fn preflight(gate: &Binary) -> Message {
+    let fields = [ORIGIN, ("access-control-request-method", "POST"), ("access-control-request-headers", "x-a")];
+    gate.ask("OPTIONS", "/api/x", &fields, b"")
+}
+
+#[test]
+fn a_preflight_is_answered_before_limits_and_without_the_service() {
+    let gate = gate("http://127.0.0.1:1", ", headers: { response: { set: { x-seen: \"1\" } } }");
+    let answer = preflight(&gate);
+    can_be_read(&answer, 204);
+    assert_eq!(answer.field("access-control-allow-methods").as_deref(), Some("POST"));
+    assert_eq!(answer.field("access-control-allow-headers").as_deref(), Some("x-a"));
+}
+
+#[test]
+fn only_what_guards_the_gate_stands_before_a_preflight() {
+    let guarded = gate("http://127.0.0.1:1", ", ip_filter: { deny: 127.0.0.1 }");
+    assert_eq!(preflight(&guarded).status(), 403);
+}
+
+#[test]
+fn errors_of_the_gateway_can_be_read_by_a_page() {
+    let nobody = gate(&format!("http://{}", Upstream::nobody()), "");
+    can_be_read(&nobody.ask("GET", "/api/x", &[ORIGIN], b""), 502);
+    can_be_read(&nobody.ask("GET", "/nowhere", &[ORIGIN], b""), 404);
+    can_be_read(&nobody.ask("DELETE", "/api/x", &[ORIGIN], b""), 405);
+    // A length that stands in the head is refused by a guard, before CORS; one that shows while the body streams is not.
+    let body = [chunk(&alphabet(2000)), b"0\r\n\r\n".to_vec()].concat();
+    let echo = Upstream::echo();
+    let limited = gate(&echo.url(), ", request_limits: { body: 1KiB }");
+    can_be_read(&limited.ask("POST", "/api/x", &[ORIGIN, ("transfer-encoding", "chunked")], &body), 413);
+    let silent = Upstream::script(|peer| {
+        if peer.request().is_ok() {
+            peer.wait_for_end(ms(5000));
+        }
+    });
+    can_be_read(&gate(&silent.url(), "").ask("GET", "/api/x", &[ORIGIN], b""), 504);
+}
+
+#[test]
+fn a_page_of_another_origin_can_read_none_of_it() {
+    let gate = gate("http://127.0.0.1:1", "");
+    for path in ["/api/x", "/nowhere"] {
+        let answer = gate.ask("GET", path, &[("origin", "https://evil.example")], b"");
+        assert_eq!(answer.field("access-control-allow-origin"), None);
+        assert!(answer.field("vary").is_some_and(|vary| vary.contains("Origin")));
+    }
+}

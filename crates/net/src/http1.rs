@@ -198,6 +198,13 @@ impl http_body::Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && frame.trailers_ref().is_some_and(http::HeaderMap::is_empty)
+        {
+            // hyper stops at a lone LF behind the last chunk but has read on to the next empty line: what it swallowed may
+            // have been the next request.
+            return Poll::Ready(Some(Err(BodyError::Client("the last chunk ends by a lone LF".to_owned()))));
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Client(error.to_string()))))
     }
 

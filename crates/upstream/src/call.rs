@@ -4,6 +4,8 @@
 //! Dropping the future (the client is gone) drops the connection with it.
 
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -12,18 +14,16 @@ use http_body::Body as _;
 use pylon_core::body::Body;
 use pylon_core::exchange::{Exchange, Timer};
 use pylon_core::{Request, Response};
-use pylon_net::dial;
-use pylon_net::timer::timeout_at;
+use pylon_net::timer::sleep_until;
 use pylon_observe::series::UpstreamShard;
 
-use crate::endpoint::Lane;
+use crate::endpoint::{Lane, Lease};
 use crate::error::{Blame, CallError, Fault};
 use crate::h1::body::Clocks;
-use crate::h1::conn::Conn;
+use crate::h1::conn::{Conn, Life};
 use crate::h1::encode::{Framing, RequestHead};
 use crate::h1::exchange::{Asked, Flight};
 use crate::h1::pump::EXPECT;
-use crate::pool::Lease;
 use crate::timeouts::Timeouts;
 use crate::upstream::{Host, Upstream};
 
@@ -97,19 +97,16 @@ impl Upstream {
         loop {
             // Outlier ejection, a breaker and a concurrency limit belong between the choice and the connection: each
             // answers for one endpoint, and a refusal there is one more reason to choose again.
-            let lane = self.pick(past.tried(), &mut cx.trail).map_err(Fault::into_error)?;
-            past.remember(&lane);
-            let error = match self.attempt(&lane, out, cx, options, &past).await {
+            let lease = self.pick(past.tried(), &mut cx.trail).map_err(Fault::into_error)?;
+            past.remember(&lease.lane);
+            let error = match self.attempt(lease, out, cx, options, &past).await {
                 Ok((response, now)) => {
                     cx.trail.upstream_time = Some(now.saturating_duration_since(began));
-                    if let Some(metrics) = &lane.metrics {
-                        metrics.answered(response.status().as_u16(), now.saturating_duration_since(past.began));
-                    }
                     return Ok(response);
                 }
                 Err(fault) => fault.into_error(),
             };
-            past.failed(&lane, &error);
+            past.began = self.failed(&error, past.began);
             // A retry policy by status and a budget judge here, too.
             if !past.again(&error, out, cx) {
                 if let Fault::Timeout(timer, _) = error.source {
@@ -123,103 +120,133 @@ impl Upstream {
     /// One attempt at one endpoint: the answer, and when its head was whole.
     async fn attempt(
         &self,
-        lane: &Lane,
+        lease: Lease,
         out: &mut Outgoing,
         cx: &mut Exchange,
         options: &CallOptions,
         past: &Past,
     ) -> Result<(Response, Instant), Fault> {
         cx.trail.attempts = cx.trail.attempts.saturating_add(1);
-        let lease = Lease::begin(&lane.slot, self.limits, self.counts_load);
-        let pooled = if past.stale { None } else { lane.slot.take(past.began) };
-        cx.trail.reused = pooled.is_some();
-        let (conn, sent) = match pooled {
-            Some(conn) => {
-                lane.slot.counters.reused();
-                (conn, past.began)
-            }
-            None => {
-                cx.trail.endpoint = lane.addrs.first().copied();
-                Box::pin(self.dial(lane, cx.started, cx.deadline, &options.timeouts)).await?
-            }
-        };
-        cx.trail.endpoint = Some(conn.addr);
-        let mut flight = {
-            let head = RequestHead {
+        let mut sent = past.began;
+        let mut flight = self.launch_pooled(&lease.lane, out, cx, past)?;
+        if flight.is_none() {
+            let (conn, stood) = Box::pin(dial(&lease.lane, cx, &options.timeouts)).await?;
+            sent = stood;
+            flight = Some(self.launch(conn, &lease.lane, out, cx, sent)?);
+        }
+        let mut sleep = sleep_until(HeadDeadline::new(cx, sent, &options.timeouts, None).at);
+        let head = poll_fn(|task| {
+            // Borrowed alone: an exchange may be sent to another thread, but not shared with one.
+            let (Some(flight), cx) = (&mut flight, &mut *cx) else { return Poll::Pending };
+            let asked = Asked {
                 method: &out.method,
-                path: cx.sent_path(),
-                headers: &out.headers,
-                host: cx.upstream_host.as_ref().or(match &self.host {
-                    Host::Keep => None,
-                    Host::Endpoint => Some(&lane.authority),
-                    Host::Name(name) => Some(name),
-                }),
-                fallback_host: &lane.authority,
-                framing: out.framing,
-                expects: out.expects,
+                max_head: options.max_head,
+                interim: &cx.connection.interim,
+                version: cx.version,
             };
-            Flight::launch(conn, &head, &mut out.body, out.expects.then(|| sent + EXPECT))?
-        };
-        let asked = Asked {
-            method: &out.method,
-            max_head: options.max_head,
-            interim: &cx.connection.interim,
-            version: cx.version,
-        };
-        let mut deadline = HeadDeadline::new(cx.started, sent, cx.deadline, &options.timeouts, None);
-        let head = loop {
-            match timeout_at(Some(deadline.at), poll_fn(|task| flight.poll_head(task, &asked))).await {
-                Ok(head) => break head?,
-                Err(_) => {
-                    let later = HeadDeadline::new(cx.started, sent, cx.deadline, &options.timeouts, flight.moved());
-                    if later.at <= deadline.at {
-                        return Err(Fault::Timeout(later.timer, later.span));
-                    }
-                    deadline = later;
-                }
+            if let Poll::Ready(head) = flight.poll_head(task, &asked) {
+                return Poll::Ready(head);
             }
-        };
+            loop {
+                ready!(Pin::new(&mut sleep).poll(task));
+                let later = HeadDeadline::new(cx, sent, &options.timeouts, flight.moved());
+                if later.at <= sleep.at() {
+                    return Poll::Ready(Err(Fault::Timeout(later.timer, later.span)));
+                }
+                sleep.reset(later.at);
+            }
+        })
+        .await?;
         let now = now();
+        if let Some(metrics) = &lease.lane.metrics {
+            metrics.answered(head.status.as_u16(), now.saturating_duration_since(past.began));
+        }
         let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
+        let flight = flight.ok_or_else(|| Fault::Connect(std::io::ErrorKind::NotConnected.into()))?;
         Ok((flight.answer(head, lease, clocks, now)?, now))
     }
 
-    /// Makes a connection, and says when it stood.
-    async fn dial(
+    /// Counts a failed attempt, but for those that the client broke off. Answers with the time.
+    fn failed(&self, error: &CallError, began: Instant) -> Instant {
+        let now = now();
+        if let Some(series) = self.series.as_ref().filter(|_| error.blame == Blame::Upstream) {
+            series.mine().failed(now.saturating_duration_since(began));
+        }
+        now
+    }
+
+    /// Sends on a connection from the pool, where there is one and the past does not speak against it.
+    fn launch_pooled(
         &self,
         lane: &Lane,
-        started: Instant,
-        total: Option<Instant>,
-        timeouts: &Timeouts,
-    ) -> Result<(Conn, Instant), Fault> {
-        let begun = now();
-        let connect = (begun + timeouts.connect, Timer::Connect, timeouts.connect);
-        let response = (started + timeouts.response, Timer::Response, timeouts.response);
-        let total = total.map(|at| (at, Timer::Total, at.saturating_duration_since(started)));
-        let first = [connect, response].into_iter().chain(total).min_by_key(|(at, ..)| *at).unwrap_or(connect);
-        let epoch = lane.slot.epoch();
-        let stream = match dial::connect(&lane.addrs, Some(first.0)).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                lane.slot.counters.connect_failed();
-                if let Some(metrics) = &lane.metrics {
-                    metrics.connect_failed();
-                }
-                let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
-                return Err(if timed_out { Fault::Timeout(first.1, first.2) } else { Fault::Connect(error) });
-            }
-        };
-        lane.slot.counters.connected();
-        let addr = match lane.addrs.as_ref() {
-            [only] => *only,
-            _ => stream.peer_addr().map_err(Fault::Connect)?,
-        };
-        let stood = now();
-        let jitter = 0.9 + 0.2 * fastrand::f64();
-        let expires = stood + self.limits.lifetime.mul_f64(jitter);
-        let open = lane.metrics.as_ref().map(UpstreamShard::connected);
-        Ok((Conn { stream, buf: BytesMut::new(), addr, expires, epoch, _open: open }, stood))
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        past: &Past,
+    ) -> Result<Option<Flight>, Fault> {
+        let pooled = if past.stale { None } else { lane.slot.take(past.began) };
+        cx.trail.reused = pooled.is_some();
+        let Some(conn) = pooled else { return Ok(None) };
+        lane.slot.counters.reused();
+        self.launch(conn, lane, out, cx, past.began).map(Some)
     }
+
+    fn launch(
+        &self,
+        conn: Conn,
+        lane: &Lane,
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        now: Instant,
+    ) -> Result<Flight, Fault> {
+        cx.trail.endpoint = Some(conn.life.addr);
+        let head = RequestHead {
+            method: &out.method,
+            path: cx.sent_path(),
+            headers: &out.headers,
+            host: cx.upstream_host.as_ref().or(match &self.host {
+                Host::Keep => None,
+                Host::Endpoint => Some(&lane.authority),
+                Host::Name(name) => Some(name),
+            }),
+            announced: &cx.announced,
+            fallback_host: &lane.authority,
+            framing: out.framing,
+            expects: out.expects,
+        };
+        Flight::launch(conn, &head, &mut out.body, out.expects.then(|| now + EXPECT))
+    }
+}
+
+/// Makes a connection, and says when it stood.
+async fn dial(lane: &Lane, cx: &mut Exchange, timeouts: &Timeouts) -> Result<(Conn, Instant), Fault> {
+    cx.trail.endpoint = lane.addrs.first().copied();
+    let connect = (now() + timeouts.connect, Timer::Connect, timeouts.connect);
+    let response = (cx.started + timeouts.response, Timer::Response, timeouts.response);
+    let total = cx.deadline.map(|at| (at, Timer::Total, at.saturating_duration_since(cx.started)));
+    let first = [connect, response].into_iter().chain(total).min_by_key(|(at, ..)| *at).unwrap_or(connect);
+    let epoch = lane.slot.epoch();
+    let stream = match pylon_net::dial::connect(&lane.addrs, Some(first.0)).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            lane.slot.counters.connect_failed();
+            if let Some(metrics) = &lane.metrics {
+                metrics.connect_failed();
+            }
+            let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+            return Err(if timed_out { Fault::Timeout(first.1, first.2) } else { Fault::Connect(error) });
+        }
+    };
+    lane.slot.counters.connected();
+    let addr = match lane.addrs.as_ref() {
+        [only] => *only,
+        _ => stream.peer_addr().map_err(Fault::Connect)?,
+    };
+    let stood = now();
+    let jitter = 0.9 + 0.2 * fastrand::f64();
+    let expires = stood + lane.limits.lifetime.mul_f64(jitter);
+    let open = lane.metrics.as_ref().map(UpstreamShard::connected);
+    let life = Box::new(Life { addr, expires, epoch, _open: open });
+    Ok((Conn { stream, buf: BytesMut::new(), life }, stood))
 }
 
 impl Outgoing {
@@ -266,15 +293,6 @@ impl Past {
         }
     }
 
-    /// Counts a failed attempt, but for those that the client broke off.
-    fn failed(&mut self, lane: &Lane, error: &CallError) {
-        let now = now();
-        if let Some(metrics) = lane.metrics.as_ref().filter(|_| error.blame == Blame::Upstream) {
-            metrics.failed(now.saturating_duration_since(self.began));
-        }
-        self.began = now;
-    }
-
     /// Whether another attempt is safe and of use. Never after a timer that bounds all attempts.
     fn again(&mut self, error: &CallError, out: &Outgoing, cx: &Exchange) -> bool {
         match &error.source {
@@ -318,13 +336,8 @@ struct HeadDeadline {
 
 impl HeadDeadline {
     /// `moved` is when an upload last made progress: `first_byte` and `response` run from there.
-    fn new(
-        started: Instant,
-        sent: Instant,
-        total: Option<Instant>,
-        timeouts: &Timeouts,
-        moved: Option<Instant>,
-    ) -> Self {
+    fn new(cx: &Exchange, sent: Instant, timeouts: &Timeouts, moved: Option<Instant>) -> Self {
+        let (started, total) = (cx.started, cx.deadline);
         let from = |at: Instant| moved.map_or(at, |moved| moved.max(at));
         let mut first = Self { at: from(started) + timeouts.response, timer: Timer::Response, span: timeouts.response };
         if let Some(span) = timeouts.first_byte {

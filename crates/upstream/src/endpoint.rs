@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderValue, Uri};
 use pylon_observe::series::UpstreamShard;
 
-use crate::pool::{Pool, Slot};
+use crate::h1::conn::Conn;
+use crate::pool::{Limits, Pool, Slot};
 
 /// Host and port, as written in a URL or as `name:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,22 +105,56 @@ pub(crate) struct Lane {
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) metrics: Option<Arc<UpstreamShard>>,
+    pub(crate) limits: Limits,
+    /// Whether all workers see what is under way here.
+    pub(crate) shared: bool,
 }
 
 impl Lane {
     /// The current worker's lane to an endpoint.
-    pub(crate) fn of(endpoint: &Endpoint, metrics: Option<&Arc<UpstreamShard>>) -> Option<Arc<Self>> {
+    pub(crate) fn of(
+        endpoint: &Endpoint,
+        metrics: Option<&Arc<UpstreamShard>>,
+        limits: Limits,
+        shared: bool,
+    ) -> Option<Arc<Self>> {
         Some(Arc::new(Self {
             authority: endpoint.authority.clone(),
             addrs: Arc::clone(&endpoint.addrs),
             slot: Arc::clone(endpoint.pool.mine()?),
             metrics: metrics.map(Arc::clone),
+            limits,
+            shared,
         }))
     }
 
     /// Tells endpoints apart.
     pub(crate) fn id(&self) -> usize {
         Arc::as_ptr(&self.slot).addr()
+    }
+}
+
+/// One exchange under way at an endpoint; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) lane: Arc<Lane>,
+}
+
+impl Lease {
+    pub(crate) fn begin(lane: &Arc<Lane>) -> Self {
+        lane.slot.begin(lane.shared);
+        Self { lane: Arc::clone(lane) }
+    }
+
+    /// Gives a clean connection back and ends the exchange.
+    pub(crate) fn give_back(self, conn: Conn, now: Instant) {
+        self.lane.slot.give(conn, now, &self.lane.limits);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.lane.slot.end(self.lane.shared);
     }
 }
 

@@ -88,7 +88,7 @@ impl Pool {
         self.shared.addrs.store(Arc::new(addrs.to_vec()));
         self.shared.epoch.fetch_add(1, Relaxed);
         for slot in &self.slots {
-            slot.idle.lock().retain(|idle| addrs.contains(&idle.conn.addr));
+            slot.idle.lock().retain(|idle| addrs.contains(&idle.conn.life.addr));
         }
     }
 
@@ -138,15 +138,32 @@ impl Slot {
         self.shared.epoch.load(Relaxed)
     }
 
-    fn give(&self, mut conn: Conn, now: Instant, limits: &Limits) {
+    /// Counts an exchange that begins. `shared` says that all workers must see it.
+    pub(crate) fn begin(&self, shared: bool) {
+        self.in_flight.fetch_add(1, Relaxed);
+        if shared {
+            self.shared.in_flight.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts an exchange that ends, the same way as it began.
+    pub(crate) fn end(&self, shared: bool) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        if shared {
+            self.shared.in_flight.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Takes a clean connection back.
+    pub(crate) fn give(&self, mut conn: Conn, now: Instant, limits: &Limits) {
         let epoch = self.epoch();
-        if conn.epoch != epoch {
-            if !self.shared.addrs.load().contains(&conn.addr) {
+        if conn.life.epoch != epoch {
+            if !self.shared.addrs.load().contains(&conn.life.addr) {
                 return;
             }
-            conn.epoch = epoch;
+            conn.life.epoch = epoch;
         }
-        let until = conn.expires.min(now + limits.idle);
+        let until = conn.life.expires.min(now + limits.idle);
         scratch::give_read(std::mem::take(&mut conn.buf));
         let mut idle = self.idle.lock();
         if idle.len() >= limits.max_idle {
@@ -154,39 +171,6 @@ impl Slot {
         }
         if limits.max_idle > 0 && now < until {
             idle.push_back(Idle { conn, until });
-        }
-    }
-}
-
-/// One exchange under way at an endpoint; ends when dropped.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    slot: Arc<Slot>,
-    limits: Limits,
-    /// Whether all workers see it.
-    shared: bool,
-}
-
-impl Lease {
-    pub(crate) fn begin(slot: &Arc<Slot>, limits: Limits, shared: bool) -> Self {
-        slot.in_flight.fetch_add(1, Relaxed);
-        if shared {
-            slot.shared.in_flight.fetch_add(1, Relaxed);
-        }
-        Self { slot: Arc::clone(slot), limits, shared }
-    }
-
-    /// Gives a clean connection back and ends the exchange.
-    pub(crate) fn give_back(self, conn: Conn, now: Instant) {
-        self.slot.give(conn, now, &self.limits);
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.slot.in_flight.fetch_sub(1, Relaxed);
-        if self.shared {
-            self.slot.shared.in_flight.fetch_sub(1, Relaxed);
         }
     }
 }

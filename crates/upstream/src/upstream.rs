@@ -24,7 +24,7 @@ use crate::balance::{Balancer, Method};
 use crate::call::CallOptions;
 use crate::discovery::dns::Name;
 use crate::discovery::static_list::Member;
-use crate::endpoint::{EndpointSet, Lane, Place};
+use crate::endpoint::{EndpointSet, Lane, Lease, Place};
 use crate::error::Fault;
 use crate::pool::{Limits, Pool};
 use crate::spec::{BalanceSpec, HostSpec, UpstreamSpec};
@@ -46,11 +46,9 @@ pub struct Upstream {
     shared: Arc<Shared>,
     timeout: Option<TimeoutSpec>,
     balance: BalanceSpec,
-    pub(crate) limits: Limits,
-    /// Whether all workers must see how much is under way.
-    pub(crate) counts_load: bool,
+    limits: Limits,
     pub(crate) host: Host,
-    series: Option<Arc<UpstreamSeries>>,
+    pub(crate) series: Option<Arc<UpstreamSeries>>,
     workers: PerWorker<Worker>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -130,7 +128,6 @@ impl Upstream {
                 idle: spec.pool.idle.duration(),
                 lifetime: spec.pool.lifetime.duration(),
             },
-            counts_load: method == Method::LeastRequest,
             host: match &spec.host {
                 HostSpec::Keep => Host::Keep,
                 HostSpec::Endpoint => Host::Endpoint,
@@ -241,8 +238,8 @@ impl Upstream {
     }
 
     /// Chooses an endpoint, one that was not `tried` where there is one.
-    pub(crate) fn pick(&self, tried: &[usize], trail: &mut Trail) -> Result<Arc<Lane>, Fault> {
-        let lane = self.workers.with(|worker| {
+    pub(crate) fn pick(&self, tried: &[usize], trail: &mut Trail) -> Result<Lease, Fault> {
+        let lease = self.workers.with(|worker| {
             self.refresh(worker);
             if trail.upstream.is_none() {
                 trail.upstream = Some(Arc::clone(&worker.name));
@@ -253,15 +250,11 @@ impl Upstream {
             };
             let load = |index: usize| lanes.get(index).map_or(0, |lane| lane.slot.load());
             let index = balancer.pick(was_tried, load, || fastrand::u64(..))?;
-            lanes.get(index).map(Arc::clone)
+            lanes.get(index).map(Lease::begin)
         });
-        match lane {
-            Some(lane) => {
-                lane.slot.counters.attempt();
-                Ok(lane)
-            }
-            None => Err(Fault::NoEndpoint(self.shared.why_empty())),
-        }
+        let lease = lease.ok_or_else(|| Fault::NoEndpoint(self.shared.why_empty()))?;
+        lease.lane.slot.counters.attempt();
+        Ok(lease)
     }
 
     /// Brings a worker up to the newest set. One load where nothing changed.
@@ -273,7 +266,9 @@ impl Upstream {
         let set = self.shared.set.load();
         worker.generation = generation;
         let metrics = self.series.as_ref().map(|series| series.mine());
-        worker.lanes = set.endpoints.iter().filter_map(|endpoint| Lane::of(endpoint, metrics)).collect();
+        let shared = self.balance == BalanceSpec::LeastRequest;
+        let lanes = set.endpoints.iter().filter_map(|endpoint| Lane::of(endpoint, metrics, self.limits, shared));
+        worker.lanes = lanes.collect();
         let weights = set.endpoints.iter().map(|endpoint| endpoint.weight);
         worker.balancer = Balancer::new(Method::from(self.balance), weights, worker.offset);
     }

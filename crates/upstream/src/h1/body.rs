@@ -17,7 +17,7 @@ use super::conn::Conn;
 use super::framing::{Decoder, Piece};
 use super::pump::{Pump, PumpError};
 use super::scratch;
-use crate::pool::Lease;
+use crate::endpoint::Lease;
 
 /// The most that one read is given room for, in bytes.
 const MAX_READ: usize = 256 * 1024;

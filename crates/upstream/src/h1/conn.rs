@@ -18,6 +18,12 @@ pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
     /// Bytes that were read and not yet used. Holds no memory while the connection idles.
     pub(crate) buf: BytesMut,
+    pub(crate) life: Box<Life>,
+}
+
+/// What is looked at only when a connection changes hands. Apart, so that a call's future stays small.
+#[derive(Debug)]
+pub(crate) struct Life {
     pub(crate) addr: SocketAddr,
     /// When it has lived long enough.
     pub(crate) expires: Instant,

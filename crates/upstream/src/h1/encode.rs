@@ -37,6 +37,8 @@ pub struct RequestHead<'a> {
     pub path: &'a PathAndQuery,
     /// All fields but those that concern framing, which are written from `framing`.
     pub headers: &'a HeaderMap,
+    /// Whole lines that the gateway vouches for, sent behind `headers`.
+    pub announced: &'a [u8],
     /// The host to send in place of the `Host` field among `headers`.
     pub host: Option<&'a HeaderValue>,
     /// The host to send where there is neither.
@@ -81,6 +83,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>) -> Result<(), EncodeEr
     if !hosted {
         field(out, header::HOST.as_str(), head.fallback_host.as_bytes());
     }
+    out.extend_from_slice(head.announced);
     match head.framing {
         Framing::Fixed(length) => length_field(out, length),
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -131,4 +134,55 @@ fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 fn length_field(out: &mut Vec<u8>, length: u64) {
     field(out, header::CONTENT_LENGTH.as_str(), itoa::Buffer::new().format(length).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(
+        method: &Method,
+        fields: &[(&'static str, &'static str)],
+        framing: Framing,
+    ) -> Result<String, EncodeError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let head = RequestHead {
+            method,
+            path: &PathAndQuery::from_static("/a?b"),
+            headers: &headers,
+            host: None,
+            announced: b"",
+            fallback_host: &HeaderValue::from_static("endpoint:1"),
+            framing,
+            expects: false,
+        };
+        let mut out = Vec::new();
+        request(&mut out, &head).map(|()| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn there_is_exactly_one_host_and_one_framing() {
+        let fields = [("host", "a"), ("host", "b"), ("content-length", "9"), ("content-length", "8"), ("x", "1")];
+        let sent = encode(&Method::PUT, &fields, Framing::Chunked).unwrap();
+        assert_eq!(sent, "PUT /a?b HTTP/1.1\r\nhost: a\r\nx: 1\r\ntransfer-encoding: chunked\r\n\r\n");
+        let sent = encode(&Method::GET, &fields, Framing::Fixed(3)).unwrap();
+        assert_eq!(sent, "GET /a?b HTTP/1.1\r\nhost: a\r\nx: 1\r\ncontent-length: 3\r\n\r\n");
+        let sent = encode(&Method::GET, &[], Framing::Empty).unwrap();
+        assert_eq!(sent, "GET /a?b HTTP/1.1\r\nhost: endpoint:1\r\n\r\n");
+        assert!(encode(&Method::POST, &[], Framing::Empty).unwrap().ends_with("content-length: 0\r\n\r\n"));
+    }
+
+    #[test]
+    fn what_would_change_the_framing_or_the_protocol_is_refused() {
+        for name in ["transfer-encoding", "upgrade", "connection"] {
+            assert_eq!(
+                encode(&Method::GET, &[(name, "x")], Framing::Empty),
+                Err(EncodeError::Field(name.parse().unwrap()))
+            );
+        }
+        assert_eq!(encode(&Method::CONNECT, &[], Framing::Empty), Err(EncodeError::Method(Method::CONNECT)));
+    }
 }

@@ -16,8 +16,8 @@ use super::framing::{Decoder, Piece};
 use super::parse::{HeadError, HeadReader, ResponseHead};
 use super::pump::{Pump, PumpError};
 use super::scratch;
+use crate::endpoint::Lease;
 use crate::error::Fault;
-use crate::pool::Lease;
 
 /// Bodies up to this size go out in one write with the head, by a copy.
 const INLINE: usize = 16 * 1024;
@@ -33,8 +33,6 @@ pub(crate) struct Flight {
     /// Whether the upstream stopped taking the request, so that the connection is of no further use.
     cut: bool,
     interim: u8,
-    /// When the last byte of the request's body left, for bodies that take time.
-    moved: Option<Instant>,
 }
 
 /// What reading an answer needs to know of its request.
@@ -80,7 +78,7 @@ impl Flight {
             let left = out.get(sent..).unwrap_or_default();
             Ok((!left.is_empty()).then(|| Pump::new(left, sent > 0, Body::Empty, Framing::Empty, None)))
         })?;
-        Ok(Self { conn, reader: HeadReader::default(), pump, cut: false, interim: 0, moved: None })
+        Ok(Self { conn, reader: HeadReader::default(), pump, cut: false, interim: 0 })
     }
 
     /// Goes on sending, and reads until the head of the final answer is whole.
@@ -104,7 +102,7 @@ impl Flight {
 
     /// When the request's body last moved on, where it is a stream: the timers for the answer run from there.
     pub(crate) fn moved(&self) -> Option<Instant> {
-        self.pump.as_ref().map_or(self.moved, |pump| pump.moved())
+        self.pump.as_ref().and_then(|pump| pump.moved())
     }
 
     /// The answer. The connection goes back to the pool at once where all of it is here.
@@ -119,6 +117,8 @@ impl Flight {
         // A body that still waits for its `100 Continue` is not wanted any more.
         let (pump, cut) = match pump {
             Some(pump) if pump.is_expecting() => (None, true),
+            Some(pump) if pump.is_done() => (None, cut),
+            _ if cut => (None, cut),
             pump => (pump, cut),
         };
         let keep = head.keep_alive && !cut;
@@ -141,17 +141,15 @@ impl Flight {
     }
 
     fn poll_pump(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        let Some(pump) = &mut self.pump else { return Ok(()) };
+        let Some(pump) = self.pump.as_mut().filter(|_| !self.cut) else { return Ok(()) };
         match pump.poll(&self.conn.stream, cx) {
-            Poll::Pending => return Ok(()),
-            Poll::Ready(Ok(())) => {}
+            // One that is done stays, since it knows when the body last moved.
+            Poll::Pending | Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(PumpError::Body(error))) => return Err(Fault::Body(error)),
             Poll::Ready(Err(PumpError::Write(error))) if !pump.wrote() => return Err(Fault::Unsent(error)),
             // The upstream may have answered before it stopped reading (RFC 9112 §9.5): what it said comes first.
             Poll::Ready(Err(PumpError::Write(_))) => self.cut = true,
         }
-        self.moved = pump.moved();
-        self.pump = None;
         Ok(())
     }
 

@@ -242,7 +242,11 @@ impl Decoder {
             return Ok(Piece::End);
         }
         let Some(end) = memmem::find(buf, b"\r\n\r\n") else {
-            return if buf.len() > MAX_TRAILERS { Err(FramingError::Trailers) } else { Ok(Piece::More) };
+            return if buf.len() >= MAX_TRAILERS.saturating_add(4) {
+                Err(FramingError::Trailers)
+            } else {
+                Ok(Piece::More)
+            };
         };
         if end > MAX_TRAILERS {
             return Err(FramingError::Trailers);
@@ -335,4 +339,164 @@ pub(crate) fn may_trail(name: &HeaderName) -> bool {
         header::LOCATION,
     ]
     .contains(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a body comes to: data, trailers, and what is left behind it.
+    type Outcome = Result<(Vec<u8>, Option<HeaderMap>, bool, Vec<u8>), ()>;
+
+    fn decode<'a>(length: Length, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+        let (mut decoder, mut buf) = (Decoder::new(length), BytesMut::new());
+        let (mut data, mut trailers) = (Vec::new(), None);
+        for piece in pieces {
+            buf.extend_from_slice(piece);
+            loop {
+                match decoder.next(&mut buf).map_err(drop)? {
+                    Piece::Data(bytes) => data.extend_from_slice(&bytes),
+                    Piece::Trailers(fields) => trailers = Some(fields),
+                    Piece::More | Piece::End => break,
+                }
+                decoder.finish_if_whole(&mut buf);
+            }
+        }
+        Ok((data, trailers, decoder.is_done(), buf.to_vec()))
+    }
+
+    fn split<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        at.extend([0, bytes.len()]);
+        at.sort_unstable();
+        at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+    }
+
+    fn wire(chunks: &[Vec<u8>], trailers: usize) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
+            wire.extend_from_slice(format!("{:x};a=b\r\n", chunk.len()).as_bytes());
+            wire.extend_from_slice(chunk);
+            wire.extend_from_slice(b"\r\n");
+        }
+        wire.extend_from_slice(b"0\r\n");
+        for number in 0..trailers {
+            wire.extend_from_slice(format!("x-{number}: {number}\r\n").as_bytes());
+        }
+        wire.extend_from_slice(b"\r\n");
+        wire
+    }
+
+    #[test]
+    fn sizes_are_hexadecimal_and_nothing_else() {
+        for (line, size) in
+            [("0", 0), ("a", 10), ("00F", 15), ("ffffffffffffffff", u64::MAX), ("5;x", 5), ("5 ; x=\"y\"", 5)]
+        {
+            assert_eq!(chunk_size(line.as_bytes()), Some(size), "{line}");
+        }
+        for line in [
+            "",
+            " 5",
+            "5 ",
+            "0x5",
+            "+5",
+            "-5",
+            "5,",
+            "g",
+            "1ffffffffffffffff",
+            "00000000000000005",
+            "5;a\rb",
+            "5;\0",
+            "5 x",
+        ] {
+            assert_eq!(chunk_size(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_chunked_coding_is_an_error() {
+        for wire in [
+            &b"5\nhello\r\n0\r\n\r\n"[..],
+            b"5\r\nhelloX\r\n0\r\n\r\n",
+            b"5\r\nhello\n0\r\n\r\n",
+            b"fffffffffffffffff\r\n",
+            b"0\r\na : b\r\n\r\n",
+            b"0\r\n folded\r\n\r\n",
+            b"0\r\nno colon\r\n\r\n",
+            b"0\r\na: b\nc: d\r\n\r\n",
+        ] {
+            assert_eq!(decode(Length::Chunked, [wire]), Err(()), "{}", wire.escape_ascii());
+        }
+        let long = [b"5;".to_vec(), vec![b'x'; MAX_CHUNK_LINE], b"\r\nhello\r\n0\r\n\r\n".to_vec()].concat();
+        assert_eq!(decode(Length::Chunked, [&long[..]]), Err(()));
+        let endless = [b"0\r\na: ".to_vec(), vec![b'x'; MAX_TRAILERS + 10]].concat();
+        assert_eq!(decode(Length::Chunked, [&endless[..]]), Err(()));
+    }
+
+    #[test]
+    fn a_connection_may_end_only_where_the_body_does() {
+        assert_eq!(Decoder::new(Length::UntilClose).close(), Ok(()));
+        assert_eq!(Decoder::new(Length::Empty).close(), Ok(()));
+        for length in [Length::Fixed(1), Length::Chunked] {
+            assert_eq!(Decoder::new(length).close(), Err(FramingError::Incomplete));
+        }
+    }
+
+    #[test]
+    fn lengths_are_decided_by_the_rules_in_their_order() {
+        let claims = |length: Option<&str>, coding: Option<&str>| {
+            let mut claims = Claims::default();
+            length.map(|value| claims.content_length(value.as_bytes())).transpose()?;
+            coding.map(|value| claims.transfer_encoding(value.as_bytes())).transpose()?;
+            claims.decide(&Method::GET, StatusCode::OK, false)
+        };
+        assert_eq!(claims(None, None), Ok(Length::UntilClose));
+        assert_eq!(claims(Some("0"), None), Ok(Length::Empty));
+        assert_eq!(claims(Some("7 , 7,7"), None), Ok(Length::Fixed(7)));
+        assert_eq!(claims(None, Some("Chunked")), Ok(Length::Chunked));
+        assert_eq!(claims(Some("7"), Some("chunked")), Err(FramingError::Ambiguous));
+        for coding in ["gzip", "chunked, chunked", "gzip, chunked", "chunked;a", "x chunked", "", "identity"] {
+            assert_eq!(claims(None, Some(coding)), Err(FramingError::TransferCoding), "{coding}");
+        }
+        for length in ["", "7,", "7,8", "-7", "7 7", "0x7", "99999999999999999999"] {
+            assert_eq!(claims(Some(length), None), Err(FramingError::ContentLength), "{length}");
+        }
+        let mut fixed = Claims::default();
+        assert_eq!(fixed.content_length(b"5"), Ok(true));
+        assert_eq!(fixed.decide(&Method::HEAD, StatusCode::OK, false), Ok(Length::Empty));
+        assert_eq!(fixed.decide(&Method::GET, StatusCode::NOT_MODIFIED, true), Ok(Length::Empty));
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_come_out_as_they_went_in_however_they_are_split(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6),
+            trailers in 0_usize..3,
+            behind in prop::collection::vec(any::<u8>(), 0..20),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let bytes = [wire(&chunks, trailers), behind.clone()].concat();
+            let (data, fields, done, left) = decode(Length::Chunked, split(&bytes, &cuts)).unwrap();
+            prop_assert_eq!((data, done, left), (chunks.concat(), true, behind));
+            prop_assert_eq!(fields.map_or(0, |fields| fields.len()), trailers);
+        }
+
+        #[test]
+        fn arbitrary_bytes_mean_the_same_however_they_are_split(
+            bytes in prop::collection::vec(prop::sample::select(b"0123aF;:x \r\n\0".to_vec()), 0..60),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+            length in prop::sample::select(vec![Length::Chunked, Length::Fixed(20), Length::UntilClose, Length::Empty]),
+        ) {
+            prop_assert_eq!(decode(length, [&bytes[..]]), decode(length, split(&bytes, &cuts)));
+        }
+
+        #[test]
+        fn a_fixed_length_takes_its_bytes_and_no_more(length in 1_u64..100, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let (data, _, done, left) = decode(Length::Fixed(length), [&bytes[..]]).unwrap();
+            let taken = bytes.len().min(usize::try_from(length).unwrap());
+            prop_assert_eq!((&data[..], &left[..]), bytes.split_at(taken));
+            prop_assert_eq!(done, taken as u64 == length);
+        }
+    }
 }

@@ -150,3 +150,76 @@ fn connection(value: &[u8], mut keep_alive: bool) -> bool {
     }
     keep_alive
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(bytes: &[u8]) -> Result<Option<ResponseHead>, HeadError> {
+        HeadReader::default().read(&mut BytesMut::from(bytes), &Method::GET, 64 * 1024)
+    }
+
+    #[test]
+    fn fields_share_the_memory_that_they_were_read_into() {
+        let mut buf =
+            BytesMut::from(&b"HTTP/1.1 200 OK\r\nx-a:  one two \t\r\nx-b:\r\ncontent-length: 2\r\n\r\nok"[..]);
+        let range = buf.as_ptr_range();
+        let head = HeadReader::default().read(&mut buf, &Method::GET, 1024).unwrap().unwrap();
+        assert_eq!((head.headers["x-a"].as_bytes(), head.headers["x-b"].as_bytes()), (&b"one two"[..], &b""[..]));
+        assert!(range.contains(&head.headers["x-a"].as_bytes().as_ptr()));
+        assert_eq!((head.length, head.keep_alive, &buf[..]), (Length::Fixed(2), true, &b"ok"[..]));
+    }
+
+    #[test]
+    fn a_connection_is_kept_by_the_rules_of_its_version() {
+        let keeps = |version: &str, fields: &str| {
+            let head = format!("HTTP/{version} 200 OK\r\ncontent-length: 0\r\n{fields}\r\n");
+            read(head.as_bytes()).unwrap().unwrap().keep_alive
+        };
+        assert!(keeps("1.1", "") && keeps("1.1", "connection: x\r\n") && keeps("1.0", "connection: Keep-Alive\r\n"));
+        assert!(!keeps("1.0", "") && !keeps("1.1", "connection: x, close\r\n"));
+        assert!(!keeps("1.1", "connection: keep-alive\r\nconnection: close\r\n"));
+        let until_close = read(b"HTTP/1.1 200 OK\r\n\r\n").unwrap().unwrap();
+        assert_eq!((until_close.length, until_close.keep_alive), (Length::UntilClose, false));
+    }
+
+    #[test]
+    fn reasons_may_be_anything_or_nothing() {
+        for line in ["HTTP/1.1 200", "HTTP/1.1 200 ", "HTTP/1.1 200 Sehr g\u{fc}t"] {
+            assert!(read(format!("{line}\r\ncontent-length: 0\r\n\r\n").as_bytes()).unwrap().is_some(), "{line}");
+        }
+        for line in [
+            "HTTP/1.1  200 OK",
+            "HTTP/1.1 20 OK",
+            "HTTP/1.1 2000 OK",
+            "HTTP/1.1 099 OK",
+            "http/1.1 200 OK",
+            "HTTP/1.2 200 OK",
+        ] {
+            assert!(read(format!("{line}\r\ncontent-length: 0\r\n\r\n").as_bytes()).is_err(), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_is_the_same_however_it_is_split(
+            bytes in prop::collection::vec(prop::sample::select(b"HTP/1. 20OK:ab\r\n\r\n".to_vec()), 0..60),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let bytes = [&b"HTTP/1.1 200 OK\r\n"[..], &bytes].concat();
+            let (mut reader, mut buf) = (HeadReader::default(), BytesMut::new());
+            let (first, second) = bytes.split_at(cut.index(bytes.len()));
+            buf.extend_from_slice(first);
+            let early = reader.read(&mut buf, &Method::GET, 1024);
+            let late = match early {
+                Ok(None) => {
+                    buf.extend_from_slice(second);
+                    reader.read(&mut buf, &Method::GET, 1024)
+                }
+                early => early,
+            };
+            prop_assert_eq!(format!("{:?}", late), format!("{:?}", read(&bytes)));
+        }
+    }
+}

@@ -93,6 +93,14 @@ impl Pump {
         self.moved
     }
 
+    /// Whether the whole request is out.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.state, State::Last)
+            && self.line_sent >= self.line.len()
+            && self.data.is_empty()
+            && self.tail.is_empty()
+    }
+
     /// Whether the body waits for the upstream's `100 Continue`.
     pub(crate) fn is_expecting(&self) -> bool {
         matches!(self.state, State::Expecting(_))

@@ -11,6 +11,11 @@
 
 mod corpus;
 mod smuggling;
+mod upgrades;
+mod spellings;
+mod paths;
+mod many_routes;
+mod forged;
 mod strict;
 
 use pylon_testkit::binary::Binary;

@@ -10,7 +10,7 @@ use pylon_core::Response;
 use pylon_core::body::Body;
 use pylon_core::exchange::Exchange;
 use pylon_core::rejection::{
-    INTERNAL, REQUEST_FRAMING, REQUEST_HEADERS_TOO_LARGE, REQUEST_HOST, REQUEST_METHOD, REQUEST_TARGET,
+    INTERNAL, REQUEST_BODY_BROKEN, REQUEST_FRAMING, REQUEST_HEADERS_TOO_LARGE, REQUEST_HOST, REQUEST_METHOD, REQUEST_TARGET,
     REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Reason, Rejection,
 };
 use serde::Serialize;
@@ -89,7 +89,7 @@ pub(crate) fn allow(methods: impl Iterator<Item = impl std::fmt::Display>) -> Op
 }
 
 fn breaks_connection(reason: &'static Reason) -> bool {
-    [&REQUEST_FRAMING, &REQUEST_HOST, &REQUEST_TARGET, &REQUEST_TIMEOUT].contains(&reason)
+    [&REQUEST_BODY_BROKEN, &REQUEST_FRAMING, &REQUEST_HOST, &REQUEST_TARGET, &REQUEST_TIMEOUT].contains(&reason)
 }
 
 fn problem(reason: &Reason, detail: Option<&str>, request_id: Option<&str>) -> Bytes {

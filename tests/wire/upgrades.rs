@@ -1,0 +1,90 @@
+//! Failure 5: an Upgrade opens a tunnel past every policy.
+
+use pylon_testkit::binary::Binary;
+use pylon_testkit::client::request;
+use pylon_testkit::upstream::Upstream;
+
+use crate::before;
+use crate::strict::Strict;
+
+const OFFERS: [&[(&str, &str)]; 8] = [
+    &[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")],
+    &[("connection", "Upgrade"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")],
+    &[("upgrade", "h2c"), ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")],
+    &[("connection", "HTTP2-Settings"), ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")],
+    &[("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")],
+    &[("connection", "x"), ("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")],
+    &[("connection", "UPGRADE"), ("upgrade", "TLS/1.0, HTTP/2.0")],
+    &[("connection", "upgrade"), ("upgrade", "connect-udp")],
+];
+
+#[test]
+fn an_upgrade_reaches_no_service_and_what_follows_is_a_request_like_any_other() {
+    let strict = Strict::start();
+    let gate = Binary::start(&format!(
+        "upstreams: {{ api: {{ endpoints: [{}] }} }}
+routes:
+  - {{ match: \"/{{*rest}}\", forward: api }}
+  - {{ match: \"/admin/{{*rest}}\", forward: api, ip_filter: {{ allow: 10.0.0.0/8 }} }}",
+        strict.upstream.url()
+    ));
+    for (index, offer) in OFFERS.iter().enumerate() {
+        for method in ["GET", "POST"] {
+            let from = strict.upstream.requests();
+            let path = format!("/{method}/{index}");
+            let ahead = [
+                request(method, &path, offer, if method == "POST" { b"hello" } else { b"" }),
+                request("GET", "/admin/x", &[], b""),
+                request("GET", "/behind", &[], b""),
+            ];
+            let mut client = gate.connect();
+            client.send(ahead.concat());
+            assert_eq!(client.response().text(), path);
+            assert_eq!(client.response().code().as_deref(), Some("ip_filter.denied"), "the way past the policy");
+            assert_eq!(client.response().text(), "/behind");
+            assert_eq!(strict.targets(from), [path.as_str(), "/behind"]);
+        }
+    }
+    for seen in strict.upstream.seen() {
+        for name in ["connection", "upgrade", "http2-settings", "keep-alive"] {
+            assert_eq!(seen.field(name), None, "{seen:?}");
+        }
+    }
+    assert_eq!(strict.malformed(), Vec::<String>::new());
+}
+
+#[test]
+fn the_frames_of_http_2_behind_an_upgrade_reach_nobody() {
+    let strict = Strict::start();
+    let gate = before(&strict.upstream, "");
+    let mut client = gate.connect();
+    client.send(request("GET", "/case", OFFERS[0], b""));
+    let _ = client.try_send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    assert_eq!(client.response().text(), "/case");
+    assert!(client.try_response("GET").map_or(true, |answer| answer.status() == 400));
+    assert_eq!(strict.targets(0), ["/case"]);
+}
+
+#[test]
+fn a_service_that_switches_protocols_unasked_is_at_fault() {
+    for (head, offer) in [
+        ("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", OFFERS[4]),
+        ("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", OFFERS[0]),
+        ("HTTP/1.1 101 Switching Protocols\r\n\r\n", &[]),
+        ("HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", &[]),
+    ] {
+        let upstream = Upstream::script(move |peer| {
+            while peer.request().is_ok() {
+                peer.send(head);
+            }
+        });
+        let gate = before(&upstream, "");
+        let mut client = gate.connect();
+        let answer = client.ask("GET", "/case", offer, b"");
+        assert_eq!(answer.status(), 502, "{head:?}: {answer:?}");
+        assert_eq!(answer.field("upgrade"), None);
+        // The connection that was switched serves nobody else.
+        assert_eq!(client.ask("GET", "/again", &[], b"").status(), 502);
+        assert_eq!(upstream.connections(), 2);
+    }
+}

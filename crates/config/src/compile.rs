@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use pylon_core::carry::Carry;
 use pylon_core::names::{RouteId, UpstreamName};
-use pylon_core::networks::NetworkSet;
 use pylon_core::short::Short;
 use pylon_core::spec::{FieldPath, SpecError, Step};
 use pylon_net::resolve::Resolver;
@@ -19,6 +18,7 @@ use pylon_proxy::action::forward::Forward;
 use pylon_proxy::action::redirect::Redirect;
 use pylon_proxy::action::respond::Respond;
 use pylon_proxy::action::split::Split;
+use pylon_proxy::forwarding::TrustedProxies;
 use pylon_proxy::snapshot::{Route, Settings, Snapshot};
 use pylon_route::matching::RouteMatch;
 use pylon_route::rewrite::Rewrite;
@@ -83,7 +83,7 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
     match (table, nowhere) {
         (Some(table), Some((nowhere, origin))) if compiler.wrong.is_empty() => {
             let warnings = lints(source, &table, &origins);
-            let trusted = NetworkSet::new(document.trusted_proxies.iter().copied());
+            let trusted = TrustedProxies::compile(&document.trusted_proxies);
             let settings = Settings::new(cx.pseudonym.to_owned(), trusted, document.telemetry.reason_header);
             let upstreams = compiler.upstreams;
             let snapshot = Snapshot { table, routes, nowhere, settings, upstreams, hash: hash(source) };

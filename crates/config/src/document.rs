@@ -3,7 +3,6 @@
 //! The keys stand in [`keys`]; a route also takes the keys of policies, which the registry knows. Keys of
 //! capabilities that are not built yet are errors that say so: nothing is parsed and ignored.
 
-use pylon_core::networks::Network;
 use pylon_core::short::{OneOrMany, Short};
 use pylon_core::spec::FieldPath;
 use pylon_net::spec::{DiscoverySpec, LimitsSpec, ListenerSpec};
@@ -12,6 +11,7 @@ use pylon_policy::registry::{self, AnySpec, CATALOGUE, SpecReader};
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
+use pylon_proxy::forwarding::TrustedProxiesSpec;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
@@ -39,7 +39,7 @@ pub struct Document {
     /// Log and metrics.
     pub telemetry: TelemetrySpec,
     /// Peers whose forwarding fields count.
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: TrustedProxiesSpec,
     /// How names are resolved.
     pub discovery: DiscoverySpec,
     /// The upstreams by name, in the order of the document.
@@ -132,9 +132,7 @@ impl Reader<'_> {
                 "workers" => document.workers = self.workers(key, node, &at),
                 "admin" => document.admin = self.part(key, node, &at).unwrap_or_default(),
                 "telemetry" => document.telemetry = self.part(key, node, &at).unwrap_or_default(),
-                "trusted_proxies" => {
-                    document.trusted_proxies = self.part::<OneOrMany<Network>>(key, node, &at).unwrap_or_default().0;
-                }
+                "trusted_proxies" => document.trusted_proxies = self.trusted_proxies(key, node, &at),
                 "discovery" => document.discovery = self.part(key, node, &at).unwrap_or_default(),
                 "upstreams" => document.upstreams = self.upstreams(key, node, &at),
                 "defaults" => document.defaults = self.defaults(key, node, &at),
@@ -152,6 +150,13 @@ impl Reader<'_> {
             self.diagnostics.extend(problems.into_iter().map(|problem| self.source.diagnostic(problem)));
         })
         .ok()
+    }
+
+    fn trusted_proxies(&mut self, key: &Key, node: &Node, at: &FieldPath) -> TrustedProxiesSpec {
+        if matches!(node.value, Value::Map(_)) {
+            return self.part(key, node, at).unwrap_or_default();
+        }
+        TrustedProxiesSpec { networks: self.part(key, node, at).unwrap_or_default(), ..TrustedProxiesSpec::default() }
     }
 
     fn workers(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Option<usize> {

@@ -9,6 +9,7 @@ use pylon_observe::spec::TelemetrySpec;
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
+use pylon_proxy::forwarding::TrustedProxiesSpec;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
@@ -64,9 +65,12 @@ pub const TOP: &[KeyDoc] = &[
     },
     KeyDoc {
         key: "trusted_proxies",
-        doc: "Networks of proxies before this gate, one or a list. Their forwarding fields (`Forwarded`, `X-Forwarded-*`) and request ids count; those of everybody else are overwritten. Default: nobody is trusted.",
+        doc: "Proxies before this gate: their networks, one or a list, or a map. Their forwarding field and request ids count; those of everybody else are overwritten. Default: nobody is trusted.",
         example: "trusted_proxies: [10.0.0.0/8]",
-        schema: |g| g.subschema_for::<OneOrMany<Network>>(),
+        schema: |g| {
+            let (networks, full) = (g.subschema_for::<OneOrMany<Network>>(), g.subschema_for::<TrustedProxiesSpec>());
+            json_schema!({ "anyOf": [networks, full] })
+        },
     },
     KeyDoc {
         key: "limits",

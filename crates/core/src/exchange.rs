@@ -43,6 +43,8 @@ pub struct Exchange {
     pub upstream_path: Option<PathAndQuery>,
     /// The host that is sent, where a rewrite made it differ.
     pub upstream_host: Option<HeaderValue>,
+    /// Fields that the gateway vouches for towards upstreams, as whole lines on the wire.
+    pub announced: Vec<u8>,
     /// When the whole exchange must be over, where `total` is written.
     pub deadline: Option<Instant>,
     /// What happened, for the access log.
@@ -66,6 +68,7 @@ impl Exchange {
             connection: head.connection,
             upstream_path: None,
             upstream_host: None,
+            announced: Vec::new(),
             deadline: None,
             trail: Trail::default(),
             guards: Vec::new(),

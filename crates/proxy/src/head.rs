@@ -17,8 +17,8 @@ use pylon_core::rejection::{REQUEST_HOST, REQUEST_METHOD, REQUEST_PATH, REQUEST_
 use pylon_route::host::HostName;
 use pylon_route::normalise::{PathRules, check_query, normalise};
 
-use crate::hop;
 use crate::snapshot::Settings;
+use crate::{forwarding, hop};
 
 /// Reads the head. The exchange exists even where the request is refused, so that the refusal is logged.
 pub(crate) fn read(
@@ -30,22 +30,24 @@ pub(crate) fn read(
     fresh_id: impl FnOnce() -> HeaderValue,
 ) -> (Box<Exchange>, Result<(), Rejection>) {
     let found = hop::look(request.headers());
-    let origin = hop::origin(request.headers(), &connection, &settings.trusted_proxies, &found);
+    let trusted = &settings.trusted_proxies;
+    let origin = forwarding::origin(request.headers(), &connection, trusted, &found);
     let request_id = (origin.trusted.then(|| request.headers().get(hop::X_REQUEST_ID)).flatten())
         .filter(|id| crate::request_id::is_acceptable(id))
         .cloned()
         .unwrap_or_else(fresh_id);
     let (host, path, verdict) = match understand(request, &found) {
-        Ok((host, path)) => (host, path, hop::check_loop(request.headers(), &found, &settings.pseudonym)),
+        Ok((host, path)) => (host, path, forwarding::check_loop(request.headers(), &found, &settings.pseudonym)),
         Err(no) => {
             let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
             (None, path, Err(no))
         }
     };
     hop::strip_request(request.headers_mut(), &found);
-    hop::announce(request.headers_mut(), &connection, origin, &found, via, &request_id);
+    let announced =
+        forwarding::announce(request.headers_mut(), &connection, (origin, trusted), &found, via, &request_id);
     *request.uri_mut() = Uri::from(path.clone());
-    let exchange = Exchange::begin(Head {
+    let mut exchange = Exchange::begin(Head {
         client: origin.client,
         from_trusted_proxy: origin.trusted,
         scheme: origin.scheme,
@@ -57,6 +59,7 @@ pub(crate) fn read(
         path,
         connection,
     });
+    exchange.announced = announced;
     (exchange, verdict)
 }
 

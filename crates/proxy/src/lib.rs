@@ -3,6 +3,7 @@
 pub mod action;
 pub mod engine;
 pub mod explain;
+pub mod forwarding;
 mod head;
 pub mod hop;
 mod reject;

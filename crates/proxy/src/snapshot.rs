@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pylon_core::names::{RouteId, UpstreamName};
-use pylon_core::networks::NetworkSet;
 use pylon_observe::series::RouteSeries;
 use pylon_policy::pipeline::Pipeline;
 use pylon_route::rewrite::Rewrite;
@@ -12,6 +11,7 @@ use pylon_route::table::Table;
 use pylon_upstream::upstream::Upstream;
 
 use crate::action::Action;
+use crate::forwarding::TrustedProxies;
 
 /// All that a request can meet.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub struct Route {
 #[derive(Debug)]
 pub struct Settings {
     /// Peers whose forwarding fields count.
-    pub trusted_proxies: NetworkSet,
+    pub trusted_proxies: TrustedProxies,
     /// The name of this process in `Via`, by which it knows its own requests again.
     pub pseudonym: String,
     /// Whether refusals carry their code in `Pylon-Reason`.
@@ -65,7 +65,7 @@ pub struct Settings {
 
 impl Settings {
     /// Settings for a gateway that is `pseudonym` to its neighbours.
-    pub fn new(pseudonym: String, trusted_proxies: NetworkSet, reason_header: bool) -> Self {
+    pub fn new(pseudonym: String, trusted_proxies: TrustedProxies, reason_header: bool) -> Self {
         Self { trusted_proxies, pseudonym, reason_header }
     }
 }

@@ -73,6 +73,11 @@ impl Process {
         self.signal(Signal::INT);
     }
 
+    /// Sends SIGUSR1, by which a gateway opens its log anew.
+    pub fn rotate(&self) {
+        self.signal(Signal::USR1);
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);

@@ -1,11 +1,14 @@
 //! Failure 36: whole bodies in memory. Scaled: 16 MiB each, to somebody who does not read.
 
-use std::io::{Read, Write};
+use std::io::Write;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use pylon_testkit::answer::{alphabet, chunk};
+use pylon_testkit::binary::Binary;
 use pylon_testkit::client::{Raw, request};
+use pylon_testkit::nginx::Nginx;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{ms, now, pause, until};
 
@@ -167,9 +170,9 @@ fn a_body_up_to_the_close_of_its_connection_is_passed_in_chunks() {
 
 #[test]
 fn nginx_behind_the_gate_serves_files_and_ranges() {
-    let nginx = pylon_testkit::nginx::Nginx::start("location = /up { return 200 up; }");
+    let nginx = Nginx::start("location = /up { return 200 up; }");
     std::fs::write(nginx.root().join("large"), alphabet(2_000_000)).unwrap();
-    let gate = pylon_testkit::binary::Binary::start(&format!(
+    let gate = Binary::start(&format!(
         "upstreams: {{ files: {{ endpoints: [{}] }} }}\nroutes: [{{ match: \"/{{*rest}}\", forward: files }}]",
         nginx.url()
     ));
@@ -183,15 +186,30 @@ fn nginx_behind_the_gate_serves_files_and_ranges() {
         assert_eq!(client.get("/none").status(), 404);
         assert_eq!(client.get("/up").text(), "up");
     }
-    let mut curl = std::process::Command::new("curl");
     let url = format!("http://{}/large", gate.address());
-    let mut child = curl.args(["--silent", "--fail", &url]).stdout(std::process::Stdio::piped()).spawn();
-    if let Ok(child) = &mut child {
-        let mut body = Vec::new();
-        child.stdout.take().unwrap().read_to_end(&mut body).unwrap();
-        assert!(child.wait().unwrap().success());
-        assert!(body == alphabet(2_000_000));
-    } else {
-        panic!("curl is not installed: run `./test --install`");
-    }
+    let curl = Command::new("curl").args(["--silent", "--fail", &url]).output();
+    let curl = curl.expect("curl is installed: run `./test --install`");
+    assert!(curl.status.success() && curl.stdout == alphabet(2_000_000));
+}
+
+#[test]
+fn under_wrk_every_request_is_answered_and_counted() {
+    let nginx = Nginx::start("location = /up { return 200 up; }");
+    let gate = Binary::start(&format!(
+        "upstreams: {{ api: {{ endpoints: [{}] }} }}\nroutes: [{{ match: \"/{{*rest}}\", name: all, forward: api }}]",
+        nginx.url()
+    ));
+    let url = format!("http://{}/up", gate.address());
+    let wrk = Command::new("wrk").args(["-t1", "-c16", "-d1s", &url]).output();
+    let wrk = wrk.expect("wrk is installed: run `./test --install`");
+    let summary = String::from_utf8_lossy(&wrk.stdout).into_owned();
+    assert!(wrk.status.success() && !summary.contains("Non-2xx") && !summary.contains("Socket errors"), "{summary}");
+    let line = summary.lines().find(|line| line.contains(" requests in ")).expect("a summary");
+    let answered: f64 = line.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(answered > 100.0, "{summary}");
+    until(ms(5000), "nothing is in flight", || gate.metric("pylon_requests_in_flight") == Some(0.0));
+    let counted = gate.metric("pylon_requests_total{route=\"all\",status_class=\"2xx\"}").unwrap();
+    // wrk leaves in the middle of its last requests.
+    assert!((answered..=answered + 16.0).contains(&counted), "{answered} by wrk, {counted} by the gateway");
+    assert_eq!(gate.metric("pylon_upstream_connect_failures_total{upstream=\"api\"}"), Some(0.0));
 }

@@ -203,6 +203,27 @@ fn a_second_gateway_on_the_same_port_is_refused_and_does_not_share_it() {
 }
 
 #[test]
+fn a_document_may_be_spread_over_a_folder_and_a_clash_is_told_with_both_places() {
+    let folder = folder("routes: [{ match: /a, respond: 200 }]\n");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("base.yaml", HEAD);
+    write("upstreams.yml", "upstreams: { users: { endpoints: [http://127.0.0.1:1] } }\n");
+    write("users.json", "{ \"routes\": [{ \"match\": \"/users\", \"forward\": \"users\" }] }");
+    write("notes.txt", "not: [a document");
+    let outcome = pylon(folder.path(), ["check", "."]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("fine (2 routes, 1 upstream"), "{}", outcome.stdout);
+    write("again.yaml", "upstreams: { users: { endpoints: [http://127.0.0.1:2] } }\n");
+    let outcome = pylon(folder.path(), ["check", "."]);
+    assert_eq!(outcome.code, Some(2));
+    assert!(
+        outcome.stderr.contains("again.yaml:1") && outcome.stderr.contains("upstreams.yml:1"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
 fn a_check_asks_no_network_and_opens_no_socket() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let document = format!(

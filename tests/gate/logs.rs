@@ -155,3 +155,21 @@ fn a_log_that_cannot_be_opened_keeps_the_gateway_from_starting() {
         outcome.stderr
     );
 }
+
+#[test]
+fn a_log_is_rotated_without_a_lost_line() {
+    let gate =
+        Binary::start("telemetry: { access_log: ./access.log }\nroutes: [{ match: \"/{*rest}\", respond: 204 }]");
+    let (now, old) = (gate.folder().join("access.log"), gate.folder().join("access.log.1"));
+    let count = |path: &Path| std::fs::read_to_string(path).unwrap_or_default().lines().count();
+    gate.get("/before");
+    until(ms(5000), "the first line is written", || count(&now) == 1);
+    std::fs::rename(&now, &old).unwrap();
+    gate.get("/between");
+    until(ms(5000), "the old file goes on", || count(&old) == 2);
+    gate.process.rotate();
+    until(ms(5000), "the new file is there", || now.exists());
+    gate.get("/after");
+    until(ms(5000), "new lines go to the new file", || count(&now) == 1);
+    assert_eq!(count(&old), 2);
+}

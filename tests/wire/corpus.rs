@@ -43,8 +43,28 @@ fn case(name: impl Into<String>, bytes: Vec<u8>, want: Want) -> Case {
 /// Content-Length in all forms that somebody reads as a number.
 fn lengths() -> Vec<Case> {
     let mut all: Vec<Case> = [
-        "+5", "-5", "-0", "0x5", "5 5", "5,5", "5, 5", "5, 6", ",5", "5,", "5;", "5.0", "5e0", "\"5\"", "", "five", "٥",
-        "18446744073709551615", "18446744073709551616", "18446744073709551621", "99999999999999999999999999999", "4294967301z",
+        "+5",
+        "-5",
+        "-0",
+        "0x5",
+        "5 5",
+        "5,5",
+        "5, 5",
+        "5, 6",
+        ",5",
+        "5,",
+        "5;",
+        "5.0",
+        "5e0",
+        "\"5\"",
+        "",
+        "five",
+        "٥",
+        "18446744073709551615",
+        "18446744073709551616",
+        "18446744073709551621",
+        "99999999999999999999999999999",
+        "4294967301z",
     ]
     .into_iter()
     .map(|length| case(format!("length {length:?}"), post(&format!("Content-Length: {length}\r\n"), "hello"), Refused))
@@ -77,10 +97,35 @@ fn lengths() -> Vec<Case> {
 fn codings() -> Vec<Case> {
     let body = "5\r\nhello\r\n0\r\n\r\n";
     let mut all: Vec<Case> = [
-        "xchunked", "chunkedx", "chunked, chunked", "chunked, identity", "identity, chunked", "gzip, chunked", "chunked, gzip",
-        "gzip", "identity", "chunked;q=1", "chunked; x", "\"chunked\"", "'chunked'", ",chunked", "chunked,", "chunked, ", ", chunked",
-        "chunked chunked", "chunked\x0b", "\x0bchunked", "chunked\x0c", "chunked\0", "\u{a0}chunked", "chunKed\u{17f}", "chun\u{212a}ed",
-        "", "cow", "trailers, chunked", "chunked/1",
+        "xchunked",
+        "chunkedx",
+        "chunked, chunked",
+        "chunked, identity",
+        "identity, chunked",
+        "gzip, chunked",
+        "chunked, gzip",
+        "gzip",
+        "identity",
+        "chunked;q=1",
+        "chunked; x",
+        "\"chunked\"",
+        "'chunked'",
+        ",chunked",
+        "chunked,",
+        "chunked, ",
+        ", chunked",
+        "chunked chunked",
+        "chunked\x0b",
+        "\x0bchunked",
+        "chunked\x0c",
+        "chunked\0",
+        "\u{a0}chunked",
+        "chunKed\u{17f}",
+        "chun\u{212a}ed",
+        "",
+        "cow",
+        "trailers, chunked",
+        "chunked/1",
     ]
     .into_iter()
     .map(|coding| case(format!("coding {coding:?}"), post(&format!("Transfer-Encoding: {coding}\r\n"), body), Refused))
@@ -118,7 +163,11 @@ fn codings() -> Vec<Case> {
     all.push(case("HTTP/1.0 with chunked, a length and keep-alive", kept.into(), Refused));
     all.push(case("an underscore in the coding's name", post("Transfer_Encoding: chunked\r\n", ""), Passes));
     // What follows is then the next request, and none.
-    all.push(case("an underscore in the coding's name, with chunks", post("Transfer_Encoding: chunked\r\n", body), Last));
+    all.push(case(
+        "an underscore in the coding's name, with chunks",
+        post("Transfer_Encoding: chunked\r\n", body),
+        Last,
+    ));
     all
 }
 
@@ -138,10 +187,26 @@ fn both() -> Vec<Case> {
         case("chunked, then a length that is no number", post(&format!("{coding}Content-Length: x\r\n"), whole), Last),
         case("a length, then another coding", post(&format!("{length}{odd}"), &chunked), Refused),
         case("another coding, then a length", post(&format!("{odd}{length}"), &chunked), Refused),
-        case("a length, then chunked with a blank in front", post(&format!("{length}Transfer-Encoding : chunked\r\n"), &chunked), Refused),
-        case("a length, then a folded chunked", post(&format!("{length}Transfer-Encoding:\r\n chunked\r\n"), &chunked), Refused),
-        case("a length, and chunked with an underscore", post(&format!("{length}Transfer_Encoding: chunked\r\n"), &chunked), Passes),
-        case("a length, and chunked under a name like it", post(&format!("{length}X-Transfer-Encoding: chunked\r\n"), &chunked), Passes),
+        case(
+            "a length, then chunked with a blank in front",
+            post(&format!("{length}Transfer-Encoding : chunked\r\n"), &chunked),
+            Refused,
+        ),
+        case(
+            "a length, then a folded chunked",
+            post(&format!("{length}Transfer-Encoding:\r\n chunked\r\n"), &chunked),
+            Refused,
+        ),
+        case(
+            "a length, and chunked with an underscore",
+            post(&format!("{length}Transfer_Encoding: chunked\r\n"), &chunked),
+            Passes,
+        ),
+        case(
+            "a length, and chunked under a name like it",
+            post(&format!("{length}X-Transfer-Encoding: chunked\r\n"), &chunked),
+            Passes,
+        ),
     ]
 }
 
@@ -170,7 +235,11 @@ fn heads() -> Vec<Case> {
         case("a field without a colon", get("Xa\r\n"), Refused),
         case("Connection that names Host", get("Connection: host\r\n"), Passes),
         case("Connection that names itself", get("Connection: connection\r\n"), Passes),
-        case("Connection that names much", get("Connection: host, content-length, transfer-encoding, te, via\r\n"), Passes),
+        case(
+            "Connection that names much",
+            get("Connection: host, content-length, transfer-encoding, te, via\r\n"),
+            Passes,
+        ),
         case("Connection that names no token", get("Connection: \"a b\", :, ,,\r\n"), Passes),
     ]
 }
@@ -179,11 +248,32 @@ fn heads() -> Vec<Case> {
 fn lines() -> Vec<Case> {
     let line = |line: &str| format!("{line}\r\nHost: gate.test\r\n\r\n").into_bytes();
     let refused = [
-        "GET /case HTTP/1.1 ", "GET  /case HTTP/1.1", "GET /case  HTTP/1.1", " GET /case HTTP/1.1", "GET\t/case\tHTTP/1.1",
-        "GET /case", "GET", "GET /case HTTP/1.2", "GET /case HTTP/2.0", "GET /case HTTP/0.9", "GET /case HTTP/1.1x", "GET /case http/1.1",
-        "GET /case HTTP/01.1", "GET /case HTTP/1.10", "GET /case HTTPS/1.1", "G\0T /case HTTP/1.1", "GET\r/case HTTP/1.1", "G(T /case HTTP/1.1",
-        "GET /ca\0se HTTP/1.1", "GET /ca se HTTP/1.1", "GET /ca\x0bse HTTP/1.1", "GET /case\r HTTP/1.1",
-        "PRI * HTTP/2.0", "G\u{c9}T /case HTTP/1.1", "/case GET HTTP/1.1", "GET /case HTTP/1.1, HTTP/1.1",
+        "GET /case HTTP/1.1 ",
+        "GET  /case HTTP/1.1",
+        "GET /case  HTTP/1.1",
+        " GET /case HTTP/1.1",
+        "GET\t/case\tHTTP/1.1",
+        "GET /case",
+        "GET",
+        "GET /case HTTP/1.2",
+        "GET /case HTTP/2.0",
+        "GET /case HTTP/0.9",
+        "GET /case HTTP/1.1x",
+        "GET /case http/1.1",
+        "GET /case HTTP/01.1",
+        "GET /case HTTP/1.10",
+        "GET /case HTTPS/1.1",
+        "G\0T /case HTTP/1.1",
+        "GET\r/case HTTP/1.1",
+        "G(T /case HTTP/1.1",
+        "GET /ca\0se HTTP/1.1",
+        "GET /ca se HTTP/1.1",
+        "GET /ca\x0bse HTTP/1.1",
+        "GET /case\r HTTP/1.1",
+        "PRI * HTTP/2.0",
+        "G\u{c9}T /case HTTP/1.1",
+        "/case GET HTTP/1.1",
+        "GET /case HTTP/1.1, HTTP/1.1",
     ];
     let mut all: Vec<Case> =
         refused.into_iter().map(|text| case(format!("line {text:?}"), line(text), Refused)).collect();
@@ -325,6 +415,10 @@ fn sizes() -> Vec<Case> {
         case("a name of 100 kB", post(&format!("{long}: x\r\n"), ""), Refused),
         case("a host of 100 kB", format!("GET /case HTTP/1.1\r\nHost: {long}\r\n\r\n").into_bytes(), Refused),
         case("150 fields", post(&many, ""), Refused),
-        case("a method of 1 kB", format!("{} /case HTTP/1.1\r\nHost: gate.test\r\n\r\n", &long[..1000]).into_bytes(), Passes),
+        case(
+            "a method of 1 kB",
+            format!("{} /case HTTP/1.1\r\nHost: gate.test\r\n\r\n", &long[..1000]).into_bytes(),
+            Passes,
+        ),
     ]
 }

@@ -10,7 +10,14 @@ use crate::before;
 
 /// What only the gateway says.
 const VOUCHED: [&str; 8] = [
-    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-proto", "x-real-ip", "x-request-id",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
 ];
 
 /// A name with `-` and `_` in every combination, in three cases.
@@ -51,7 +58,9 @@ fn no_spelling_of_a_forwarding_field_gets_past() {
         for name in ["x-forwarded-port", "x-forwarded-prefix", "x-real-ip"] {
             assert_eq!(alike(&seen, name), [], "{text}");
         }
-        for (name, value) in [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "gate.test")] {
+        for (name, value) in
+            [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "gate.test")]
+        {
             assert_eq!(alike(&seen, name), [(name.to_owned(), value.to_owned())], "{text}");
         }
         assert_eq!((alike(&seen, "forwarded").len(), alike(&seen, "x-request-id").len()), (1, 1), "{text}");
@@ -64,14 +73,29 @@ fn no_value_of_connection_deletes_what_the_gateway_says() {
     let gate = before(&upstream, "");
     let all = VOUCHED.join(", ") + ", via, host, content-length, x-hop";
     let values = [
-        all.clone(), all.to_uppercase(), format!("close, {all}"), "X-Forwarded-For".into(), "x_forwarded_for, via".into(), ",,x-forwarded-host,".into(),
-        "\tx-request-id\t".into(), "keep-alive,forwarded".into(),
+        all.clone(),
+        all.to_uppercase(),
+        format!("close, {all}"),
+        "X-Forwarded-For".into(),
+        "x_forwarded_for, via".into(),
+        ",,x-forwarded-host,".into(),
+        "\tx-request-id\t".into(),
+        "keep-alive,forwarded".into(),
     ];
     for value in values {
         let answer = gate.ask("POST", "/", &[("connection", &value), ("x-hop", "1")], b"hello");
         assert_eq!((answer.status(), answer.json()["body"].as_str()), (200, Some("hello")));
         let seen = upstream.last();
-        for name in ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id", "via", "host", "content-length"] {
+        for name in [
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-request-id",
+            "via",
+            "host",
+            "content-length",
+        ] {
             assert_eq!(alike(&seen, name).len(), 1, "{value}: {name} of {seen:?}");
         }
         assert_eq!(seen.field("connection"), None);
@@ -84,7 +108,17 @@ fn what_is_vouched_for_cannot_come_as_a_trailer() {
     let upstream = Upstream::echo();
     let gate = before(&upstream, "");
     let names = VOUCHED.into_iter().chain([
-        "content-length", "transfer-encoding", "host", "connection", "te", "trailer", "authorization", "cookie", "upgrade", "via", "expect",
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "connection",
+        "te",
+        "trailer",
+        "authorization",
+        "cookie",
+        "upgrade",
+        "via",
+        "expect",
     ]);
     for spelled in names.flat_map(spellings) {
         let body = [chunk(b"hello"), format!("0\r\n{spelled}: 6.6.6.6\r\nx-sum: 5\r\n\r\n").into_bytes()].concat();
@@ -138,7 +172,11 @@ fn by_default_no_forwarding_field_is_believed() {
     let upstream = Upstream::echo();
     for trusted in ["", "trusted_proxies: [10.0.0.0/8]"] {
         let gate = filtered(&upstream, trusted);
-        for (index, name) in ["x-forwarded-for", "forwarded", "x-real-ip", "x_forwarded_for", "true-client-ip", "x-client-ip"].into_iter().enumerate() {
+        for (index, name) in
+            ["x-forwarded-for", "forwarded", "x-real-ip", "x_forwarded_for", "true-client-ip", "x-client-ip"]
+                .into_iter()
+                .enumerate()
+        {
             for value in ["203.0.113.9", "for=203.0.113.9", "203.0.113.9, 127.0.0.1"] {
                 let path = format!("/{index}");
                 assert_eq!(gate.ask("GET", &path, &[(name, value)], b"").status(), 403, "{name}: {value}");
@@ -188,7 +226,11 @@ fn filter_log_and_service_agree_on_the_rightmost_address_that_is_not_trusted() {
 #[test]
 fn an_answer_cannot_forge_what_the_gateway_says_of_itself() {
     let upstream = Upstream::http(|_| {
-        pylon_testkit::answer::Answer::text("x").field("x-pylon-reason", "ip_filter.denied").field("x-request-id", "forged").field("connection", "x-secret, x-request-id").field("x-secret", "1")
+        pylon_testkit::answer::Answer::text("x")
+            .field("x-pylon-reason", "ip_filter.denied")
+            .field("x-request-id", "forged")
+            .field("connection", "x-secret, x-request-id")
+            .field("x-secret", "1")
     });
     let gate = before(&upstream, "telemetry: { reason_header: true }");
     let answer = gate.connect().send(request("GET", "/", &[], b"")).response();

@@ -9,14 +9,20 @@
     reason = "a test that cannot go on fails by a panic"
 )]
 
+mod bodies;
 mod corpus;
-mod smuggling;
-mod upgrades;
-mod spellings;
-mod paths;
-mod many_routes;
+mod dirty;
+mod dns;
 mod forged;
+mod keepalive;
+mod many_routes;
+mod names;
+mod paths;
+mod repeats;
+mod smuggling;
+mod spellings;
 mod strict;
+mod upgrades;
 
 use pylon_testkit::binary::Binary;
 use pylon_testkit::upstream::Upstream;

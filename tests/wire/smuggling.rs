@@ -95,8 +95,14 @@ fn lines_that_end_by_a_lone_lf_are_one_request_or_none() {
         "GET /case HTTP/1.1\r\nHost: gate.test\nX: y\r\n\r\n".to_owned(),
         "GET /case HTTP/1.1\r\nHost: gate.test\r\nX: y\n\r\n".to_owned(),
         "GET /case HTTP/1.1\r\nHost: gate.test\r\n\n".to_owned(),
-        format!("POST /case HTTP/1.1\r\nHost: gate.test\r\nX: y\nContent-Length: {length}\r\n\r\n{}", BEHIND.replace("behind", "smuggled")),
-        format!("POST /case HTTP/1.1\r\nHost: gate.test\r\nX: y\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{}\r\n0\r\n\r\n", BEHIND.replace("behind", "smuggled")),
+        format!(
+            "POST /case HTTP/1.1\r\nHost: gate.test\r\nX: y\nContent-Length: {length}\r\n\r\n{}",
+            BEHIND.replace("behind", "smuggled")
+        ),
+        format!(
+            "POST /case HTTP/1.1\r\nHost: gate.test\r\nX: y\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{}\r\n0\r\n\r\n",
+            BEHIND.replace("behind", "smuggled")
+        ),
     ] {
         let from = strict.upstream.requests();
         let mut client = gate.connect();

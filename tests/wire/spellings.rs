@@ -2,28 +2,112 @@
 
 /// Written before the first segment: all of them lead to the root, for somebody.
 const BEFORE: [&str; 42] = [
-    "/", "//", "///", "/./", "/.//", "/x/../", "/x//../", "/x/y/../../", "/../", "/..//", "/%2e/", "/%2E/", "/x/%2e%2e/", "/x/.%2E/",
-    "/x/%2e./", "/%2f", "/%2F", "/%2f/", "/x%2f..%2f", "/x/..%2F", "/x/..%2f..%2f", "/%2e%2e%2f", "/x%2f%2e%2e/", "/\\", "/x\\..\\",
-    "/x/..\\", "/%5c", "/x%5c..%5c", "/;/", "/;x=y/", "/.;a/", "/x/..;/", "/x/..;a=b/", "/x/%2e%2e;/", "/x;y/../", "/....//", "/x/.../",
-    "/%00/", "/%252f", "/x/..%252f", "/%ef%bc%8f", "/x/%c0%ae%c0%ae/",
+    "/",
+    "//",
+    "///",
+    "/./",
+    "/.//",
+    "/x/../",
+    "/x//../",
+    "/x/y/../../",
+    "/../",
+    "/..//",
+    "/%2e/",
+    "/%2E/",
+    "/x/%2e%2e/",
+    "/x/.%2E/",
+    "/x/%2e./",
+    "/%2f",
+    "/%2F",
+    "/%2f/",
+    "/x%2f..%2f",
+    "/x/..%2F",
+    "/x/..%2f..%2f",
+    "/%2e%2e%2f",
+    "/x%2f%2e%2e/",
+    "/\\",
+    "/x\\..\\",
+    "/x/..\\",
+    "/%5c",
+    "/x%5c..%5c",
+    "/;/",
+    "/;x=y/",
+    "/.;a/",
+    "/x/..;/",
+    "/x/..;a=b/",
+    "/x/%2e%2e;/",
+    "/x;y/../",
+    "/....//",
+    "/x/.../",
+    "/%00/",
+    "/%252f",
+    "/x/..%252f",
+    "/%ef%bc%8f",
+    "/x/%c0%ae%c0%ae/",
 ];
 
 /// The guarded word.
 const WORDS: [&str; 12] = [
-    "admin", "%61dmin", "a%64min", "adm%69n", "admi%6e", "admi%6E", "%61%64%6d%69%6e", "%61%64%6D%69%6E", "%2561dmin", "admin%00", "admin%",
+    "admin",
+    "%61dmin",
+    "a%64min",
+    "adm%69n",
+    "admi%6e",
+    "admi%6E",
+    "%61%64%6d%69%6e",
+    "%61%64%6D%69%6E",
+    "%2561dmin",
+    "admin%00",
+    "admin%",
     "ad%0amin",
 ];
 
 /// Written behind it.
 const BEHIND: [&str; 18] = [
-    "", "/", "//", "/.", "/./", "/x", "/x/..", "/x/../", "/../admin", ";", ";x", ";x/y", "/;x", "/x;y/../z", "%2f", "%2fx", "%5cx", "?x=/../open",
+    "",
+    "/",
+    "//",
+    "/.",
+    "/./",
+    "/x",
+    "/x/..",
+    "/x/../",
+    "/../admin",
+    ";",
+    ";x",
+    ";x/y",
+    "/;x",
+    "/x;y/../z",
+    "%2f",
+    "%2fx",
+    "%5cx",
+    "?x=/../open",
 ];
 
 /// Forms that do not come of the parts above.
 const OTHERS: [&str; 22] = [
-    "http://gate.test/admin", "http://gate.test//admin", "HTTP://GATE.TEST/admin", "http://gate.test/x/../admin", "http://gate.test/%61dmin",
-    "http://gate.test/%2fadmin", "http://gate.test:80/admin", "http://gate.test\\admin", "http:/admin", "//gate.test/admin", "admin", "./admin",
-    "\\admin", "?/admin", "/?/../admin", "/x?/../../admin", "/#/admin", "/x#/../admin", "/admin#", "/admin?", "/.%00./admin", "/x/..%00/admin",
+    "http://gate.test/admin",
+    "http://gate.test//admin",
+    "HTTP://GATE.TEST/admin",
+    "http://gate.test/x/../admin",
+    "http://gate.test/%61dmin",
+    "http://gate.test/%2fadmin",
+    "http://gate.test:80/admin",
+    "http://gate.test\\admin",
+    "http:/admin",
+    "//gate.test/admin",
+    "admin",
+    "./admin",
+    "\\admin",
+    "?/admin",
+    "/?/../admin",
+    "/x?/../../admin",
+    "/#/admin",
+    "/x#/../admin",
+    "/admin#",
+    "/admin?",
+    "/.%00./admin",
+    "/x/..%00/admin",
 ];
 
 /// Every spelling, some thousands.
@@ -85,7 +169,16 @@ fn decoded(text: &str) -> Vec<u8> {
 
 #[test]
 fn the_lenient_service_is_lenient() {
-    for target in ["/admin", "//admin/x", "/%61dmin", "/x/..;/admin", "/x%2f..%2fadmin", "/..\\admin;y?z", "/admin%00.html", "/x/../admin%3bx"] {
+    for target in [
+        "/admin",
+        "//admin/x",
+        "/%61dmin",
+        "/x/..;/admin",
+        "/x%2f..%2fadmin",
+        "/..\\admin;y?z",
+        "/admin%00.html",
+        "/x/../admin%3bx",
+    ] {
         assert!(is_guarded(target), "{target}");
     }
     for target in ["/", "/administrator", "/x/admin", "/%2561dmin", "/x?/admin"] {

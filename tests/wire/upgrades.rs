@@ -12,7 +12,12 @@ const OFFERS: [&[(&str, &str)]; 8] = [
     &[("connection", "Upgrade"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")],
     &[("upgrade", "h2c"), ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")],
     &[("connection", "HTTP2-Settings"), ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")],
-    &[("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")],
+    &[
+        ("Connection", "keep-alive, Upgrade"),
+        ("Upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ],
     &[("connection", "x"), ("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")],
     &[("connection", "UPGRADE"), ("upgrade", "TLS/1.0, HTTP/2.0")],
     &[("connection", "upgrade"), ("upgrade", "connect-udp")],

@@ -6,6 +6,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+/// Where cargo builds: `CARGO_TARGET_DIR`, or `target` at the root.
+pub(crate) fn target() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => Ok(folder.into()),
+        None => Ok(root()?.join("target")),
+    }
+}
+
 /// The root of the workspace: the folder above this package.
 pub(crate) fn root() -> Result<PathBuf> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -49,7 +49,7 @@ impl Program {
 
     fn file(self) -> Result<PathBuf> {
         match self {
-            Self::Pylon => Ok(shell::root()?.join("target/dist/pylon")),
+            Self::Pylon => Ok(shell::target()?.join("dist/pylon")),
             Self::Nginx | Self::NginxLarge => shell::find("nginx").context("nginx is missing: ./test --install-bench"),
             Self::Haproxy => shell::find("haproxy").context("HAProxy is missing: ./test --install-bench"),
             Self::Envoy => envoy().context("Envoy is missing: ./test --install-bench"),

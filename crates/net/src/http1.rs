@@ -21,6 +21,7 @@ use hyper::service::{HttpService, service_fn};
 use pylon_core::Request;
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::{Connection, Phase};
+use pylon_core::exchange::Timer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::futures::Notified;
@@ -59,6 +60,8 @@ pub struct Limits {
     pub head_time: Duration,
     /// Between two exchanges.
     pub idle: Duration,
+    /// Between two pieces of a request's body.
+    pub body_idle: Duration,
 }
 
 /// A codec by these limits, to be shared by all connections of a worker.
@@ -95,7 +98,11 @@ pub async fn serve<H: Handler>(
             let (handler, connection) = (Arc::clone(&handler), Arc::clone(&connection));
             let started = begin(&connection);
             let request = request.map(|body| {
-                if http_body::Body::is_end_stream(&body) { Body::Empty } else { Body::stream(ClientBody(body)) }
+                if http_body::Body::is_end_stream(&body) {
+                    Body::Empty
+                } else {
+                    Body::stream(ClientBody { body, idle: limits.body_idle, timer: None })
+                }
             });
             Served { future: handler.serve(request, connection, started) }
         }
@@ -186,8 +193,13 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// A body that arrives from a client.
-struct ClientBody(Incoming);
+/// A body that arrives from a client, piece by piece, none too long after the one before.
+struct ClientBody {
+    body: Incoming,
+    idle: Duration,
+    /// Runs while a piece is waited for.
+    timer: Option<timer::Sleep>,
+}
 
 impl http_body::Body for ClientBody {
     type Data = Bytes;
@@ -197,23 +209,29 @@ impl http_body::Body for ClientBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && frame.trailers_ref().is_some_and(http::HeaderMap::is_empty)
-        {
-            // hyper stops at a lone LF behind the last chunk but has read on to the next empty line: what it swallowed may
-            // have been the next request.
-            return Poll::Ready(Some(Err(BodyError::Client("the last chunk ends by a lone LF".to_owned()))));
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.timer = None;
+            if let Some(Ok(frame)) = &frame
+                && frame.trailers_ref().is_some_and(http::HeaderMap::is_empty)
+            {
+                // hyper stops at a lone LF behind the last chunk but has read on to the next empty line: what it swallowed
+                // may have been the next request.
+                return Poll::Ready(Some(Err(BodyError::Client("the last chunk ends by a lone LF".to_owned()))));
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Client(error.to_string()))));
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Client(error.to_string()))))
+        let idle = self.idle;
+        let timer = self.timer.get_or_insert_with(|| timer::sleep_until(now() + idle));
+        ready!(Pin::new(timer).poll(cx));
+        Poll::Ready(Some(Err(BodyError::Timeout(Timer::ClientBody))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 

@@ -48,6 +48,9 @@ pub struct LimitsSpec {
     pub response_headers: ByteSize,
     /// From the first byte of a head to its last; then the answer is 408. Default `10s`. Example: `5s`.
     pub header_timeout: Span,
+    /// Between two pieces of a request's body; then the answer is 408. A slow upload that goes on is no idle one.
+    /// Default `30s`. Example: `10s`.
+    pub body_timeout: Span,
     /// How long a client's connection may be idle between two requests. Default `75s`. Example: `30s`.
     pub idle_timeout: Span,
 }
@@ -58,6 +61,7 @@ impl Default for LimitsSpec {
             request_headers: ByteSize::new(64 << 10),
             response_headers: ByteSize::new(64 << 10),
             header_timeout: Span::from_secs(10),
+            body_timeout: Span::from_secs(30),
             idle_timeout: Span::from_secs(75),
         }
     }
@@ -78,6 +82,7 @@ impl LimitsSpec {
             head: self.request_headers.as_usize(),
             head_time: self.header_timeout.duration(),
             idle: self.idle_timeout.duration(),
+            body_idle: self.body_timeout.duration(),
         })
     }
 }

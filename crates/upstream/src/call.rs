@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use http::{HeaderMap, Method, header};
 use http_body::Body as _;
-use pylon_core::body::Body;
+use pylon_core::body::{Body, BodyError};
 use pylon_core::exchange::{Exchange, Timer};
 use pylon_core::{Request, Response};
 use pylon_net::timer::sleep_until;
@@ -109,7 +109,7 @@ impl Upstream {
             past.began = self.failed(&error, past.began);
             // A retry policy by status and a budget judge here, too.
             if !past.again(&error, out, cx) {
-                if let Fault::Timeout(timer, _) = error.source {
+                if let Fault::Timeout(timer, _) | Fault::Body(BodyError::Timeout(timer)) = error.source {
                     cx.trail.timer = Some(timer);
                 }
                 return Err(error);
@@ -150,6 +150,12 @@ impl Upstream {
             loop {
                 ready!(Pin::new(&mut sleep).poll(task));
                 let later = HeadDeadline::new(cx, sent, &options.timeouts, flight.moved());
+                if later.timer != Timer::Total && flight.awaits_client() {
+                    // The upstream has not got the whole request yet: it is the client that is late, and has a timer.
+                    let at = now() + later.span;
+                    sleep.reset(cx.deadline.map_or(at, |total| at.min(total)));
+                    continue;
+                }
                 if later.at <= sleep.at() {
                     return Poll::Ready(Err(Fault::Timeout(later.timer, later.span)));
                 }

@@ -105,6 +105,11 @@ impl Flight {
         self.pump.as_ref().and_then(|pump| pump.moved())
     }
 
+    /// Whether nothing can be sent because the client has not sent it yet.
+    pub(crate) fn awaits_client(&self) -> bool {
+        self.pump.as_ref().is_some_and(|pump| pump.awaits_client())
+    }
+
     /// The answer. The connection goes back to the pool at once where all of it is here.
     pub(crate) fn answer(
         self,

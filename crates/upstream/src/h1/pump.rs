@@ -101,6 +101,11 @@ impl Pump {
             && self.tail.is_empty()
     }
 
+    /// Whether nothing can be sent because the client has not sent it yet.
+    pub(crate) fn awaits_client(&self) -> bool {
+        matches!(self.state, State::Open) && self.line_sent >= self.line.len() && self.data.is_empty()
+    }
+
     /// Whether the body waits for the upstream's `100 Continue`.
     pub(crate) fn is_expecting(&self) -> bool {
         matches!(self.state, State::Expecting(_))

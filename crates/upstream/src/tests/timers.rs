@@ -9,6 +9,8 @@ use pylon_core::body::{Body, BodyError};
 use pylon_core::exchange::Timer;
 use pylon_core::rejection::{Rejection, UPSTREAM_TIMEOUT};
 
+use crate::error::Blame;
+
 use super::fixture::{Service, call, channel_body, data, get, request, sized_body, to, whole};
 
 async fn silent() -> Service {
@@ -109,11 +111,22 @@ async fn an_upload_that_makes_progress_outlasts_the_response_timer() {
         }
     });
     call(&upstream, request(&Method::PUT, "/", body)).await.0.unwrap();
+}
 
+#[tokio::test]
+async fn a_client_that_stands_still_in_its_upload_is_not_blamed_on_the_upstream() {
+    let service = Service::saying("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let upstream = to(&service, r#", "timeout": {"response": "50ms", "total": "300ms"}"#);
     let (sender, body) = channel_body();
     let (answer, cx) = call(&upstream, request(&Method::PUT, "/", body)).await;
-    assert!(answer.is_err() && cx.trail.timer == Some(Timer::Response), "one that stands still does not");
+    assert!(answer.is_err() && cx.trail.timer == Some(Timer::Total), "{:?}", cx.trail.timer);
     drop(sender);
+
+    let (sender, body) = channel_body();
+    sender.send(Err(BodyError::Timeout(Timer::ClientBody))).await.unwrap();
+    let (answer, cx) = call(&upstream, request(&Method::PUT, "/", body)).await;
+    assert_eq!(answer.unwrap_err().blame, Blame::Client);
+    assert_eq!(cx.trail.timer, Some(Timer::ClientBody));
 }
 
 #[tokio::test]

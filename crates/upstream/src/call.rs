@@ -152,8 +152,13 @@ impl Upstream {
                 let later = HeadDeadline::new(cx, sent, &options.timeouts, flight.moved());
                 if later.timer != Timer::Total && flight.awaits_client() {
                     // The upstream has not got the whole request yet: it is the client that is late, and has a timer.
-                    let at = now() + later.span;
-                    sleep.reset(cx.deadline.map_or(at, |total| at.min(total)));
+                    let (now, total) = (now(), cx.deadline);
+                    if let Some(at) = total.filter(|at| *at <= now) {
+                        let span = at.saturating_duration_since(cx.started);
+                        return Poll::Ready(Err(Fault::Timeout(Timer::Total, span)));
+                    }
+                    let at = now + later.span;
+                    sleep.reset(total.map_or(at, |total| at.min(total)));
                     continue;
                 }
                 if later.at <= sleep.at() {

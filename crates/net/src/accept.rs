@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use pylon_core::connection::{Connection, Scheme};
 use pylon_observe::metrics::Metrics;
 use pylon_observe::series::OpenConnection;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::http1::{self, Handler, Limits};
 
@@ -29,6 +32,16 @@ impl Drain {
     pub fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
         self.wanted.notify_waiters();
+    }
+
+    /// Whether [`Drain::begin`] has been called.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits for [`Drain::begin`]; look at [`Drain::has_begun`] once this has been polled.
+    pub fn wanted(&self) -> Notified<'_> {
+        self.wanted.notified()
     }
 
     /// How many connections are open.
@@ -60,6 +73,8 @@ impl Drop for Open {
 }
 
 /// Accepts on `listener` until the drain begins; each connection is a task of the current worker.
+///
+/// What waits in the socket's queue when the drain begins is accepted and served still: closing the socket would reset it.
 pub async fn accept<H: Handler>(
     listener: TcpListener,
     scheme: Scheme,
@@ -71,32 +86,33 @@ pub async fn accept<H: Handler>(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let codec = Arc::new(http1::codec(&limits));
     let local = listener.local_addr()?;
-    while !drain.begun.load(Ordering::Relaxed) {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.wanted.notified() => break,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if is_of_one_connection(&error) => continue,
-            Err(error) => {
-                tracing::warn!(%local, %error, "cannot accept");
-                tokio::time::sleep(OUT_OF_FILES).await;
-                continue;
-            }
-        };
+    let serve = |stream: TcpStream, peer: SocketAddr| {
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(local);
         let opened = tokio::time::Instant::now().into_std();
         let connection = Arc::new(Connection::new(canonical(peer), canonical(local), scheme, opened));
         drain.open.fetch_add(1, Ordering::Relaxed);
         drain.accepted.fetch_add(1, Ordering::Relaxed);
-        let (handler, codec, open) =
-            (Arc::clone(&handler), Arc::clone(&codec), Open(Arc::clone(&drain), metrics.connected()));
-        tokio::spawn(async move {
-            let wanted = open.0.wanted.notified();
-            http1::serve(stream, connection, handler, &codec, limits, wanted).await;
-        });
+        let open = Open(Arc::clone(&drain), metrics.connected());
+        let (handler, codec) = (Arc::clone(&handler), Arc::clone(&codec));
+        tokio::spawn(async move { http1::serve(stream, connection, handler, &codec, limits, &open.0).await });
+    };
+    while !drain.has_begun() {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.wanted() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => serve(stream, peer),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%local, %error, "cannot accept");
+                tokio::time::sleep(OUT_OF_FILES).await;
+            }
+        }
+    }
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        serve(stream, peer);
     }
     Ok(())
 }

@@ -24,8 +24,8 @@ use pylon_core::connection::{Connection, Phase};
 use pylon_core::exchange::Timer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::futures::Notified;
 
+use crate::accept::Drain;
 use crate::timer;
 
 /// How long the close waits for the client to read what was sent.
@@ -81,7 +81,7 @@ pub async fn serve<H: Handler>(
     handler: Arc<H>,
     codec: &Builder,
     limits: Limits,
-    drain: Notified<'_>,
+    drain: &Drain,
 ) {
     let io = Io {
         stream,
@@ -133,19 +133,14 @@ fn begin(connection: &Connection) -> Instant {
 }
 
 /// Runs the codec to its end, or until the client has run out of time.
-async fn drive<H, S>(
-    codec: Codec<Io<H>, S>,
-    connection: &Arc<Connection>,
-    handler: &H,
-    limits: Limits,
-    drain: Notified<'_>,
-) where
+async fn drive<H, S>(codec: Codec<Io<H>, S>, connection: &Arc<Connection>, handler: &H, limits: Limits, drain: &Drain)
+where
     H: Handler,
     S: HttpService<Incoming, ResBody = H::Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut codec = pin!(codec);
-    let mut drain = pin!(drain);
+    let mut wanted = pin!(drain.wanted());
     let mut draining = false;
     let mut timer = timer::sleep_until(now() + limits.head_time);
     poll_fn(|cx| {
@@ -155,7 +150,7 @@ async fn drive<H, S>(
             }
             return Poll::Ready(());
         }
-        if !draining && drain.as_mut().poll(cx).is_ready() {
+        if !draining && (wanted.as_mut().poll(cx).is_ready() || drain.has_begun()) {
             draining = true;
             codec.as_mut().graceful_shutdown();
             cx.waker().wake_by_ref();

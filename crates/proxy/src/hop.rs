@@ -259,8 +259,15 @@ mod tests {
 
     #[test]
     fn trailers_cannot_vouch_frame_or_authenticate() {
-        for name in ["x-forwarded-for", "x_forwarded_proto", "content-length", "content_length", "authorization", "x-request-id", "host"]
-        {
+        for name in [
+            "x-forwarded-for",
+            "x_forwarded_proto",
+            "content-length",
+            "content_length",
+            "authorization",
+            "x-request-id",
+            "host",
+        ] {
             assert!(!trailer_may_pass(&HeaderName::from_static(name)), "{name}");
         }
         assert!(trailer_may_pass(&HeaderName::from_static("grpc-status")));

@@ -10,8 +10,8 @@ use pylon_core::Response;
 use pylon_core::body::Body;
 use pylon_core::exchange::Exchange;
 use pylon_core::rejection::{
-    INTERNAL, REQUEST_BODY_BROKEN, REQUEST_FRAMING, REQUEST_HEADERS_TOO_LARGE, REQUEST_HOST, REQUEST_METHOD, REQUEST_TARGET,
-    REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Reason, Rejection,
+    INTERNAL, REQUEST_BODY_BROKEN, REQUEST_FRAMING, REQUEST_HEADERS_TOO_LARGE, REQUEST_HOST, REQUEST_METHOD,
+    REQUEST_TARGET, REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Reason, Rejection,
 };
 use serde::Serialize;
 

@@ -83,7 +83,7 @@ mod tests {
         }
         match value {
             Value::Object(object) => {
-                object.iter().for_each(|(key, inner)| walk(inner, &format!("{path}/{key}"), found))
+                object.iter().for_each(|(key, inner)| walk(inner, &format!("{path}/{key}"), found));
             }
             Value::Array(items) => items.iter().for_each(|inner| walk(inner, path, found)),
             _ => {}
@@ -107,12 +107,15 @@ mod tests {
         let schema = document();
         let mut found = Vec::new();
         walk(&schema["$defs"], "", &mut found);
+        let mut silent = Vec::new();
         for (path, property) in found {
             let text = property["description"].as_str().unwrap_or_default();
-            let stated = ["Default", "default", "Required", "required", "`true`:", "`true`,"]
-                .iter()
-                .any(|word| text.contains(word));
-            assert!(stated, "{path} does not say its default, or that it is required: {text}");
+            let default = ["Default", "default", "Required", "required"].iter().any(|word| text.contains(word));
+            let example = text.contains("Example") || property.get("examples").is_some();
+            if !default || !example {
+                silent.push(format!("{path}: default {default}, example {example}"));
+            }
         }
+        assert!(silent.is_empty(), "not told: {silent:#?}");
     }
 }

@@ -183,7 +183,8 @@ pub(crate) fn announce(
     out.extend_from_slice(connection.peer_text.as_bytes());
     out.extend_from_slice(b"\r\n");
     let host = headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
-    if !host.is_empty() && !(goes_on.is_some() && headers.contains_key(X_FORWARDED_HOST)) {
+    let told_already = goes_on.is_some() && headers.contains_key(X_FORWARDED_HOST);
+    if !host.is_empty() && !told_already {
         line(&mut out, "x-forwarded-host", host);
     }
     line(&mut out, "x-forwarded-proto", origin.scheme.as_str().as_bytes());
@@ -203,7 +204,9 @@ pub(crate) fn announce(
             headers.remove(name);
         }
     } else if found.vouched {
-        VOUCHED.iter().for_each(|name| drop(headers.remove(*name)));
+        for name in VOUCHED {
+            headers.remove(name);
+        }
     }
     if found.via {
         headers.remove(VIA);

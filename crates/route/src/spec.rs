@@ -14,34 +14,43 @@ use crate::normalise::EncodedSlash;
 #[serde(deny_unknown_fields, default)]
 pub struct MatchSpec {
     /// The methods, in upper case; one or a list. `GET` brings `HEAD` with it. Default: every method.
+    /// Example: `[GET, POST]`.
     #[serde(skip_serializing_if = "is_empty")]
     pub methods: OneOrMany<String>,
     /// The hosts, one or a list: `api.example.com`, `*.example.com` (one label or more before it), `*`. Without port.
     /// Default: every host.
+    /// Example: `api.example.com`.
     #[serde(skip_serializing_if = "is_empty")]
     pub host: OneOrMany<String>,
     /// The template of the path: `/users/{id}`, `/files/{name}.json`, `/orders/{*rest}`. Default: every path.
+    /// Example: `/users/{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// A regular expression that the whole path must fit, instead of `path`. Tried after all templates of its host.
     /// Named groups (`(?<id>[0-9]+)`) are captures. It sees the path in normal form: letters and digits decoded,
     /// reserved characters as they were sent (`%3A` is not `:`), parameters (`;v=1`) included.
+    /// Default: none. Example: `^/v[0-9]+/users$`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
     /// Header fields by name: a value, `"*"` for any value, or a map. One field of several that fits is enough.
+    /// Default: none. Example: `{ x-beta: "1" }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, Short<ValueSpec>>,
     /// Query parameters by name, compared decoded.
+    /// Default: none. Example: `{ page: "*" }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub query: BTreeMap<String, Short<ValueSpec>>,
     /// Cookies by name.
+    /// Default: none. Example: `{ theme: dark }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub cookies: BTreeMap<String, Short<ValueSpec>>,
     /// Networks of the client, one or a list: `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`.
+    /// Default: every client. Example: `10.0.0.0/8`.
     #[serde(skip_serializing_if = "is_empty")]
     pub client: OneOrMany<String>,
     /// Whether `%2F` in the path is answered with 400 (`reject`, the default) or kept (`keep`). Keep it only for an
     /// upstream that does not take it for a separator.
+    /// Example: `keep`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoded_slash: Option<EncodedSlash>,
 }
@@ -76,18 +85,23 @@ impl FromScalar for MatchSpec {
 #[serde(deny_unknown_fields, default)]
 pub struct ValueSpec {
     /// The value is this text, letter by letter.
+    /// Default: none. Example: `"1"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is: Option<String>,
     /// The value begins with this text.
+    /// Default: none. Example: `Bearer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts_with: Option<String>,
     /// The whole value fits this regular expression.
+    /// Default: none. Example: `^[0-9]+$`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matches: Option<String>,
     /// `true`: there is a value.
+    /// Default `false`. Example: `true`.
     #[serde(skip_serializing_if = "is_false")]
     pub present: bool,
     /// `true`: there is no value.
+    /// Default `false`. Example: `true`.
     #[serde(skip_serializing_if = "is_false")]
     pub absent: bool,
 }
@@ -110,18 +124,23 @@ impl FromScalar for ValueSpec {
 #[serde(deny_unknown_fields, default)]
 pub struct RewriteSpec {
     /// The new path; captures of the match by name, `/v2/{id}` or `/files/{rest}`. Not with `strip_prefix`.
+    /// Default: the path stays. Example: `/v2/{id}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Whole segments to take from the front, `/api`. A path that does not begin with them stays as it is.
+    /// Default: none. Example: `/api`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strip_prefix: Option<String>,
     /// Segments to put before the path, after `strip_prefix` has been taken away.
+    /// Default: none. Example: `/v2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub add_prefix: Option<String>,
     /// The host that the upstream is told, with a port if need be. Default: see `upstreams`.
+    /// Example: `users.internal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Changes of the query. Without it the query is passed as it came.
+    /// Changes of the query. Default: the query is passed as it came.
+    /// Example: `{ remove: debug }`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<QueryRewriteSpec>,
 }
@@ -139,9 +158,11 @@ impl FromScalar for RewriteSpec {
 #[serde(deny_unknown_fields, default)]
 pub struct QueryRewriteSpec {
     /// Parameters that get this one value, whatever the client sent; captures by name, `{id}`.
+    /// Default: none. Example: `{ user: "{id}" }`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub set: BTreeMap<String, String>,
     /// Parameters to take away, all their values; one name or a list.
+    /// Default: none. Example: `debug`.
     #[serde(skip_serializing_if = "is_empty")]
     pub remove: OneOrMany<String>,
 }

@@ -25,13 +25,15 @@ pub type SplitSpec = BTreeMap<String, Percent>;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StickySpec {
-    /// By the value of this cookie; clients without it go by address. Example: `session`.
+    /// By the value of this cookie; clients without it go by address. Default: none.
+    /// Example: `session`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<String>,
-    /// By the value of this header field; requests without it go by address. Example: `x-tenant`.
+    /// By the value of this header field; requests without it go by address. Default: none.
+    /// Example: `x-tenant`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// `true`: not at all. Example: `true`.
+    /// `true`: not at all. Default `false`. Example: `true`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub none: bool,
 }
@@ -55,7 +57,6 @@ impl FromScalar for StickySpec {
 pub struct Split {
     /// Each with the upper end of its share, in hundredths of a percent; the last ends at 10,000.
     parts: Vec<(u16, Forward)>,
-    /// Where the last part goes, so that a choice always exists.
     sticky: Sticky,
 }
 

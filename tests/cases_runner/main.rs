@@ -3,12 +3,7 @@
 //! Each file is a test of its own name against a real gateway in this process, on loopback. The files are also the examples
 //! of the manual, so each begins with a comment in prose. How a file is written stands in [`case`].
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on fails by a panic"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails by a panic")]
 
 mod case;
 mod expect;

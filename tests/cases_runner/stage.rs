@@ -119,7 +119,7 @@ fn names(document: &str) -> BTreeSet<String> {
         .skip(1)
         .map(|rest| rest.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-' && letter != '.'))
         .filter_map(|mut words| words.next())
-        .filter(|name| name.ends_with(".test"))
+        .filter(|name| name.rsplit_once('.').is_some_and(|(_, last)| last == "test"))
         .map(str::to_owned)
         .collect()
 }

@@ -407,7 +407,7 @@ fn trailers() -> Vec<Case> {
 /// What is too long.
 fn sizes() -> Vec<Case> {
     let long = "a".repeat(100_000);
-    let many: String = (0..150).map(|index| format!("X-{index}: 1\r\n")).collect();
+    let many = "X-Many: 1\r\n".repeat(150);
     vec![
         case("a method of 100 kB", format!("{long} /case HTTP/1.1\r\nHost: gate.test\r\n\r\n").into_bytes(), Refused),
         case("a target of 100 kB", format!("GET /{long} HTTP/1.1\r\nHost: gate.test\r\n\r\n").into_bytes(), Refused),

@@ -224,6 +224,26 @@ fn filter_log_and_service_agree_on_the_rightmost_address_that_is_not_trusted() {
 }
 
 #[test]
+fn where_proxies_write_forwarded_the_other_fields_are_not_believed() {
+    let upstream = Upstream::echo();
+    let gate = filtered(&upstream, "trusted_proxies: { networks: [127.0.0.1, 10.0.0.0/8], header: forwarded }");
+    let cases: [(&[(&str, &str)], &str); 6] = [
+        (&[("forwarded", "for=198.51.100.1, for=203.0.113.9;proto=https")], "203.0.113.9"),
+        (&[("forwarded", "for=203.0.113.9, for=\"198.51.100.1:80\", for=10.0.0.7")], "198.51.100.1"),
+        (&[("forwarded", "for=203.0.113.9"), ("forwarded", "For=198.51.100.1")], "198.51.100.1"),
+        (&[("forwarded", "for=203.0.113.9, for=unknown")], "127.0.0.1"),
+        (&[("x-forwarded-for", "203.0.113.9")], "127.0.0.1"),
+        (&[("forwarded", "for=198.51.100.1"), ("x-forwarded-for", "203.0.113.9")], "198.51.100.1"),
+    ];
+    for (index, (fields, client)) in cases.into_iter().enumerate() {
+        let path = format!("/{index}");
+        let status = gate.ask("GET", &path, fields, b"").status();
+        assert_eq!(status, if client.starts_with("203.") { 200 } else { 403 }, "{fields:?}");
+        assert_eq!(gate.logged(&path)["client"], client, "{fields:?}");
+    }
+}
+
+#[test]
 fn an_answer_cannot_forge_what_the_gateway_says_of_itself() {
     let upstream = Upstream::http(|_| {
         pylon_testkit::answer::Answer::text("x")

@@ -21,7 +21,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx with these lines in its `server` block. Files below `root` of [`Nginx::folder`] are served.
+    /// Starts nginx with these lines in its `server` block. Files below the folder `root` of its prefix are served.
     ///
     /// # Panics
     /// If nginx is not installed or does not start.

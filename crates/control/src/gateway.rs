@@ -18,6 +18,9 @@ use crate::admin;
 use crate::prepare::Prepared;
 use crate::worker::Worker;
 
+/// How long the start waits for the first answers of name servers, at most.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// How often buffers of the access log are handed over.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -125,6 +128,13 @@ impl Gateway {
         for upstream in compiled.snapshot.upstreams.values() {
             upstream.start(control.handle());
         }
+        // Names that resolve quickly are known to the first request; those that do not hold up nobody else.
+        let settled = tokio::time::Instant::now() + SETTLE;
+        control.block_on(async {
+            for upstream in compiled.snapshot.upstreams.values() {
+                let _ = tokio::time::timeout_at(settled, upstream.settle()).await;
+            }
+        });
         let world = Arc::new(World::new(compiled.snapshot));
         let told =
             Told { request_headers: plan.limits_spec.request_headers, header_timeout: plan.limits_spec.header_timeout };

@@ -20,7 +20,7 @@ impl World {
         Self { current: ArcSwap::from_pointee(first), generation: AtomicU64::new(1) }
     }
 
-    /// The snapshot in force: for the control plane. Workers look through a [`View`].
+    /// The snapshot in force: for the control plane. Workers have a view of their own.
     pub fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }

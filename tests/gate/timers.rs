@@ -124,17 +124,26 @@ fn a_slow_upload_that_goes_on_is_not_cut() {
 }
 
 #[test]
-fn an_upload_that_stops_is_cut_and_the_answer_names_the_timer() {
+fn an_upload_that_stops_is_cut_as_the_clients_doing() {
     let upstream = Upstream::echo();
-    let gate = gate(&upstream.url(), "{ response: 400ms, idle: 400ms }");
+    let gate = crate::forwarding::before(&upstream, "limits: { body_timeout: 400ms }\ndefaults: { timeout: 200ms }");
     let mut client = gate.connect();
     client.send(request("POST", "/upload", &[("content-length", "100")], b"begun"));
     let begun = now();
     let answer = client.response();
-    assert!(begun.elapsed() < ms(400) + SLACK, "after {:?}", begun.elapsed());
-    assert!(matches!(answer.status(), 408 | 504), "{}", answer.text());
-    assert!(answer.json()["detail"].as_str().unwrap_or_default().contains(" timer (400ms) fired"), "{}", answer.text());
-    assert!(gate.logged("/upload")["timer"].is_string());
+    let took = begun.elapsed();
+    assert!(took >= ms(350) && took < ms(400) + SLACK, "after {took:?}");
+    assert_eq!((answer.status(), answer.code().as_deref()), (408, Some("request.timeout")), "{}", answer.text());
+    assert!(
+        answer.text().contains("limits.body_timeout") || answer.text().contains("client_body"),
+        "{}",
+        answer.text()
+    );
+    client.expect_closed();
+    let line = gate.logged("/upload");
+    assert_eq!((line["timer"].as_str(), line["status"].as_u64()), (Some("client_body"), Some(408)), "{line}");
+    let text = gate.admin("/metrics").text();
+    assert!(!text.contains("pylon_upstream_requests_total{upstream=\"api\",status_class=\"none\"}"), "{text}");
 }
 
 #[test]

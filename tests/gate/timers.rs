@@ -134,11 +134,6 @@ fn an_upload_that_stops_is_cut_as_the_clients_doing() {
     let took = begun.elapsed();
     assert!(took >= ms(350) && took < ms(400) + SLACK, "after {took:?}");
     assert_eq!((answer.status(), answer.code().as_deref()), (408, Some("request.timeout")), "{}", answer.text());
-    assert!(
-        answer.text().contains("limits.body_timeout") || answer.text().contains("client_body"),
-        "{}",
-        answer.text()
-    );
     client.expect_closed();
     let line = gate.logged("/upload");
     assert_eq!((line["timer"].as_str(), line["status"].as_u64()), (Some("client_body"), Some(408)), "{line}");

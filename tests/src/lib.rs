@@ -1,1 +1,2 @@
-//! Nothing by itself: the tests stand in `gate/` (the real binary, by topic) and in `cases_runner/` (the case files).
+//! Nothing by itself: the tests stand in `gate/` (the real binary, by topic), in `wire/` (the real binary, byte by byte) and
+//! in `cases_runner/` (the case files).

@@ -171,3 +171,22 @@ fn an_answer_whose_end_is_unclear_does_not_reach_the_client_as_a_whole_one() {
         assert_eq!(answer.status(), 502, "{head:?}: {answer:?}");
     }
 }
+
+#[test]
+fn what_a_lone_lf_hides_behind_a_trailer_is_never_a_request() {
+    // hyper stops at the lone LF but has read on to the next CR LF CR LF: what stands between is lost where the trailers
+    // should be refused (as they are where there is no field before). Not one byte of it may reach a service.
+    let strict = Strict::start();
+    let gate = before(&strict.upstream, "");
+    let head = "POST /case HTTP/1.1\r\nHost: gate.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n";
+    for trailers in ["\n", "X: y\n\n", "X: y\r\n\n"] {
+        let from = strict.upstream.requests();
+        let mut client = gate.connect();
+        client.patience(ms(300));
+        let _ = client.try_send(format!("{head}{trailers}{}", BEHIND.replace("behind", "smuggled")));
+        let (answers, _) = answers(&mut client, 2);
+        assert!(answers.len() <= 1, "{trailers:?}: {answers:?}");
+        assert!(strict.targets(from).iter().all(|target| target == "/case"), "{trailers:?}");
+        assert!(strict.upstream.seen()[from..].iter().all(|seen| !format!("{seen:?}").contains("smuggled")));
+    }
+}

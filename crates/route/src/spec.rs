@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pylon_core::short::{FromScalar, OneOrMany, Short};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::normalise::EncodedSlash;
 
@@ -15,12 +15,12 @@ use crate::normalise::EncodedSlash;
 pub struct MatchSpec {
     /// The methods, in upper case; one or a list. `GET` brings `HEAD` with it. Default: every method.
     /// Example: `[GET, POST]`.
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(skip_serializing_if = "is_empty", deserialize_with = "some")]
     pub methods: OneOrMany<String>,
     /// The hosts, one or a list: `api.example.com`, `*.example.com` (one label or more before it), `*`. Without port.
     /// Default: every host.
     /// Example: `api.example.com`.
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(skip_serializing_if = "is_empty", deserialize_with = "some")]
     pub host: OneOrMany<String>,
     /// The template of the path: `/users/{id}`, `/files/{name}.json`, `/orders/{*rest}`. Default: every path.
     /// Example: `/users/{id}`.
@@ -46,7 +46,7 @@ pub struct MatchSpec {
     pub cookies: BTreeMap<String, Short<ValueSpec>>,
     /// Networks of the client, one or a list: `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7`.
     /// Default: every client. Example: `10.0.0.0/8`.
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(skip_serializing_if = "is_empty", deserialize_with = "some")]
     pub client: OneOrMany<String>,
     /// Whether `%2F` in the path is answered with 400 (`reject`, the default) or kept (`keep`). Keep it only for an
     /// upstream that does not take it for a separator.
@@ -165,6 +165,16 @@ pub struct QueryRewriteSpec {
     /// Default: none. Example: `debug`.
     #[serde(skip_serializing_if = "is_empty")]
     pub remove: OneOrMany<String>,
+}
+
+/// A list with something in it: an empty one would restrict nothing, which is hardly meant.
+fn some<'de, D: Deserializer<'de>>(source: D) -> Result<OneOrMany<String>, D::Error> {
+    let list = OneOrMany::<String>::deserialize(source)?;
+    if list.0.is_empty() {
+        Err(de::Error::custom("this list is empty: leave the key out to match everything"))
+    } else {
+        Ok(list)
+    }
 }
 
 fn is_empty(list: &OneOrMany<String>) -> bool {

@@ -18,7 +18,7 @@ use pylon_net::timer::sleep_until;
 use pylon_observe::series::UpstreamShard;
 
 use crate::endpoint::{Lane, Lease};
-use crate::error::{Blame, CallError, Fault};
+use crate::error::{Blame, CallError, Fault, Step};
 use crate::h1::body::Clocks;
 use crate::h1::conn::{Conn, Life};
 use crate::h1::encode::{Framing, RequestHead};
@@ -108,7 +108,10 @@ impl Upstream {
             };
             past.began = self.failed(&error, past.began);
             // A retry policy by status and a budget judge here, too.
-            if !past.again(&error, out, cx) {
+            let again = past.again(&error, out, cx);
+            // An endpoint that could not be reached a moment ago is not asked again at once; another one is.
+            let of_use = error.at != Step::Connect || self.endpoints() > past.attempts;
+            if !again || !of_use {
                 if let Fault::Timeout(timer, _) | Fault::Body(BodyError::Timeout(timer)) = error.source {
                     cx.trail.timer = Some(timer);
                 }

@@ -145,6 +145,7 @@ impl From<CallError> for Rejection {
             Fault::Head(HeadError::TooLarge(limit)) => reason.privately(format!(
                 "the response headers are longer than {limit} bytes: raise `limits.response_headers` if that is meant to be"
             )),
+            Fault::Body(BodyError::Timeout(timer)) => reason.because(format!("the {timer} timer fired (limits.body_timeout)")),
             source => reason.privately(source.to_string()),
         }
     }

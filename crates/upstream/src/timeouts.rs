@@ -23,7 +23,8 @@ pub struct TimeoutSpec {
     /// run. A span of time; default `30s`. Example: `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<Span>,
-    /// Between two pieces of a body, either way. A span of time; default `60s`. Example: `5m`.
+    /// Between two pieces of the answer's body, or until the upstream takes another piece of the request's. A client that pauses
+    /// in its upload is bounded by `limits.body_timeout`. A span of time; default `60s`. Example: `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Span>,
     /// From the request's arrival to the last byte of the answer. A span of time; no bound by default. Example: `2m`.

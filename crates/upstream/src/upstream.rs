@@ -257,6 +257,11 @@ impl Upstream {
         Ok(lease)
     }
 
+    /// How many endpoints this worker knows.
+    pub(crate) fn endpoints(&self) -> usize {
+        self.workers.with(|worker| worker.lanes.len())
+    }
+
     /// Brings a worker up to the newest set. One load where nothing changed.
     fn refresh(&self, worker: &mut Worker) {
         let generation = self.shared.generation.load(Acquire);

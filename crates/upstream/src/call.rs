@@ -238,7 +238,6 @@ async fn dial(lane: &Lane, cx: &mut Exchange, timeouts: &Timeouts) -> Result<(Co
     let response = (cx.started + timeouts.response, Timer::Response, timeouts.response);
     let total = cx.deadline.map(|at| (at, Timer::Total, at.saturating_duration_since(cx.started)));
     let first = [connect, response].into_iter().chain(total).min_by_key(|(at, ..)| *at).unwrap_or(connect);
-    let epoch = lane.slot.epoch();
     let stream = match pylon_net::dial::connect(&lane.addrs, Some(first.0)).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -259,7 +258,7 @@ async fn dial(lane: &Lane, cx: &mut Exchange, timeouts: &Timeouts) -> Result<(Co
     let jitter = 0.9 + 0.2 * fastrand::f64();
     let expires = stood + lane.limits.lifetime.mul_f64(jitter);
     let open = lane.metrics.as_ref().map(UpstreamShard::connected);
-    let life = Box::new(Life { addr, expires, epoch, _open: open });
+    let life = Box::new(Life { addr, expires, epoch: lane.epoch, _open: open });
     Ok((Conn { stream, buf: BytesMut::new(), life }, stood))
 }
 

@@ -84,6 +84,8 @@ pub(crate) struct Endpoint {
     pub(crate) weight: u32,
     pub(crate) source: &'static str,
     pub(crate) pool: Arc<Pool>,
+    /// Of the pool, when it was told of `addrs`.
+    pub(crate) epoch: u32,
 }
 
 impl PartialEq for Endpoint {
@@ -104,6 +106,8 @@ pub(crate) struct Lane {
     pub(crate) authority: HeaderValue,
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) slot: Arc<Slot>,
+    /// Which generation of the endpoint's addresses `addrs` are: connections made to them belong to it.
+    pub(crate) epoch: u32,
     pub(crate) metrics: Option<Arc<UpstreamShard>>,
     pub(crate) limits: Limits,
     /// Whether all workers see what is under way here.
@@ -122,6 +126,7 @@ impl Lane {
             authority: endpoint.authority.clone(),
             addrs: Arc::clone(&endpoint.addrs),
             slot: Arc::clone(endpoint.pool.mine()?),
+            epoch: endpoint.epoch,
             metrics: metrics.map(Arc::clone),
             limits,
             shared,

@@ -49,9 +49,10 @@ pub(crate) struct Slot {
 #[repr(align(128))]
 struct Shared {
     in_flight: AtomicU32,
-    /// Rises when the addresses change; a connection of an older epoch is compared with them.
+    /// Rises when the addresses change; a connection of another epoch is compared with them.
     epoch: AtomicU32,
     addrs: ArcSwap<Vec<SocketAddr>>,
+    allowing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -80,16 +81,19 @@ impl Pool {
         self.slots.get(worker::current().map_or(last, |id| id.min(last)))
     }
 
-    /// Says which addresses the endpoint has. Connections to others are closed now, or when they come back.
-    pub(crate) fn allow(&self, addrs: &[SocketAddr]) {
+    /// Says which addresses the endpoint has. Connections to others are closed now, or when they come back. Answers
+    /// with the epoch of these addresses.
+    pub(crate) fn allow(&self, addrs: &[SocketAddr]) -> u32 {
+        let _one_at_a_time = self.shared.allowing.lock();
         if self.shared.addrs.load().as_slice() == addrs {
-            return;
+            return self.shared.epoch.load(Relaxed);
         }
         self.shared.addrs.store(Arc::new(addrs.to_vec()));
-        self.shared.epoch.fetch_add(1, Relaxed);
+        let epoch = self.shared.epoch.fetch_add(1, Relaxed).wrapping_add(1);
         for slot in &self.slots {
             slot.idle.lock().retain(|idle| addrs.contains(&idle.conn.life.addr));
         }
+        epoch
     }
 
     /// How many connections idle, over all workers.
@@ -133,11 +137,6 @@ impl Slot {
         self.shared.in_flight.load(Relaxed)
     }
 
-    /// The generation of the addresses, for a connection about to be made.
-    pub(crate) fn epoch(&self) -> u32 {
-        self.shared.epoch.load(Relaxed)
-    }
-
     /// Counts an exchange that begins. `shared` says that all workers must see it.
     pub(crate) fn begin(&self, shared: bool) {
         self.in_flight.fetch_add(1, Relaxed);
@@ -156,7 +155,9 @@ impl Slot {
 
     /// Takes a clean connection back.
     pub(crate) fn give(&self, mut conn: Conn, now: Instant, limits: &Limits) {
-        let epoch = self.epoch();
+        let mut idle = self.idle.lock();
+        // Under the lock: either this sees the epoch of new addresses, or `allow` sees the connection.
+        let epoch = self.shared.epoch.load(Relaxed);
         if conn.life.epoch != epoch {
             if !self.shared.addrs.load().contains(&conn.life.addr) {
                 return;
@@ -165,7 +166,6 @@ impl Slot {
         }
         let until = conn.life.expires.min(now + limits.idle);
         scratch::give_read(std::mem::take(&mut conn.buf));
-        let mut idle = self.idle.lock();
         if idle.len() >= limits.max_idle {
             idle.pop_front();
         }

@@ -93,13 +93,14 @@ impl Name {
         });
         let endpoint = |addr: SocketAddr| {
             let pool = pools.entry(addr).or_insert_with(|| Arc::new(Pool::new()));
-            pool.allow(&[addr]);
+            let epoch = pool.allow(&[addr]);
             Endpoint {
                 authority: self.place.authority.clone(),
                 addrs: Arc::from([addr]),
                 weight: 1,
                 source: "dns",
                 pool: Arc::clone(pool),
+                epoch,
             }
         };
         addrs.into_iter().map(endpoint).collect()

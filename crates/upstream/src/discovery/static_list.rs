@@ -24,13 +24,14 @@ impl Member {
             None => (self.place.literal().into_iter().collect(), "static"),
             Some(name) => (name.addrs(), "host name"),
         };
-        self.pool.allow(&addrs);
+        let epoch = self.pool.allow(&addrs);
         (!addrs.is_empty()).then(|| Endpoint {
             authority: self.place.authority.clone(),
             addrs: addrs.into(),
             weight: self.weight,
             source,
             pool: Arc::clone(&self.pool),
+            epoch,
         })
     }
 }

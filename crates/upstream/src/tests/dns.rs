@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pylon_core::carry::Carry;
 use tokio::net::UdpSocket;
 
-use super::fixture::{Service, get, whole, with_servers};
+use super::fixture::{Service, carried, get, whole, with_servers};
+use crate::pool::Pool;
 use crate::upstream::Upstream;
 
 /// What the server says: A records with a TTL of one second, or SERVFAIL for none.
@@ -90,6 +92,21 @@ async fn a_change_moves_the_traffic_and_closes_what_is_gone_within_the_ttl_and_a
         let view = upstream.view();
         assert_eq!((view.endpoints.len(), view.endpoints[0].idle), (1, 1), "only the new connection idles");
         assert_eq!(view.endpoints[0].addresses, [SocketAddr::from((b, port))]);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_dialled_while_the_addresses_change_is_not_kept() {
+    let here = Ipv4Addr::new(127, 0, 0, 13);
+    let (services, port) = services(&[here]).await;
+    let carry = Carry::default();
+    let upstream = carried(&format!(r#"{{"endpoints": ["http://{here}:{port}"]}}"#), &[], &carry);
+    let pool = carry.keep(format!("{here}:{port}"), Pool::new);
+    // The pool hears of other addresses first; until the new set is there, workers dial those of the old one.
+    pool.allow(&["127.0.0.14:1".parse().unwrap()]);
+    for dialled in 1..=2 {
+        assert_eq!(who(&upstream).await, here.to_string());
+        assert_eq!((pool.idle(), services[0].connections()), (0, dialled));
     }
 }
 

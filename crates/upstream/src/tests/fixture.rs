@@ -158,9 +158,13 @@ pub(super) fn upstream(document: &str) -> Upstream {
 }
 
 pub(super) fn with_servers(document: &str, servers: &[SocketAddr]) -> Upstream {
+    carried(document, servers, &Carry::default())
+}
+
+pub(super) fn carried(document: &str, servers: &[SocketAddr], carry: &Carry) -> Upstream {
     let spec: UpstreamSpec = serde_json::from_str(document).unwrap();
     let resolver = Resolver::new(servers).unwrap();
-    let cx = Building { carry: &Carry::default(), resolver: &resolver };
+    let cx = Building { carry, resolver: &resolver };
     let upstream = Upstream::compile("users".into(), &spec, &cx).unwrap();
     upstream.start(&tokio::runtime::Handle::current());
     upstream

@@ -39,7 +39,25 @@ fn a_preflight_is_answered_before_limits_and_without_the_service() {
 #[test]
 fn only_what_guards_the_gate_stands_before_a_preflight() {
     let guarded = gate("http://127.0.0.1:1", ", ip_filter: { deny: 127.0.0.1 }");
-    assert_eq!(preflight(&guarded).status(), 403);
+    can_be_read(&preflight(&guarded), 403);
+}
+
+#[test]
+fn what_a_guard_refuses_can_be_read_by_a_page() {
+    for (guard, status) in [
+        ("ip_filter: { deny: 127.0.0.1 }", 403),
+        ("maintenance: true", 503),
+        ("request_limits: { body: 1KiB }", 413),
+        ("request_limits: { uri: 5B }", 414),
+        ("https_redirect: true", 308),
+    ] {
+        let guarded = gate("http://127.0.0.1:1", &format!(", {guard}"));
+        for path in ["/api/x", "/nowhere"] {
+            can_be_read(&guarded.ask("POST", path, &[ORIGIN], &alphabet(2000)), status);
+        }
+        let stranger = guarded.ask("POST", "/api/x", &[("origin", "https://evil.example")], &alphabet(2000));
+        assert_eq!((stranger.status(), stranger.field("access-control-allow-origin")), (status, None));
+    }
 }
 
 #[test]
@@ -48,7 +66,7 @@ fn errors_of_the_gateway_can_be_read_by_a_page() {
     can_be_read(&nobody.ask("GET", "/api/x", &[ORIGIN], b""), 502);
     can_be_read(&nobody.ask("GET", "/nowhere", &[ORIGIN], b""), 404);
     can_be_read(&nobody.ask("DELETE", "/api/x", &[ORIGIN], b""), 405);
-    // A length that stands in the head is refused by a guard, before CORS; one that shows while the body streams is not.
+    // A length that stands in the head is refused before the body is read, this one while it streams.
     let body = [chunk(&alphabet(2000)), b"0\r\n\r\n".to_vec()].concat();
     let echo = Upstream::echo();
     let limited = gate(&echo.url(), ", request_limits: { body: 1KiB }");

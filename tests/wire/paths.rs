@@ -74,6 +74,35 @@ fn no_spelling_of_a_guarded_path_reaches_it_by_another_route() {
 }
 
 #[test]
+fn a_service_that_ignores_case_is_guarded_where_the_document_says_so() {
+    let strict = Strict::start();
+    let gate = guarded(&strict.upstream, "paths: { ignore_case: true }\n");
+    let mut client = None;
+    let spellings = spellings::in_other_cases();
+    assert!(spellings.len() >= 200, "{}", spellings.len());
+    let (mut passed, mut refused) = (0, 0);
+    for spelling in &spellings {
+        match send(&gate, &mut client, spelling).status() {
+            200 => passed += 1,
+            400 | 403 => refused += 1,
+            status => panic!("{spelling:?} is answered with {status}"),
+        }
+    }
+    for target in strict.targets(0) {
+        assert!(!is_guarded(&target.to_ascii_lowercase()), "{target} reached the guarded part");
+    }
+    assert!(passed > 5 && refused > 200, "the corpus tests nothing: {passed} passed, {refused} were refused");
+    for target in ["/Admin", "/ADMIN/x", "/%41dmin"] {
+        assert_eq!(send(&gate, &mut client, target).status(), 403, "{target}");
+    }
+    // What passes goes on as it was written.
+    assert_eq!(send(&gate, &mut client, "/Orders/A").text(), "/Orders/A");
+    // Without the key, letters are told apart.
+    let exact = guarded(&strict.upstream, "");
+    assert_eq!(exact.get("/Admin").status(), 200);
+}
+
+#[test]
 fn the_plain_spellings_are_denied_and_their_neighbours_are_not() {
     let strict = Strict::start();
     let gate = guarded(&strict.upstream, "");

@@ -123,6 +123,15 @@ pub(crate) fn all() -> Vec<String> {
     all
 }
 
+/// The spellings whose guarded word is written in other cases: every third.
+pub(crate) fn in_other_cases() -> Vec<String> {
+    let cases: [fn(&str) -> String; 2] =
+        [|text| text.replace("admin", "ADMIN"), |text| text.replace("admin", "aDmIn").replace("%6d", "%4D")];
+    let spellings = all();
+    let cased = spellings.iter().step_by(3).flat_map(|text| cases.map(|case| case(text)));
+    cased.filter(|text| !spellings.contains(text)).collect()
+}
+
 /// What a service reads that drops parameters, decodes once more, takes a backslash for a slash, ends at a NUL, merges
 /// slashes, resolves dots and stays at the root when they climb.
 pub(crate) fn service_reads(target: &str) -> String {

@@ -295,7 +295,7 @@ impl Compiler<'_> {
     fn table(&mut self, matches: Vec<RouteMatch>) -> Option<Table> {
         // With routes left out because they are wrong, indices would no longer be those of the document.
         let whole = matches.len() == self.document.routes.len();
-        match Table::build(matches) {
+        match Table::build_with(matches, self.document.paths) {
             Ok(table) => Some(table),
             Err(duplicates) => {
                 for duplicate in duplicates.into_iter().filter(|_| whole) {

@@ -12,7 +12,7 @@ use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
 use pylon_proxy::forwarding::TrustedProxiesSpec;
-use pylon_route::spec::{MatchSpec, RewriteSpec};
+use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use serde::de::DeserializeOwned;
@@ -40,6 +40,8 @@ pub struct Document {
     pub telemetry: TelemetrySpec,
     /// Peers whose forwarding fields count.
     pub trusted_proxies: TrustedProxiesSpec,
+    /// How paths are compared.
+    pub paths: PathsSpec,
     /// How names are resolved.
     pub discovery: DiscoverySpec,
     /// The upstreams by name, in the order of the document.
@@ -133,6 +135,7 @@ impl Reader<'_> {
                 "admin" => document.admin = self.part(key, node, &at).unwrap_or_default(),
                 "telemetry" => document.telemetry = self.part(key, node, &at).unwrap_or_default(),
                 "trusted_proxies" => document.trusted_proxies = self.trusted_proxies(key, node, &at),
+                "paths" => document.paths = self.part(key, node, &at).unwrap_or_default(),
                 "discovery" => document.discovery = self.part(key, node, &at).unwrap_or_default(),
                 "upstreams" => document.upstreams = self.upstreams(key, node, &at),
                 "defaults" => document.defaults = self.defaults(key, node, &at),

@@ -10,7 +10,7 @@ use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
 use pylon_proxy::forwarding::TrustedProxiesSpec;
-use pylon_route::spec::{MatchSpec, RewriteSpec};
+use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -56,6 +56,12 @@ pub const TOP: &[KeyDoc] = &[
             let route = schema::route(g);
             json_schema!({ "type": "array", "items": route })
         },
+    },
+    KeyDoc {
+        key: "paths",
+        doc: "How the paths of all routes are compared. Default: letter by letter, `/Admin` is not `/admin`.",
+        example: "paths: { ignore_case: true }",
+        schema: |g| g.subschema_for::<PathsSpec>(),
     },
     KeyDoc {
         key: "defaults",

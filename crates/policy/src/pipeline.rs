@@ -1,6 +1,7 @@
 //! Runs the policies of one route: in on the request, in the order of the registry, and back out on the response.
 //!
-//! The way back meets exactly the policies that were reached, in reverse. A policy in shadow judges a copy of the
+//! The way back meets the policies that were reached, in reverse; what a guard refused also meets those that mark
+//! refusals for browsers (`cors`), since a page must be able to read why. A policy in shadow judges a copy of the
 //! request's head; its verdict is noted and nothing that it does takes effect. Only a policy that waits makes the future wait,
 //! and what it needs meanwhile is boxed, so that the future of every other request stays small.
 
@@ -16,7 +17,7 @@ use pylon_core::{Request, Response};
 use smallvec::SmallVec;
 
 use crate::policy::{Compiling, Step, Stop};
-use crate::registry::{AnyMemo, AnyPolicy, AnySpec, CATALOGUE, Entry, entry};
+use crate::registry::{AnyMemo, AnyPolicy, AnySpec, CATALOGUE, Entry, Phase, entry};
 
 /// The code that stands in the log for a policy in shadow that would have answered instead of refusing.
 const ANSWERED: &str = "answered";
@@ -93,10 +94,26 @@ impl Pipeline {
             };
             match outcome {
                 Ok(memo) => memos.0.push(Some(memo)),
-                Err(stop) => return (memos, Some(stop)),
+                Err(stop) => {
+                    self.refused(req, &mut memos);
+                    return (memos, Some(stop));
+                }
             }
         }
         (memos, None)
+    }
+
+    /// Brings policies that were not reached onto the way out of a guard's answer.
+    #[cold]
+    fn refused(&self, req: &Request, memos: &mut Memos) {
+        let guard =
+            |station: &Station| CATALOGUE.get(station.policy.place()).is_some_and(|entry| entry.phase == Phase::Guard);
+        let reached = memos.0.len();
+        if self.stations.get(reached).is_some_and(guard) {
+            memos.0.push(None);
+            let behind = self.stations.iter().skip(reached.saturating_add(1));
+            memos.0.extend(behind.map(|station| if station.shadow { None } else { station.policy.on_refused(req) }));
+        }
     }
 
     /// Takes a response out, past the policies that the request has reached: also a response that the gateway made itself.

@@ -29,6 +29,13 @@ pub trait Policy: Sized + fmt::Debug + Send + Sync + 'static {
     /// Meets a request on its way in. A stop ends the way: the policies behind are never reached.
     fn on_request<'a>(&'a self, req: &'a mut Request, cx: &'a mut Exchange) -> Step<'a, Self::Memo>;
 
+    /// Meets a request that a guard refused before this policy was reached. What it remembers of it brings the policy onto
+    /// the way out of the refusal; most have no business there.
+    fn on_refused(&self, req: &Request) -> Option<Self::Memo> {
+        let _ = req;
+        None
+    }
+
     /// Meets the response on its way out, if [`Policy::on_request`] let the request pass: also a rejection made further in.
     /// A stop replaces the response.
     fn on_response<'a>(&'a self, memo: Self::Memo, res: &'a mut Response, cx: &'a mut Exchange) -> Step<'a, ()> {

@@ -145,6 +145,18 @@ macro_rules! policies {
                 }
             }
 
+            /// See [`Policy::on_refused`]($crate::policy::Policy::on_refused).
+            pub fn on_refused(&self, req: &pylon_core::Request) -> Option<AnyMemo> {
+                match self {
+                    $($(
+                        $(#[$when])*
+                        Self::$Policy(policy) => {
+                            $crate::policy::Policy::on_refused(policy, req).map(AnyMemo::$Policy)
+                        }
+                    )*)*
+                }
+            }
+
             /// See [`Policy::on_response`]($crate::policy::Policy::on_response). A memo of another policy does nothing.
             pub fn on_response<'a>(
                 &'a self,

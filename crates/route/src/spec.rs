@@ -8,6 +8,16 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::normalise::EncodedSlash;
 
+/// How the paths of all routes are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PathsSpec {
+    /// Whether `/Admin` is `/admin`, letters of ASCII alone: for services that do not tell them apart, so that no spelling
+    /// gets past a guarded route. Services see the path as it was sent. Default: `false`.
+    /// Example: `true`.
+    pub ignore_case: bool,
+}
+
 /// What a request must look like. Short: `GET /users/{id}`, `/users`, `GET,POST /x`, `api.example.com/x`,
 /// `POST api.example.com/x`. All that is written must hold.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

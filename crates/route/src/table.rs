@@ -21,14 +21,8 @@ use crate::matching::{PathMatch, RouteMatch, regex_captures};
 use crate::normalise::{EncodedSlash, MAX_PATH, has_encoded_slash};
 use crate::pattern::{Captures, Pattern};
 use crate::predicate::{Expression, Head, MethodSet, bit};
+use crate::spec::PathsSpec;
 use crate::tree::{Builder, Spans, Text, Tree, Visitor};
-
-/// What holds for the whole table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TableOptions {
-    /// Whether `/Admin` is `/admin`: for services that do not tell them apart. Captures keep their case.
-    pub ignore_case: bool,
-}
 
 /// All routes, compiled for search. Immutable.
 #[derive(Debug)]
@@ -38,7 +32,7 @@ pub struct Table {
     gates: Vec<Gate>,
     hosts: Hosts,
     tree: Tree,
-    options: TableOptions,
+    options: PathsSpec,
 }
 
 /// What a request meets.
@@ -92,11 +86,11 @@ impl std::error::Error for Duplicate {}
 impl Table {
     /// Builds a table. Indices in answers are those of `routes`. Errors: all pairs of routes that match the same.
     pub fn build(routes: Vec<RouteMatch>) -> Result<Self, Vec<Duplicate>> {
-        Self::build_with(routes, TableOptions::default())
+        Self::build_with(routes, PathsSpec::default())
     }
 
     /// Builds a table with options, see [`Table::build`].
-    pub fn build_with(mut routes: Vec<RouteMatch>, options: TableOptions) -> Result<Self, Vec<Duplicate>> {
+    pub fn build_with(mut routes: Vec<RouteMatch>, options: PathsSpec) -> Result<Self, Vec<Duplicate>> {
         if options.ignore_case {
             routes.iter_mut().for_each(fold_regex);
         }
@@ -166,7 +160,7 @@ impl Table {
     }
 
     /// What holds for the whole table.
-    pub fn options(&self) -> TableOptions {
+    pub fn options(&self) -> PathsSpec {
         self.options
     }
 

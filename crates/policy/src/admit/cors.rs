@@ -19,9 +19,9 @@
 //! must not send the request.
 //!
 //! **Other requests** pass, whatever their origin: CORS tells browsers who may read an answer, and is no access control.
-//! The answer carries the CORS headers if the origin is allowed, also when the gateway made it (401, 429, 502): a page can
-//! then see what went wrong. What a guard refuses (`ip_filter`, `maintenance`, `request_limits`) is refused before this
-//! policy and carries none. CORS headers of the service are replaced.
+//! The answer carries the CORS headers if the origin is allowed, also when the gateway made it (401, 403, 429, 502): a
+//! page can then see what went wrong. Guards (`ip_filter`, `maintenance`, `request_limits`) still judge first, preflights
+//! too; their refusals carry the headers as well. CORS headers of the service are replaced.
 //!
 //! **Vary** is kept correct: `Origin` is added wherever the answer depends on it, and what the service varies by stays.
 //! With `origins: "*"` every answer says `*`, and nothing varies.
@@ -171,6 +171,10 @@ impl Policy for Cors {
             return Step::Done(Err(Stop::Reply(self.preflight(&grant, asked, req.headers()))));
         }
         Step::Done(Ok(grant))
+    }
+
+    fn on_refused(&self, req: &Request) -> Option<Grant> {
+        Some(self.grant(req.headers()))
     }
 
     fn on_response<'a>(&'a self, grant: Grant, res: &'a mut Response, _: &'a mut Exchange) -> Step<'a, ()> {

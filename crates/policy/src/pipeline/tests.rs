@@ -126,6 +126,30 @@ fn a_refusal_made_behind_cors_carries_the_cors_headers() {
     assert_eq!(res.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "https://a.example");
 }
 
+/// FAILURES 48: what a guard refuses, before CORS was reached, can be read as well; the service's policies stay out.
+#[test]
+fn a_refusal_of_a_guard_carries_the_cors_headers_of_the_route() {
+    let specs = [
+        spec("maintenance", r#"{ "allow": "192.0.2.0/24" }"#),
+        spec("ip_filter", r#"{ "deny": "192.0.2.1" }"#),
+        spec("request_limits", r#"{ "body": "1B" }"#),
+        spec("cors", "\"https://a.example\""),
+        spec("headers", r#"{ "response": { "set": { "x-a": "1" } } }"#),
+    ];
+    let pipeline = build(&specs, &[]);
+    for (client, body, status) in [("198.51.100.1", "", 503), ("192.0.2.1", "", 403), ("192.0.2.2", "12", 413)] {
+        for (origin, granted) in [("https://a.example", true), ("https://evil.example", false)] {
+            let seen = Seen::get("/").client(client).body(body).header("origin", origin);
+            let seen = seen.header("content-length", &body.len().to_string());
+            let (service, res, _) = pass(&pipeline, &seen);
+            assert_eq!((service.is_some(), res.status().as_u16()), (false, status));
+            assert_eq!(res.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), granted, "{status} {origin}");
+            assert!(!res.headers().contains_key("x-a"));
+            assert_eq!(res.headers()["vary"], "Origin");
+        }
+    }
+}
+
 #[test]
 fn a_verdict_in_shadow_is_noted_and_not_enforced() {
     let specs = [

@@ -199,7 +199,7 @@ fn a_duplicate_route_names_both() {
     assert_eq!(duplicates(&["/a", "GET /a", "h/a", "/a/", "/A"]), []);
     assert_eq!(duplicates(&[r#"{"host": ["a", "b"], "path": "/x"}"#, "b/x"]), [(0, 1)]);
     assert_eq!(duplicates(&[r#"{"regex": "/a"}"#, r#"{"regex": "/a"}"#]), [(0, 1)]);
-    let options = TableOptions { ignore_case: true };
+    let options = PathsSpec { ignore_case: true };
     assert!(Table::build_with(vec![compile("/a"), compile("/A")], options).is_err());
 }
 

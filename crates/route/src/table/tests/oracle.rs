@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{
-    Ask, Found, Head, HostPattern, MethodSet, Outcome, PathMatch, RouteMatch, Stop, Table, TableOptions, ask, compile,
+    Ask, Found, Head, HostPattern, MethodSet, Outcome, PathMatch, PathsSpec, RouteMatch, Stop, Table, ask, compile,
 };
 use crate::explain::Verdict;
 use crate::matching::Mismatch;
@@ -100,7 +100,7 @@ fn route_texts() -> impl Strategy<Value = String> {
 /// A table of what was drawn, duplicates left out.
 fn tables() -> impl Strategy<Value = Table> {
     (proptest::collection::vec(route_texts(), 1..24), proptest::bool::ANY).prop_map(|(texts, ignore_case)| {
-        let options = TableOptions { ignore_case };
+        let options = PathsSpec { ignore_case };
         let mut routes: Vec<RouteMatch> = texts.iter().map(|text| compile(text)).collect();
         loop {
             match Table::build_with(routes.clone(), options) {

@@ -1,6 +1,6 @@
 //! Failure 2: gateway and backend disagree about the path. No spelling of a guarded path may pass by another route.
 
-use super::{Outcome, Table, TableOptions, ask, compile};
+use super::{Outcome, PathsSpec, Table, ask, compile};
 use crate::normalise::{PathRules, normalise};
 
 /// What the most lenient backend makes of a path: it decodes, takes a backslash for a slash, ends at a NUL, drops
@@ -112,7 +112,7 @@ fn no_spelling_of_admin_reaches_it_by_another_route() {
     assert!(spellings.len() >= 200);
     for ignore_case in [false, true] {
         let routes = ["/admin", "/admin/{*rest}", "/{*rest}"].map(compile).into();
-        let table = Table::build_with(routes, TableOptions { ignore_case }).unwrap();
+        let table = Table::build_with(routes, PathsSpec { ignore_case }).unwrap();
         let mut passed = 0;
         for spelling in &spellings {
             let Ok(path) = normalise(spelling, PathRules::SERVE) else { continue };

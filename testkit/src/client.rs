@@ -1,9 +1,13 @@
 //! A client that sends raw bytes and reads answers strictly.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::message::{Message, ReadError, Wire};
 use crate::upstream;
@@ -14,7 +18,48 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One connection to a gateway.
 #[derive(Debug)]
 pub struct Raw {
-    wire: Wire<TcpStream>,
+    wire: Wire<Socket>,
+}
+
+/// The bytes under it.
+#[derive(Debug)]
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Socket {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(into),
+            Self::Tls(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 impl Raw {
@@ -36,9 +81,36 @@ impl Raw {
     pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true).unwrap();
-        let mut raw = Self { wire: Wire::new(stream) };
+        let mut raw = Self { wire: Wire::new(Socket::Plain(stream)) };
         raw.patience(PATIENCE);
         Ok(raw)
+    }
+
+    /// Shakes hands on this connection, where it may fail; what follows goes under TLS.
+    ///
+    /// # Errors
+    /// As the handshake tells.
+    ///
+    /// # Panics
+    /// If `name` is no name of a host.
+    pub fn try_tls(self, config: &Arc<ClientConfig>, name: &str) -> io::Result<Self> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        let Socket::Plain(tcp) = self.wire.stream else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let mut stream = StreamOwned::new(session, tcp);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Self { wire: Wire::new(Socket::Tls(Box::new(stream))) })
+    }
+
+    /// What was agreed on in the handshake.
+    ///
+    /// # Panics
+    /// If there was none.
+    pub fn session(&self) -> &ClientConnection {
+        let Socket::Tls(stream) = &self.wire.stream else { panic!("no handshake was made here") };
+        &stream.conn
     }
 
     /// Sets how long a read or a write may take; 10 s at first.
@@ -46,8 +118,8 @@ impl Raw {
     /// # Panics
     /// If the socket cannot be told.
     pub fn patience(&mut self, span: Duration) -> &mut Self {
-        self.wire.stream.set_read_timeout(Some(span)).unwrap();
-        self.wire.stream.set_write_timeout(Some(span)).unwrap();
+        self.wire.stream.tcp().set_read_timeout(Some(span)).unwrap();
+        self.wire.stream.tcp().set_write_timeout(Some(span)).unwrap();
         self
     }
 
@@ -142,13 +214,13 @@ impl Raw {
     /// # Panics
     /// If the connection is gone already.
     pub fn half_close(&mut self) -> &mut Self {
-        self.wire.stream.shutdown(Shutdown::Write).unwrap();
+        self.wire.stream.tcp().shutdown(Shutdown::Write).unwrap();
         self
     }
 
     /// Goes away by a reset.
     pub fn abort(self) {
-        upstream::reset(&self.wire.stream);
+        upstream::reset(self.wire.stream.tcp());
     }
 
     /// The address of this side.
@@ -156,7 +228,7 @@ impl Raw {
     /// # Panics
     /// If the socket cannot be asked.
     pub fn local(&self) -> SocketAddr {
-        self.wire.stream.local_addr().unwrap()
+        self.wire.stream.tcp().local_addr().unwrap()
     }
 
     /// The socket, for another thread to send by.
@@ -164,7 +236,7 @@ impl Raw {
     /// # Panics
     /// If there are no file descriptors left.
     pub fn second_hand(&self) -> TcpStream {
-        self.wire.stream.try_clone().unwrap()
+        self.wire.stream.tcp().try_clone().unwrap()
     }
 }
 

@@ -18,5 +18,6 @@ pub mod command;
 pub mod message;
 pub mod nginx;
 pub mod process;
+pub mod tls;
 pub mod upstream;
 pub mod wait;

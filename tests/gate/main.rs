@@ -24,3 +24,4 @@ mod logs;
 mod metrics;
 mod schema;
 mod timers;
+mod tls;

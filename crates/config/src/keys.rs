@@ -211,6 +211,5 @@ pub const LATER: &[&str] = &[
     "expression",
     "external",
     "validate",
-    "tls",
     "health",
 ];

@@ -1,11 +1,13 @@
 //! What holds for the process rather than for a snapshot: listeners, workers, limits, the admin API, telemetry.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::http1::Limits;
 use pylon_net::spec::LimitsSpec;
+use pylon_net::tls::server::{Security, ServerTls};
 use pylon_observe::spec::Telemetry;
 
 use crate::diagnostic::Diagnostic;
@@ -15,8 +17,8 @@ use crate::load::Source;
 /// The process as its document wants it.
 #[derive(Debug)]
 pub struct Plan {
-    /// Addresses to accept on.
-    pub listeners: Vec<SocketAddr>,
+    /// Where and how to accept.
+    pub listeners: Vec<Listener>,
     /// How many workers.
     pub workers: usize,
     /// What clients may send.
@@ -27,6 +29,15 @@ pub struct Plan {
     pub admin: Option<Admin>,
     /// Log and metrics.
     pub telemetry: Telemetry,
+}
+
+/// One listener.
+#[derive(Debug)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What comes before HTTP.
+    pub security: Security,
 }
 
 /// The admin API.
@@ -57,20 +68,11 @@ pub fn compile(source: &Source, document: &Document, secrets: PlainSecrets) -> R
     };
     let limits = document.limits.compile().map_err(|errors| note(&root.clone().key("limits"), errors)).ok();
     let telemetry = document.telemetry.compile().map_err(|errors| note(&root.clone().key("telemetry"), errors)).ok();
-    let listeners: Vec<_> = document.listeners.iter().map(|listener| listener.address).collect();
-    for (index, address) in listeners.iter().enumerate() {
-        if address.port() != 0 && listeners.iter().take(index).any(|other| other == address) {
-            let error = SpecError::new(
-                root.clone().key("listeners").index(index).key("address"),
-                format!("`{address}` is listened on twice"),
-            );
-            note(&root, vec![error]);
-        }
-    }
-    if listeners.is_empty() && source.root.get("listeners").is_none_or(|node| node.items().is_empty()) {
+    if document.listeners.is_empty() && source.root.get("listeners").is_none_or(|node| node.items().is_empty()) {
         let error = SpecError::new(root.clone().key("listeners"), "there is no listener");
         note(&root, vec![error.help("add `listeners: [{ address: 0.0.0.0:8080 }]`")]);
     }
+    let listeners = listeners(document).map_err(|errors| note(&root.clone().key("listeners"), errors)).ok();
     let base = root.clone().key("admin");
     let admin = document.admin.check().map_err(|error| vec![error]).and_then(|()| {
         let token = document.admin.token.as_ref().map(|token| reveal(token, secrets)).transpose();
@@ -85,8 +87,8 @@ pub fn compile(source: &Source, document: &Document, secrets: PlainSecrets) -> R
             None
         }
     };
-    match (limits, telemetry) {
-        (Some(limits), Some(telemetry)) if wrong.is_empty() => Ok(Plan {
+    match (limits, telemetry, listeners) {
+        (Some(limits), Some(telemetry), Some(listeners)) if wrong.is_empty() => Ok(Plan {
             listeners,
             workers: document.workers.unwrap_or_else(cores),
             limits,
@@ -96,6 +98,28 @@ pub fn compile(source: &Source, document: &Document, secrets: PlainSecrets) -> R
         }),
         _ => Err(wrong),
     }
+}
+
+/// The listeners with what they need from disk.
+fn listeners(document: &Document) -> Result<Vec<Listener>, Vec<SpecError>> {
+    let mut errors = Vec::new();
+    let mut listeners = Vec::new();
+    for (index, spec) in document.listeners.iter().enumerate() {
+        let at = || FieldPath::root().index(index);
+        let address = spec.address;
+        if address.port() != 0 && document.listeners.iter().take(index).any(|other| other.address == address) {
+            errors.push(SpecError::new(at().key("address"), format!("`{address}` is listened on twice")));
+        }
+        let security = match &spec.tls {
+            None => Ok(Security::Cleartext),
+            Some(tls) => ServerTls::load(tls).map(|tls| Security::Tls(Arc::new(tls))),
+        };
+        match security {
+            Ok(security) => listeners.push(Listener { address, security }),
+            Err(found) => errors.extend(found.into_iter().map(|error| error.below(&at().key("tls")))),
+        }
+    }
+    if errors.is_empty() { Ok(listeners) } else { Err(errors) }
 }
 
 /// Reads a secret from where it is kept.

@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::admin;
+use crate::certificates;
 use crate::prepare::Prepared;
 use crate::worker::Worker;
 
@@ -86,9 +87,10 @@ impl Gateway {
     pub fn start(prepared: Prepared) -> Result<Self, StartError> {
         let plan = &prepared.plan;
         let mut bound = Vec::new();
-        for (index, address) in plan.listeners.iter().enumerate() {
-            let sockets = listen::bind(*address, plan.workers).map_err(|source| StartError::Bind {
-                address: *address,
+        for (index, listener) in plan.listeners.iter().enumerate() {
+            let address = listener.address;
+            let sockets = listen::bind(address, plan.workers).map_err(|source| StartError::Bind {
+                address,
                 key: format!("listeners[{index}].address"),
                 source,
             })?;
@@ -139,10 +141,10 @@ impl Gateway {
         let told =
             Told { request_headers: plan.limits_spec.request_headers, header_timeout: plan.limits_spec.header_timeout };
         let (stop, stopped) = watch::channel(false);
-        let mut of_workers: Vec<Vec<std::net::TcpListener>> = (0..plan.workers).map(|_| Vec::new()).collect();
-        for sockets in bound {
+        let mut of_workers: Vec<Vec<_>> = (0..plan.workers).map(|_| Vec::new()).collect();
+        for (sockets, listener) in bound.into_iter().zip(&plan.listeners) {
             for (own, socket) in of_workers.iter_mut().zip(sockets) {
-                own.push(socket);
+                own.push((socket, listener.security.clone()));
             }
         }
         let mut drains = Vec::new();
@@ -171,6 +173,7 @@ impl Gateway {
             control.spawn(admin::serve(socket, Arc::clone(&state)));
         }
         control.spawn(tick(Arc::clone(&observer)));
+        certificates::follow(control.handle(), &plan.listeners, observer.metrics());
         Ok(Self { listeners, admin, observer, state, stop, workers, control })
     }
 

@@ -1,6 +1,7 @@
 //! The control plane: starts the gateway from a document, keeps its clocks, and answers the admin API.
 
 pub mod admin;
+mod certificates;
 pub mod explain;
 pub mod gateway;
 pub mod prepare;

@@ -4,10 +4,10 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pylon_core::connection::Scheme;
 use pylon_net::accept::{Drain, accept};
 use pylon_net::http1::Limits;
 use pylon_net::timer;
+use pylon_net::tls::server::Security;
 use pylon_observe::metrics::Metrics;
 use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
@@ -19,7 +19,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// What a worker is started with.
 pub(crate) struct Worker {
     pub(crate) id: usize,
-    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<(TcpListener, Security)>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) world: Arc<World>,
     pub(crate) limits: Limits,
@@ -42,11 +42,11 @@ impl Worker {
     async fn run(mut self) {
         tokio::spawn(timer::run());
         tokio::spawn(sweep(Arc::clone(&self.world)));
-        for listener in std::mem::take(&mut self.listeners) {
+        for (listener, security) in std::mem::take(&mut self.listeners) {
             let (engine, drain, limits) = (Arc::clone(&self.engine), Arc::clone(&self.drain), self.limits);
             let metrics = Arc::clone(&self.metrics);
             tokio::spawn(async move {
-                if let Err(error) = accept(listener, Scheme::Http, engine, limits, drain, metrics).await {
+                if let Err(error) = accept(listener, security, engine, limits, drain, metrics).await {
                     tracing::error!(%error, "a listener ended");
                 }
             });

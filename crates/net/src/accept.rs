@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use pylon_core::connection::{Connection, Scheme};
+use pylon_core::connection::Connection;
 use pylon_observe::metrics::Metrics;
-use pylon_observe::series::OpenConnection;
+use pylon_observe::series::{Handshake, OpenConnection};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::http1::{self, Handler, Limits};
+use crate::stream::Stream;
+use crate::tls::server::{Failed, Security, ServerTls};
 
 /// How long a worker that has run out of file descriptors waits before it accepts again.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
@@ -72,30 +74,53 @@ impl Drop for Open {
     }
 }
 
+/// What all connections of a listener have in common on one worker.
+struct Serving<H> {
+    handler: Arc<H>,
+    codec: hyper::server::conn::http1::Builder,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
 /// Accepts on `listener` until the drain begins; each connection is a task of the current worker.
 ///
 /// What waits in the socket's queue when the drain begins is accepted and served still: closing the socket would reset it.
 pub async fn accept<H: Handler>(
     listener: TcpListener,
-    scheme: Scheme,
+    security: Security,
     handler: Arc<H>,
     limits: Limits,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let codec = Arc::new(http1::codec(&limits));
     let local = listener.local_addr()?;
+    let codec = http1::codec(&limits);
+    let serving = Arc::new(Serving { handler, codec, limits, metrics });
     let serve = |stream: TcpStream, peer: SocketAddr| {
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(local);
         let opened = tokio::time::Instant::now().into_std();
-        let connection = Arc::new(Connection::new(canonical(peer), canonical(local), scheme, opened));
+        let connection = Arc::new(Connection::new(canonical(peer), canonical(local), security.scheme(), opened));
         drain.open.fetch_add(1, Ordering::Relaxed);
         drain.accepted.fetch_add(1, Ordering::Relaxed);
-        let open = Open(Arc::clone(&drain), metrics.connected());
-        let (handler, codec) = (Arc::clone(&handler), Arc::clone(&codec));
-        tokio::spawn(async move { http1::serve(stream, connection, handler, &codec, limits, &open.0).await });
+        let open = Open(Arc::clone(&drain), serving.metrics.connected());
+        let serving = Arc::clone(&serving);
+        match &security {
+            Security::Cleartext => {
+                let stream = Stream::Plain(stream);
+                tokio::spawn(async move { serving.serve(stream, connection, open).await });
+            }
+            Security::Tls(tls) => {
+                let tls = Arc::clone(tls);
+                tokio::spawn(async move {
+                    // Boxed, so that a connection is no larger for a handshake that is over.
+                    if let Some(stream) = Box::pin(serving.shake_hands(&tls, stream, &connection, opened)).await {
+                        serving.serve(stream, connection, open).await;
+                    }
+                });
+            }
+        }
     };
     while !drain.has_begun() {
         let accepted = tokio::select! {
@@ -115,6 +140,40 @@ pub async fn accept<H: Handler>(
         serve(stream, peer);
     }
     Ok(())
+}
+
+impl<H: Handler> Serving<H> {
+    async fn serve(&self, stream: Stream, connection: Arc<Connection>, open: Open) {
+        http1::serve(stream, connection, Arc::clone(&self.handler), &self.codec, self.limits, &open.0).await;
+    }
+
+    async fn shake_hands(
+        &self,
+        tls: &ServerTls,
+        stream: TcpStream,
+        connection: &Arc<Connection>,
+        opened: Instant,
+    ) -> Option<Stream> {
+        match tls.accept(stream, opened + self.limits.handshake).await {
+            Ok((stream, how)) => {
+                self.metrics.shaken(how);
+                Some(stream)
+            }
+            Err(Failed::Broken(error)) => {
+                self.metrics.shaken(Handshake::Failed);
+                tracing::debug!(peer = %connection.peer, %error, "no TLS handshake");
+                None
+            }
+            Err(Failed::Cleartext(stream)) => {
+                self.metrics.shaken(Handshake::Failed);
+                // What is unread at the close would be answered by a reset, and the answer lost.
+                let _ = stream.try_read(&mut [0; 16 * 1024]);
+                // Some bytes into an empty socket buffer: they fit.
+                let _ = stream.try_write(&self.handler.refuse(400, connection));
+                None
+            }
+        }
+    }
 }
 
 /// Errors of `accept` that concern the one connection that was being accepted (accept(2)).

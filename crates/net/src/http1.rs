@@ -23,9 +23,9 @@ use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::{Connection, Phase};
 use pylon_core::exchange::Timer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::accept::Drain;
+use crate::stream::Stream;
 use crate::timer;
 
 /// How long the close waits for the client to read what was sent.
@@ -58,6 +58,8 @@ pub struct Limits {
     pub head: usize,
     /// From the first byte of a head to its last.
     pub head_time: Duration,
+    /// From the acceptance of a connection to the end of its TLS handshake.
+    pub handshake: Duration,
     /// Between two exchanges.
     pub idle: Duration,
     /// Between two pieces of a request's body.
@@ -76,7 +78,7 @@ pub fn codec(limits: &Limits) -> Builder {
 
 /// Serves one client connection until it ends. `drain` tells that no further request is wanted.
 pub async fn serve<H: Handler>(
-    stream: TcpStream,
+    stream: Stream,
     connection: Arc<Connection>,
     handler: Arc<H>,
     codec: &Builder,
@@ -232,7 +234,7 @@ impl http_body::Body for ClientBody {
 
 /// The client's socket as hyper sees it.
 struct Io<H> {
-    stream: TcpStream,
+    stream: Stream,
     connection: Arc<Connection>,
     handler: Arc<H>,
     /// Bytes of an answer were written and not yet all flushed, so that nothing may be put between.
@@ -261,11 +263,14 @@ impl<H: Handler> Io<H> {
         if self.ahead.is_empty() && self.connection.interim.is_waiting() {
             self.ahead = self.connection.interim.take();
         }
+        if self.ahead.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         while !self.ahead.is_empty() {
             let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.ahead))?;
             self.ahead.drain(..n);
         }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Whether `bytes` are a refusal of the codec's own: an answer where no request is being served.
@@ -312,7 +317,7 @@ impl<H: Handler> hyper::rt::Write for Io<H> {
         if let Some(status) = self.is_codecs_own(bytes) {
             let answer = self.handler.refuse(status, &self.connection);
             // A fresh answer of some hundred bytes fits the socket's buffer; if it does not, the client is not reading.
-            let _ = self.stream.try_write(&answer);
+            let _ = Pin::new(&mut self.stream).poll_write(cx, &answer);
             return Poll::Ready(Ok(bytes.len()));
         }
         let n = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
@@ -342,6 +347,7 @@ impl<H: Handler> hyper::rt::Write for Io<H> {
 
     /// hyper comes here once all that it holds is written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.dirty = false;
         if self.connection.activity.phase() == Phase::Flushing {
             self.connection.activity.pass_to(Phase::Idle);

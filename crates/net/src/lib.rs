@@ -6,4 +6,6 @@ pub mod http1;
 pub mod listen;
 pub mod resolve;
 pub mod spec;
+pub mod stream;
 pub mod timer;
+pub mod tls;

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::{ByteSize, Span};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::http1::Limits;
+use crate::tls::spec::TlsSpec;
 
 /// An address that accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -16,6 +17,15 @@ pub struct ListenerSpec {
     /// Address and port. Port 0 takes a free one. Required. Example: `0.0.0.0:8080`.
     #[schemars(with = "String")]
     pub address: SocketAddr,
+    /// TLS: certificates and what clients must show. Default: cleartext.
+    /// Example: `{ certificates: [{ cert: certs/api.pem, key: certs/api.key }] }`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub tls: Option<TlsSpec>,
+}
+
+/// The key may be left out but not left empty: `tls:` with nothing behind it would be cleartext.
+fn written<'de, D: Deserializer<'de>>(source: D) -> Result<Option<TlsSpec>, D::Error> {
+    TlsSpec::deserialize(source).map(Some)
 }
 
 /// How names are resolved.
@@ -46,6 +56,8 @@ pub struct LimitsSpec {
     /// The longest head of an upstream's answer, from 1KiB to 1MiB; over it the answer is 502, and the log names this
     /// setting. Default `64KiB`. Example: `128KiB`.
     pub response_headers: ByteSize,
+    /// From the acceptance of a connection to the end of its TLS handshake; then it is closed. Default `10s`. Example: `5s`.
+    pub handshake_timeout: Span,
     /// From the first byte of a head to its last; then the answer is 408. Default `10s`. Example: `5s`.
     pub header_timeout: Span,
     /// Between two pieces of a request's body; then the answer is 408. A slow upload that goes on is no idle one.
@@ -60,6 +72,7 @@ impl Default for LimitsSpec {
         Self {
             request_headers: ByteSize::new(64 << 10),
             response_headers: ByteSize::new(64 << 10),
+            handshake_timeout: Span::from_secs(10),
             header_timeout: Span::from_secs(10),
             body_timeout: Span::from_secs(30),
             idle_timeout: Span::from_secs(75),
@@ -80,6 +93,7 @@ impl LimitsSpec {
         }
         Ok(Limits {
             head: self.request_headers.as_usize(),
+            handshake: self.handshake_timeout.duration(),
             head_time: self.header_timeout.duration(),
             idle: self.idle_timeout.duration(),
             body_idle: self.body_timeout.duration(),

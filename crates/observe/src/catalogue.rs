@@ -82,6 +82,12 @@ catalogue! {
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",
         "Client connections accepted";
+    TLS_HANDSHAKES = Counter "pylon_tls_handshakes_total" ["outcome"] "handshakes",
+        "TLS handshakes with clients: `full`, `resumed` or `failed`";
+    CERTIFICATE_EXPIRES = Gauge "pylon_certificate_expires_timestamp_seconds" ["cert"] "seconds",
+        "When the certificate of a listener that is in force ends, since 1970";
+    CERTIFICATE_STALE = Gauge "pylon_certificate_stale" ["cert"] "1",
+        "1 where the files of a certificate changed and cannot be used, so that an older one is in force";
     LOG_WRITTEN = Counter "pylon_access_log_written_total" [] "lines",
         "Lines written to the access log";
     LOG_DROPPED = Counter "pylon_access_log_dropped_total" [] "lines",

@@ -81,8 +81,9 @@ pub(crate) fn monotonic() -> Instant {
     Instant::now()
 }
 
+/// The present, since 1970, by a look at the system's clock.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads wall time")]
-fn unix_now() -> Duration {
+pub fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

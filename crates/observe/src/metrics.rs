@@ -15,7 +15,7 @@ use pylon_core::rejection;
 use pylon_core::worker::PerWorker;
 
 use crate::render;
-use crate::series::{OpenConnection, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
+use crate::series::{Handshake, OpenConnection, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
 
 /// All counts of the process: made once, after [`worker::set_count`](pylon_core::worker::set_count).
 #[derive(Debug)]
@@ -27,10 +27,22 @@ pub struct Metrics {
     shadowed: PerWorker<HashMap<Shadowed, u64>>,
     log: Arc<LogCounts>,
     snapshot: Mutex<Option<Snapshot>>,
+    certificates: Mutex<Vec<Certificate>>,
 }
 
 /// Key of the policy and code of the refusal: both from tables of the program, so there are few.
 pub(crate) type Shadowed = (&'static str, &'static str);
+
+/// A certificate of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The file that it comes from.
+    pub cert: String,
+    /// When it ends, in seconds since 1970.
+    pub expires: i64,
+    /// Whether its files have changed and cannot be used.
+    pub stale: bool,
+}
 
 /// The document in force.
 #[derive(Debug, Clone)]
@@ -50,6 +62,7 @@ impl Metrics {
             shadowed: PerWorker::default(),
             log: Arc::default(),
             snapshot: Mutex::new(None),
+            certificates: Mutex::default(),
         }
     }
 
@@ -68,6 +81,18 @@ impl Metrics {
         let shard = self.process.mine(ProcessShard::default);
         shard.accepted.fetch_add(1, Ordering::Relaxed);
         OpenConnection(Arc::clone(shard))
+    }
+
+    /// A TLS handshake with a client is over.
+    pub fn shaken(&self, how: Handshake) {
+        if let Some(count) = self.process.mine(ProcessShard::default).handshakes.get(how as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// These are the certificates in force.
+    pub fn certificates_in_force(&self, certificates: Vec<Certificate>) {
+        *self.certificates.lock() = certificates;
     }
 
     /// How many exchanges have ended since the start of the process.
@@ -107,6 +132,10 @@ impl Metrics {
         self.snapshot.lock().clone()
     }
 
+    pub(crate) fn certificates(&self) -> Vec<Certificate> {
+        self.certificates.lock().clone()
+    }
+
     pub(crate) fn routes(&self) -> Vec<Arc<RouteSeries>> {
         self.routes.living()
     }
@@ -139,6 +168,9 @@ impl Metrics {
             totals.open += accepted.saturating_sub(closed);
             totals.accepted += accepted;
             totals.client_aborts += shard.client_aborts.load(Ordering::Relaxed);
+            for (total, count) in totals.handshakes.iter_mut().zip(&shard.handshakes) {
+                *total += count.load(Ordering::Relaxed);
+            }
             for (total, count) in totals.rejections.iter_mut().zip(&shard.rejections) {
                 *total += count.load(Ordering::Relaxed);
             }
@@ -154,6 +186,7 @@ pub(crate) struct ProcessTotals {
     pub(crate) accepted: u64,
     pub(crate) open: u64,
     pub(crate) client_aborts: u64,
+    pub(crate) handshakes: [u64; Handshake::NAMES.len()],
     pub(crate) rejections: Vec<u64>,
 }
 

@@ -12,9 +12,9 @@ use pylon_core::rejection;
 use crate::catalogue::{self, Metric};
 use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
-use crate::metrics::Metrics;
+use crate::metrics::{Certificate, Metrics};
 use crate::process::Process;
-use crate::series::{CLASSES, Total, UpstreamSeries};
+use crate::series::{CLASSES, Handshake, Total, UpstreamSeries};
 
 /// The media type of what [`Metrics::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -36,11 +36,28 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     upstreams(out, &metrics.upstreams());
     single(out, &catalogue::CONNECTIONS, totals.open);
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
+    head(out, &catalogue::TLS_HANDSHAKES);
+    for (name, count) in Handshake::NAMES.iter().zip(totals.handshakes) {
+        labelled(out, &catalogue::TLS_HANDSHAKES, &[name], count);
+    }
+    certificates(out, &metrics.certificates());
     single(out, &catalogue::LOG_WRITTEN, metrics.log().written.load(Ordering::Relaxed));
     single(out, &catalogue::LOG_DROPPED, metrics.log().dropped.load(Ordering::Relaxed));
     head(out, &catalogue::BUILD_INFO);
     labelled(out, &catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
     state(out, metrics, now);
+}
+
+fn certificates(out: &mut String, certificates: &[Certificate]) {
+    head(out, &catalogue::CERTIFICATE_EXPIRES);
+    for certificate in certificates {
+        let expires = u64::try_from(certificate.expires).unwrap_or(0);
+        labelled(out, &catalogue::CERTIFICATE_EXPIRES, &[&certificate.cert], expires);
+    }
+    head(out, &catalogue::CERTIFICATE_STALE);
+    for certificate in certificates {
+        labelled(out, &catalogue::CERTIFICATE_STALE, &[&certificate.cert], certificate.stale.into());
+    }
 }
 
 /// The document in force and the process.
@@ -230,6 +247,7 @@ mod tests {
         let _open = (upstream.mine().connected(), metrics.connected());
         metrics.shadow(("ip_filter", "ip_filter.denied"));
         metrics.snapshot_in_force("abc", monotonic());
+        metrics.certificates_in_force(vec![Certificate { cert: "a.pem".into(), expires: 1, stale: false }]);
         let text = scraped(&metrics);
         let mut seen = BTreeSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

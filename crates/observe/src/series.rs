@@ -226,8 +226,27 @@ pub(crate) struct ProcessShard {
     pub(crate) accepted: AtomicU64,
     pub(crate) closed: AtomicU64,
     pub(crate) client_aborts: AtomicU64,
+    /// By [`Handshake`].
+    pub(crate) handshakes: [AtomicU64; Handshake::NAMES.len()],
     /// By [`Reason::index`](pylon_core::rejection::Reason::index).
     pub(crate) rejections: Box<[AtomicU64]>,
+}
+
+/// What became of a TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Handshake {
+    /// A new session.
+    Full,
+    /// A session that the client had a ticket for.
+    Resumed,
+    /// None.
+    Failed,
+}
+
+impl Handshake {
+    /// The values of the label `outcome`, in the order of the variants.
+    pub(crate) const NAMES: [&'static str; 3] = ["full", "resumed", "failed"];
 }
 
 impl Default for ProcessShard {
@@ -239,6 +258,7 @@ impl Default for ProcessShard {
             accepted: zero(),
             closed: zero(),
             client_aborts: zero(),
+            handshakes: std::array::from_fn(|_| zero()),
             rejections: pylon_core::rejection::ALL.iter().map(|_| zero()).collect(),
         }
     }

@@ -1,0 +1,68 @@
+//! Looks after the certificates of listeners: reads them again when their files change, and tells when they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pylon_config::plan::Listener;
+use pylon_net::tls::certificates::{Certificates, Change};
+use pylon_net::tls::server::Security;
+use pylon_observe::clock::unix_now;
+use pylon_observe::metrics::{Certificate, Metrics};
+use tokio::runtime::Handle;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Looks after the certificates of these listeners for as long as the runtime lives.
+pub(crate) fn follow(control: &Handle, listeners: &[Listener], metrics: &Arc<Metrics>) {
+    let all: Vec<_> = listeners.iter().filter_map(certificates).collect();
+    if all.is_empty() {
+        return;
+    }
+    let metrics = Arc::clone(metrics);
+    tell(&all, &metrics);
+    control.spawn(async move {
+        let all = Arc::new(all);
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let looked = Arc::clone(&all);
+            // Files may stand on a disk that is slow.
+            if tokio::task::spawn_blocking(move || look(&looked)).await.is_ok_and(|news| news) {
+                tell(&all, &metrics);
+            }
+        }
+    });
+}
+
+fn certificates(listener: &Listener) -> Option<Arc<Certificates>> {
+    match &listener.security {
+        Security::Cleartext => None,
+        Security::Tls(tls) => Some(Arc::clone(tls.certificates())),
+    }
+}
+
+/// Whether anything has changed.
+fn look(all: &[Arc<Certificates>]) -> bool {
+    let now = unix_now();
+    let changes: Vec<_> = all.iter().flat_map(|certificates| certificates.refresh(now)).collect();
+    for change in &changes {
+        match change {
+            Change::Renewed(cert) => tracing::info!(cert = %cert.display(), "a new certificate is in force"),
+            Change::Refused(cert, trouble) => {
+                tracing::warn!(cert = %cert.display(), %trouble, "the certificate before stays in force");
+            }
+        }
+    }
+    !changes.is_empty()
+}
+
+fn tell(all: &[Arc<Certificates>], metrics: &Metrics) {
+    let mut told: Vec<Certificate> = Vec::new();
+    for certificate in all.iter().flat_map(|certificates| certificates.in_force()) {
+        let cert = certificate.cert.display().to_string();
+        if told.iter().all(|other| other.cert != cert) {
+            told.push(Certificate { cert, expires: certificate.expires, stale: certificate.trouble.is_some() });
+        }
+    }
+    metrics.certificates_in_force(told);
+}

@@ -1,0 +1,21 @@
+//! TLS by rustls with aws-lc-rs: certificates by name, renewed from disk, and the handshakes of listeners.
+//!
+//! TLS 1.2 and 1.3 (RFC 5246, RFC 8446) with the provider's own suites and groups, X25519MLKEM768 first
+//! (draft-ietf-tls-ecdhe-mlkem). Session tickets are sealed by one key for all workers, which the provider rotates; a
+//! listener that asks for client certificates gives none, since a resumed session would not show them again.
+
+pub mod certificates;
+mod chain;
+pub mod server;
+pub mod spec;
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+
+/// The one provider of primitives.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}

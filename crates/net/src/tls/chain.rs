@@ -1,0 +1,83 @@
+//! Reads what stands in PEM files: chains, keys, roots, and the names and end of a certificate (RFC 5280, RFC 7468).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::provider;
+
+/// A certificate at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct Chain {
+    pub(crate) key: Arc<CertifiedKey>,
+    /// The DNS names that it is for, in lower case; `*.example.com` among them.
+    pub(crate) names: Vec<Box<str>>,
+    /// When it ends, in seconds since 1970.
+    pub(crate) expires: i64,
+}
+
+/// A file that does not hold what it should; the text names it.
+pub(crate) type Trouble = String;
+
+/// Reads a certificate with its key. The two must belong together.
+pub(crate) fn read(cert: &Path, key: &Path) -> Result<Chain, Trouble> {
+    let certs = certificates(cert)?;
+    let bytes = file(key)?;
+    let private = PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|error| format!("`{}` holds no private key that can be read: {error}", key.display()))?;
+    let leaf = certs.first().map(|leaf| describe(leaf)).transpose();
+    let (names, expires) = leaf
+        .map_err(|error| format!("the certificate in `{}` cannot be read: {error}", cert.display()))?
+        .unwrap_or_default();
+    let key = CertifiedKey::from_der(certs, private, &provider()).map_err(|error| {
+        let (cert, key) = (cert.display(), key.display());
+        match error {
+            rustls::Error::InconsistentKeys(_) => {
+                format!("the key in `{key}` is not that of the certificate in `{cert}`")
+            }
+            error => format!("`{cert}` and `{key}` cannot be used: {error}"),
+        }
+    })?;
+    Ok(Chain { key: Arc::new(key), names, expires })
+}
+
+/// Reads the roots by which peers are verified.
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore, Trouble> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| format!("a root in `{}` cannot be used: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
+/// All certificates of a file, of which there is at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    let bytes = file(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(format!("`{}` holds no certificate in PEM", path.display())),
+        Err(error) => Err(format!("`{}` is not PEM: {error}", path.display())),
+    }
+}
+
+fn file(path: &Path) -> Result<Vec<u8>, Trouble> {
+    std::fs::read(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))
+}
+
+/// Names and end of a certificate.
+fn describe(der: &[u8]) -> Result<(Vec<Box<str>>, i64), String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+    let alternative = certificate.subject_alternative_name().map_err(|error| error.to_string())?;
+    let names = alternative.iter().flat_map(|extension| &extension.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
+        _ => None,
+    });
+    Ok((names.collect(), certificate.validity().not_after.timestamp()))
+}

@@ -1,0 +1,67 @@
+//! What a person writes about TLS on a listener: the key `tls`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a listener speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSpec {
+    /// Certificates with their keys. The name that the client asks for (SNI) chooses; without a name, or with one that no
+    /// certificate has, the first is shown. Two for the same name, one RSA and one ECDSA, are chosen from by what the
+    /// client can verify. Files are looked at each second and read again when they changed. Required: at least one.
+    /// Example: `[{ cert: certs/api.pem, key: certs/api.key }]`.
+    pub certificates: Vec<CertificateSpec>,
+    /// The oldest version that is spoken: `1.2` or `1.3`. Default `1.2`. Example: `1.3`.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+    /// Client certificates (mutual TLS). Default: none is asked for. Example: `{ ca: certs/clients.pem }`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub client_cert: Option<ClientCertSpec>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateSpec {
+    /// The file with the certificate, followed by those between it and its root, in PEM. Its subject alternative names say
+    /// for which hosts it is shown. Required. Example: `certs/api.pem`.
+    pub cert: PathBuf,
+    /// The file with its private key, in PEM: PKCS #8, PKCS #1 or SEC 1. Required. Example: `certs/api.key`.
+    pub key: PathBuf,
+}
+
+/// Which client certificates are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertSpec {
+    /// The file with the roots by which clients are verified, in PEM. Required. Example: `certs/clients.pem`.
+    pub ca: PathBuf,
+    /// Whether a client without a certificate is turned away in the handshake. One that cannot be verified always is.
+    /// Default `true`. Example: `false`.
+    #[serde(default = "yes")]
+    pub required: bool,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The key may be left out but not left empty: `client_cert:` with nothing behind it would ask for none.
+fn written<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<ClientCertSpec>, D::Error> {
+    ClientCertSpec::deserialize(source).map(Some)
+}

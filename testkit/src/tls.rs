@@ -1,0 +1,105 @@
+//! An authority of a test: certificates for names, and clients that trust it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+
+/// Signs certificates; its own is in no system's store.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authority")
+    }
+}
+
+/// A certificate with its key, both in PEM.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The certificate.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl Issued {
+    /// Writes `NAME.pem` and `NAME.key`.
+    ///
+    /// # Panics
+    /// If the folder cannot be written to.
+    pub fn write(&self, folder: &Path, name: &str) {
+        std::fs::write(folder.join(format!("{name}.pem")), &self.cert).unwrap();
+        std::fs::write(folder.join(format!("{name}.key")), &self.key).unwrap();
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new("Authority of a test")
+    }
+}
+
+impl Authority {
+    /// A new one, with a key of its own.
+    ///
+    /// # Panics
+    /// If no key can be made.
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its own certificate, in PEM.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for these names, with an ECDSA key, good for servers and clients.
+    pub fn issue(&self, names: &[&str]) -> Issued {
+        self.issue_with(names, &KeyPair::generate().unwrap(), |_| {})
+    }
+
+    /// A certificate for this key, with whatever `change` wants.
+    ///
+    /// # Panics
+    /// If a name is none, or nothing can be signed.
+    pub fn issue_with(&self, names: &[&str], key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let cert = params.signed_by(key, &self.0).unwrap();
+        Issued { cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    /// A client that trusts this authority, shows `identity` if asked, and speaks these versions.
+    ///
+    /// # Panics
+    /// If what was issued is not what it should be.
+    pub fn client(&self, versions: &[&'static SupportedProtocolVersion], identity: Option<&Issued>) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let builder = builder.with_root_certificates(roots);
+        match identity {
+            None => builder.with_no_client_auth(),
+            Some(issued) => {
+                let cert = CertificateDer::from_pem_slice(issued.cert.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![cert], key).unwrap()
+            }
+        }
+    }
+
+    /// A client that trusts this authority and has nothing to show.
+    pub fn plain_client(&self) -> Arc<ClientConfig> {
+        Arc::new(self.client(rustls::DEFAULT_VERSIONS, None))
+    }
+}

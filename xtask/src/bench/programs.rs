@@ -17,6 +17,8 @@ pub(crate) enum Program {
     Nginx,
     /// nginx with buffers for large bodies, which it has not by default
     NginxLarge,
+    /// nginx that sends the forwarding fields and the request id that pylon sends
+    NginxForwarding,
     Haproxy,
     Envoy,
 }
@@ -27,6 +29,7 @@ impl Program {
             Self::Pylon => "pylon",
             Self::Nginx => "nginx",
             Self::NginxLarge => "nginx-large",
+            Self::NginxForwarding => "nginx-forwarding",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
         }
@@ -40,6 +43,7 @@ impl Program {
             (Self::Nginx, true) => "bench/peers/nginx-log.conf",
             (Self::Nginx, false) => "bench/peers/nginx.conf",
             (Self::NginxLarge, _) => "bench/peers/nginx-large.conf",
+            (Self::NginxForwarding, _) => "bench/peers/nginx-forwarding.conf",
             (Self::Haproxy, true) => "bench/peers/haproxy-log.cfg",
             (Self::Haproxy, false) => "bench/peers/haproxy.cfg",
             (Self::Envoy, true) => "bench/peers/envoy-log.yaml",
@@ -50,7 +54,9 @@ impl Program {
     fn file(self) -> Result<PathBuf> {
         match self {
             Self::Pylon => Ok(shell::target()?.join("dist/pylon")),
-            Self::Nginx | Self::NginxLarge => shell::find("nginx").context("nginx is missing: ./test --install-bench"),
+            Self::Nginx | Self::NginxLarge | Self::NginxForwarding => {
+                shell::find("nginx").context("nginx is missing: ./test --install-bench")
+            }
             Self::Haproxy => shell::find("haproxy").context("HAProxy is missing: ./test --install-bench"),
             Self::Envoy => envoy().context("Envoy is missing: ./test --install-bench"),
         }
@@ -62,7 +68,7 @@ impl Program {
         let conf = conf.display().to_string();
         let words = match self {
             Self::Pylon => vec![file, "run".into(), conf],
-            Self::Nginx | Self::NginxLarge => {
+            Self::Nginx | Self::NginxLarge | Self::NginxForwarding => {
                 // The prefix and the first log keep nginx out of the folders of a system-wide one.
                 let log = home.join("nginx.err").display().to_string();
                 let master = if alone { "master_process off;" } else { "master_process on;" };
@@ -85,7 +91,7 @@ impl Program {
     /// The version, as the program says it.
     pub(crate) fn version(self) -> Result<String> {
         let flag = match self {
-            Self::Nginx | Self::NginxLarge | Self::Haproxy => "-v",
+            Self::Nginx | Self::NginxLarge | Self::NginxForwarding | Self::Haproxy => "-v",
             Self::Pylon | Self::Envoy => "--version",
         };
         // nginx says it on standard error.

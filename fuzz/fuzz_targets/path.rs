@@ -11,7 +11,8 @@ use pylon_route::normalise::{EncodedSlash, Parameters, PathRules, has_encoded_sl
 use pylon_route::predicate::Head;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
-use pylon_route::table::{Outcome, Table, TableOptions};
+use pylon_route::spec::PathsSpec;
+use pylon_route::table::{Outcome, Table};
 
 fuzz_target!(|input: (u8, &str, &str, &str)| {
     let (bits, path, template, rewrite) = input;
@@ -31,7 +32,7 @@ fuzz_target!(|input: (u8, &str, &str, &str)| {
     let again = RouteMatch::compile(&MatchSpec { path: Some(text.clone()), ..MatchSpec::default() });
     assert_eq!(again.map(|route| route.to_string()), Ok(text));
 
-    let options = TableOptions { ignore_case: bits & 8 == 0 };
+    let options = PathsSpec { ignore_case: bits & 8 == 0 };
     let headers = HeaderMap::new();
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let head = Head { host: None, path: &normal, method: &Method::GET, headers: &headers, query: None, client };

@@ -133,7 +133,7 @@ routes: [{ match: \"POST /hello/{name}\", respond: { status: 201, body: hello } 
     assert_eq!(object.remove("id").unwrap().as_str().map(str::len), Some(36));
     let expected = serde_json::json!({
         "client": "127.0.0.1", "method": "POST", "host": "shop.example", "path": "/hello/Anna?token=***&page=2",
-        "status": 201, "bytes_in": 3, "bytes_out": 5, "route": "POST /hello/{name}",
+        "protocol": "HTTP/1.1", "status": 201, "bytes_in": 3, "bytes_out": 5, "route": "POST /hello/{name}",
         "headers": { "user-agent": "test \"quoted\"" }, "end": "complete"
     });
     // A body that nobody asked for may end uncounted.

@@ -25,6 +25,8 @@ use crate::load::Source;
 use crate::suggest;
 use crate::tree::{Key, Node, Value};
 
+mod route;
+
 /// A document, read.
 #[derive(Debug, Default)]
 pub struct Document {
@@ -211,115 +213,6 @@ impl Reader<'_> {
         defaults
     }
 
-    fn routes(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Vec<RouteSpec> {
-        let Value::Seq(items) = &node.value else {
-            if node.value != Value::Null {
-                self.complain_at_key(
-                    key,
-                    at,
-                    "`routes` is a list of routes".to_owned(),
-                    Some("begin each route with `- match:`".to_owned()),
-                );
-            }
-            return Vec::new();
-        };
-        items.iter().enumerate().filter_map(|(index, item)| self.route(index, item, &at.clone().index(index))).collect()
-    }
-
-    fn route(&mut self, index: usize, node: &Node, at: &FieldPath) -> Option<RouteSpec> {
-        if !matches!(node.value, Value::Map(_)) {
-            self.complain(
-                node,
-                at,
-                format!("a route is a map, not {}", node.describe()),
-                Some("write `match: GET /users` and `forward: users`".to_owned()),
-            );
-            return None;
-        }
-        let mut route = Parts::default();
-        let before = self.diagnostics.len();
-        for (key, node) in node.entries() {
-            let at = at.clone().key(&*key.text);
-            match &*key.text {
-                "name" => route.name = self.part(key, node, &at),
-                "match" => route.matching = self.part::<Short<MatchSpec>>(key, node, &at).map(|short| short.0),
-                "forward" => route.actions.extend(self.part(key, node, &at).map(ActionSpec::Forward)),
-                "split" => route.actions.extend(self.part(key, node, &at).map(ActionSpec::Split)),
-                "redirect" => route.actions.extend(
-                    self.part::<Short<RedirectSpec>>(key, node, &at).map(|short| ActionSpec::Redirect(short.0)),
-                ),
-                "respond" => route
-                    .actions
-                    .extend(self.part::<Short<RespondSpec>>(key, node, &at).map(|short| ActionSpec::Respond(short.0))),
-                "sticky" => route.sticky = self.part::<Short<StickySpec>>(key, node, &at).map(|short| short.0),
-                "rewrite" => route.rewrite = self.part::<Short<RewriteSpec>>(key, node, &at).map(|short| short.0),
-                "timeout" => route.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
-                "shadow" => route.shadow = self.part::<OneOrMany<String>>(key, node, &at).map(|list| list.0),
-                _ => route.policies.extend(self.policy(key, node, &at, &names(keys::ROUTE))),
-            }
-        }
-        let broken = self.diagnostics.len() > before;
-        self.whole_route(index, node, at, route, broken)
-    }
-
-    /// Puts the parts of a route together; `broken` holds back what would only follow from parts that are wrong.
-    fn whole_route(
-        &mut self,
-        index: usize,
-        node: &Node,
-        at: &FieldPath,
-        parts: Parts,
-        broken: bool,
-    ) -> Option<RouteSpec> {
-        if node.get("match").is_none() {
-            self.complain(
-                node,
-                at,
-                "this route has no `match`".to_owned(),
-                Some("write `match: GET /users/{id}`, or `match: \"/{*rest}\"` for everything".to_owned()),
-            );
-        }
-        let actions: Vec<_> =
-            ["forward", "split", "redirect", "respond"].into_iter().filter(|key| node.get(key).is_some()).collect();
-        match actions.as_slice() {
-            [_] => {}
-            [] if broken => {}
-            [] => self.complain(
-                node,
-                at,
-                "this route does nothing".to_owned(),
-                Some("add `forward`, `split`, `redirect` or `respond`".to_owned()),
-            ),
-            several => self.complain(
-                node,
-                at,
-                format!("this route does several things: {}", suggest::listed(several.iter().copied())),
-                Some("keep one of them".to_owned()),
-            ),
-        }
-        if let (Some((key, _)), false) = (node.entry("sticky"), node.get("split").is_some()) {
-            let key = key.clone();
-            self.complain_at_key(
-                &key,
-                &at.clone().key("sticky"),
-                "`sticky` means nothing without `split`".to_owned(),
-                None,
-            );
-        }
-        let action = parts.actions.into_iter().next()?;
-        Some(RouteSpec {
-            index,
-            name: parts.name,
-            matching: parts.matching?,
-            action,
-            sticky: parts.sticky.unwrap_or_default(),
-            rewrite: parts.rewrite,
-            timeout: parts.timeout,
-            policies: parts.policies,
-            shadow: parts.shadow,
-        })
-    }
-
     fn policy(&mut self, key: &Key, node: &Node, at: &FieldPath, others: &[&str]) -> Option<PolicyEntry> {
         if !CATALOGUE.iter().any(|entry| entry.key == &*key.text) {
             let known: Vec<&str> = others.iter().copied().chain(CATALOGUE.iter().map(|entry| entry.key)).collect();
@@ -370,19 +263,6 @@ impl Reader<'_> {
             None => diagnostic,
         });
     }
-}
-
-/// What has been read of a route.
-#[derive(Default)]
-struct Parts {
-    name: Option<String>,
-    matching: Option<MatchSpec>,
-    actions: Vec<ActionSpec>,
-    sticky: Option<StickySpec>,
-    rewrite: Option<RewriteSpec>,
-    timeout: Option<TimeoutSpec>,
-    policies: Vec<PolicyEntry>,
-    shadow: Option<Vec<String>>,
 }
 
 /// Lets the registry read the spec of a policy whose type only it knows.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
-use pylon_net::http1::Limits;
+use pylon_net::handler::Limits;
 use pylon_net::spec::LimitsSpec;
 use pylon_net::tls::server::{Security, ServerTls};
 use pylon_observe::spec::Telemetry;
@@ -38,6 +38,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What comes before HTTP.
     pub security: Security,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1.
+    pub http2: bool,
 }
 
 /// The admin API.
@@ -112,10 +114,10 @@ fn listeners(document: &Document) -> Result<Vec<Listener>, Vec<SpecError>> {
         }
         let security = match &spec.tls {
             None => Ok(Security::Cleartext),
-            Some(tls) => ServerTls::load(tls).map(|tls| Security::Tls(Arc::new(tls))),
+            Some(tls) => ServerTls::load(tls, spec.http2).map(|tls| Security::Tls(Arc::new(tls))),
         };
         match security {
-            Ok(security) => listeners.push(Listener { address, security }),
+            Ok(security) => listeners.push(Listener { address, security, http2: spec.http2 }),
             Err(found) => errors.extend(found.into_iter().map(|error| error.below(&at().key("tls")))),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use pylon_config::plan::Plan;
 use pylon_net::accept::Drain;
 use pylon_net::listen;
 use pylon_observe::Observer;
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::certificates;
 use crate::prepare::Prepared;
-use crate::worker::Worker;
+use crate::worker::{Listening, Worker};
 
 /// How long the start waits for the first answers of name servers, at most.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -141,15 +142,9 @@ impl Gateway {
         let told =
             Told { request_headers: plan.limits_spec.request_headers, header_timeout: plan.limits_spec.header_timeout };
         let (stop, stopped) = watch::channel(false);
-        let mut of_workers: Vec<Vec<_>> = (0..plan.workers).map(|_| Vec::new()).collect();
-        for (sockets, listener) in bound.into_iter().zip(&plan.listeners) {
-            for (own, socket) in of_workers.iter_mut().zip(sockets) {
-                own.push((socket, listener.security.clone()));
-            }
-        }
         let mut drains = Vec::new();
         let mut workers = Vec::new();
-        for (id, listeners) in of_workers.into_iter().enumerate() {
+        for (id, listeners) in share_out(bound, &plan).into_iter().enumerate() {
             let drain = Arc::new(Drain::default());
             drains.push(Arc::clone(&drain));
             let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), told));
@@ -223,6 +218,17 @@ impl Gateway {
         self.control.shutdown_timeout(Duration::from_millis(500));
         cut
     }
+}
+
+/// One socket of each listener for each worker.
+fn share_out(bound: Vec<Vec<std::net::TcpListener>>, plan: &Plan) -> Vec<Vec<Listening>> {
+    let mut of_workers: Vec<Vec<_>> = (0..plan.workers).map(|_| Vec::new()).collect();
+    for (sockets, listener) in bound.into_iter().zip(&plan.listeners) {
+        for (own, socket) in of_workers.iter_mut().zip(sockets) {
+            own.push(Listening { socket, security: listener.security.clone(), http2: listener.http2 });
+        }
+    }
+    of_workers
 }
 
 /// The pulse of the control plane.

@@ -75,7 +75,7 @@ pub fn from_source(source: Source, secrets: PlainSecrets) -> Result<Prepared, Ve
 mod tests {
     use pylon_core::body::Body;
     use pylon_core::connection::{Connection, Scheme};
-    use pylon_net::http1::Handler;
+    use pylon_net::handler::Handler;
     use pylon_observe::Observer;
     use pylon_proxy::engine::{Engine, Told};
     use pylon_proxy::world::World;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pylon_net::accept::{Drain, accept};
-use pylon_net::http1::Limits;
+use pylon_net::handler::Limits;
 use pylon_net::timer;
 use pylon_net::tls::server::Security;
 use pylon_observe::metrics::Metrics;
@@ -16,10 +16,17 @@ use tokio::sync::watch;
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// A worker's own socket of a listener.
+pub(crate) struct Listening {
+    pub(crate) socket: TcpListener,
+    pub(crate) security: Security,
+    pub(crate) http2: bool,
+}
+
 /// What a worker is started with.
 pub(crate) struct Worker {
     pub(crate) id: usize,
-    pub(crate) listeners: Vec<(TcpListener, Security)>,
+    pub(crate) listeners: Vec<Listening>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) world: Arc<World>,
     pub(crate) limits: Limits,
@@ -42,11 +49,11 @@ impl Worker {
     async fn run(mut self) {
         tokio::spawn(timer::run());
         tokio::spawn(sweep(Arc::clone(&self.world)));
-        for (listener, security) in std::mem::take(&mut self.listeners) {
+        for Listening { socket, security, http2 } in std::mem::take(&mut self.listeners) {
             let (engine, drain, limits) = (Arc::clone(&self.engine), Arc::clone(&self.drain), self.limits);
             let metrics = Arc::clone(&self.metrics);
             tokio::spawn(async move {
-                if let Err(error) = accept(listener, security, engine, limits, drain, metrics).await {
+                if let Err(error) = accept(socket, security, http2, engine, limits, drain, metrics).await {
                     tracing::error!(%error, "a listener ended");
                 }
             });

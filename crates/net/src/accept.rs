@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::http1::{self, Handler, Limits};
+use crate::handler::{Handler, Limits};
+use crate::http1::{self, Preface};
+use crate::http2::{self, OnWorker};
 use crate::stream::Stream;
 use crate::tls::server::{Failed, Security, ServerTls};
 
@@ -77,7 +79,9 @@ impl Drop for Open {
 /// What all connections of a listener have in common on one worker.
 struct Serving<H> {
     handler: Arc<H>,
-    codec: hyper::server::conn::http1::Builder,
+    http1: hyper::server::conn::http1::Builder,
+    /// None where it is not spoken.
+    http2: Option<hyper::server::conn::http2::Builder<OnWorker>>,
     limits: Limits,
     metrics: Arc<Metrics>,
 }
@@ -88,6 +92,7 @@ struct Serving<H> {
 pub async fn accept<H: Handler>(
     listener: TcpListener,
     security: Security,
+    speaks_http2: bool,
     handler: Arc<H>,
     limits: Limits,
     drain: Arc<Drain>,
@@ -95,8 +100,8 @@ pub async fn accept<H: Handler>(
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let local = listener.local_addr()?;
-    let codec = http1::codec(&limits);
-    let serving = Arc::new(Serving { handler, codec, limits, metrics });
+    let http2 = speaks_http2.then(|| http2::codec(&limits));
+    let serving = Arc::new(Serving { handler, http1: http1::codec(&limits), http2, limits, metrics });
     let serve = |stream: TcpStream, peer: SocketAddr| {
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr().unwrap_or(local);
@@ -144,7 +149,19 @@ pub async fn accept<H: Handler>(
 
 impl<H: Handler> Serving<H> {
     async fn serve(&self, stream: Stream, connection: Arc<Connection>, open: Open) {
-        http1::serve(stream, connection, Arc::clone(&self.handler), &self.codec, self.limits, &open.0).await;
+        let (handler, limits, drain) = (&self.handler, self.limits, &*open.0);
+        let preface = if stream.agreed_on_http2() {
+            Some(Preface { stream, read: Vec::new() })
+        } else {
+            // Under TLS the handshake settles it.
+            let may_switch = self.http2.is_some() && matches!(stream, Stream::Plain(_));
+            let connection = Arc::clone(&connection);
+            http1::serve(stream, may_switch, connection, Arc::clone(handler), &self.http1, limits, drain).await
+        };
+        if let (Some(preface), Some(codec)) = (preface, &self.http2) {
+            // Boxed, so that a connection of HTTP/1 is no larger for it.
+            Box::pin(http2::serve(preface, connection, Arc::clone(handler), codec, limits, drain)).await;
+        }
     }
 
     async fn shake_hands(

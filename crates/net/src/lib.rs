@@ -1,8 +1,11 @@
 //! Sockets: listeners, dialling, resolving, timers, and the one adapter to hyper.
 
 pub mod accept;
+mod client_body;
 pub mod dial;
-pub mod http1;
+pub mod handler;
+mod http1;
+mod http2;
 pub mod listen;
 pub mod resolve;
 pub mod spec;

@@ -7,7 +7,7 @@ use pylon_core::units::{ByteSize, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::http1::Limits;
+use crate::handler::Limits;
 use crate::tls::spec::TlsSpec;
 
 /// An address that accepts connections.
@@ -21,6 +21,14 @@ pub struct ListenerSpec {
     /// Example: `{ certificates: [{ cert: certs/api.pem, key: certs/api.key }] }`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
     pub tls: Option<TlsSpec>,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1: under TLS where the client chooses it, in cleartext where the client begins
+    /// with it. Default `true`. Example: `false`.
+    #[serde(default = "yes")]
+    pub http2: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The key may be left out but not left empty: `tls:` with nothing behind it would be cleartext.

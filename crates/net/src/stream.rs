@@ -3,8 +3,9 @@
 //! The TLS half is boxed: a cleartext connection, of which there may be many, does not pay for its size.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -17,6 +18,38 @@ pub enum Stream {
     Plain(TcpStream),
     /// Under TLS.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Whether the handshake of TLS has settled on HTTP/2 (ALPN, RFC 7301).
+    pub(crate) fn agreed_on_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
+/// Reads into hyper's cursor, and answers what `look` makes of the bytes: none at the end of the stream.
+pub(crate) fn poll_fill<T>(
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    buf: &mut hyper::rt::ReadBufCursor<'_>,
+    look: impl FnOnce(&[u8]) -> T,
+) -> Poll<io::Result<T>> {
+    // SAFETY: `ReadBuf::uninit` writes only what it initialises and never de-initialises.
+    #[expect(unsafe_code, reason = "hyper's cursor can only be filled through uninitialised memory")]
+    let unfilled: &mut [MaybeUninit<u8>] = unsafe { buf.as_mut() };
+    let mut into = ReadBuf::uninit(unfilled);
+    ready!(Pin::new(stream).poll_read(cx, &mut into))?;
+    let seen = look(into.filled());
+    let n = into.filled().len();
+    // SAFETY: exactly `n` bytes of the cursor were filled, and so initialised, above.
+    #[expect(unsafe_code, reason = "hyper's cursor can only be advanced so")]
+    unsafe {
+        buf.advance(n);
+    }
+    Poll::Ready(Ok(seen))
 }
 
 impl AsyncRead for Stream {

@@ -12,7 +12,7 @@ use pylon_core::connection::Connection;
 use pylon_core::exchange::{Exchange, Head};
 use pylon_core::rejection::{REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, Rejection};
 use pylon_core::units::{ByteSize, Span};
-use pylon_net::http1::Handler;
+use pylon_net::handler::Handler;
 use pylon_observe::Observer;
 use pylon_observe::ending::{End, Ending};
 
@@ -20,6 +20,9 @@ use crate::request_id::RequestIds;
 use crate::tail::Tailed;
 use crate::world::{Pinned, View, World};
 use crate::{reject, serve};
+
+/// For a pseudonym that no field can hold; there is none.
+const UNNAMED: HeaderValue = HeaderValue::from_static("1.1 pylon");
 
 /// The data plane on one worker.
 #[derive(Debug)]
@@ -42,6 +45,16 @@ impl std::ops::Deref for Shared {
     }
 }
 
+/// What a request goes by from its beginning: the worker's own counts, so that no other core writes them.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// The snapshot that it stays with.
+    pub(crate) world: Arc<Pinned>,
+    pub(crate) observer: Arc<Shared>,
+    /// The item for `Via`.
+    pub(crate) via: HeaderValue,
+}
+
 /// Limits that a refusal of the codec names.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {
@@ -58,38 +71,40 @@ struct Own {
     ids: RequestIds,
     /// The worker's own count of the observer.
     observer: Arc<Shared>,
-    /// The worker's own copy of the item for `Via`: its bytes are counted, too.
-    via: HeaderValue,
+    /// The worker's own copies of the item for `Via`, by the version of the request: their bytes are counted, too.
+    via: [HeaderValue; 3],
 }
 
 impl Engine {
     /// An engine for one worker.
     pub fn new(world: Arc<World>, observer: Arc<Observer>, told: Told) -> Self {
-        let via = format!("1.1 {}", world.current().settings.pseudonym);
+        let pseudonym = &world.current().settings.pseudonym;
+        let via = |version| HeaderValue::try_from(format!("{version} {pseudonym}")).unwrap_or(UNNAMED);
         let own = Own {
             view: View::new(&world),
             ids: RequestIds::default(),
             observer: Arc::new(Shared(Arc::clone(&observer))),
-            via: HeaderValue::try_from(via).unwrap_or_else(|_| HeaderValue::from_static("1.1 pylon")),
+            via: ["1.0", "1.1", "2"].map(via),
         };
         Self { world, observer, told, own: Mutex::new(own) }
     }
 
-    /// The snapshot for a request that begins now.
-    pub(crate) fn pick(&self) -> Arc<Pinned> {
-        self.own.lock().view.pick(&self.world)
+    /// What a request that begins now goes by.
+    pub(crate) fn begin(&self, version: Version) -> Begun {
+        let mut own = self.own.lock();
+        let [one, usual, two] = &own.via;
+        let via = match version {
+            Version::HTTP_10 => one,
+            Version::HTTP_2 => two,
+            _ => usual,
+        };
+        let via = via.clone();
+        Begun { world: own.view.pick(&self.world), observer: Arc::clone(&own.observer), via }
     }
 
+    /// An id for a request that brought none that counts.
     pub(crate) fn fresh_id(&self, now: Instant) -> HeaderValue {
         self.own.lock().ids.next(self.observer.wall(), now)
-    }
-
-    pub(crate) fn observer(&self) -> Arc<Shared> {
-        Arc::clone(&self.own.lock().observer)
-    }
-
-    pub(crate) fn via(&self) -> HeaderValue {
-        self.own.lock().via.clone()
     }
 }
 
@@ -117,7 +132,7 @@ impl Handler for Engine {
         let now = tokio::time::Instant::now().into_std();
         let mut exchange = Exchange::begin(unread(connection, now));
         exchange.trail.refuse(&Rejection { detail: detail.clone().map(Cow::Owned), ..Rejection::from(reason) });
-        let world = self.pick();
+        let world = self.begin(Version::HTTP_11).world;
         let shard = world.nowhere.series.mine();
         shard.begin();
         let ending = Ending { status: reason.status, sent: 0, received: 0, ended: now, how: End::Complete };

@@ -18,7 +18,7 @@ use pylon_route::host::HostName;
 use pylon_route::normalise::{PathRules, check_query, normalise};
 
 use crate::snapshot::Settings;
-use crate::{forwarding, hop};
+use crate::{forwarding, hop, http2};
 
 /// Reads the head. The exchange exists even where the request is refused, so that the refusal is logged.
 pub(crate) fn read(
@@ -29,6 +29,9 @@ pub(crate) fn read(
     via: &HeaderValue,
     fresh_id: impl FnOnce() -> HeaderValue,
 ) -> (Box<Exchange>, Result<(), Rejection>) {
+    if request.version() == Version::HTTP_2 {
+        http2::adapt(request);
+    }
     let found = hop::look(request.headers());
     let trusted = &settings.trusted_proxies;
     let origin = forwarding::origin(request.headers(), &connection, trusted, &found);

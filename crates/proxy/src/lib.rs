@@ -6,6 +6,7 @@ pub mod explain;
 pub mod forwarding;
 mod head;
 pub mod hop;
+mod http2;
 mod reject;
 pub mod request_id;
 pub mod serve;

@@ -16,7 +16,7 @@ use pylon_route::table::{self, Found, Outcome};
 
 use crate::action::Decision;
 use crate::action::forward::Forward;
-use crate::engine::Engine;
+use crate::engine::{Begun, Engine};
 use crate::snapshot::{Route, Settings, Snapshot};
 use crate::tail::{Ongoing, Tail, Tailed};
 use crate::{action, head, reject};
@@ -31,16 +31,15 @@ pub(crate) fn serve(
     connection: Arc<Connection>,
     started: Instant,
 ) -> impl Future<Output = http::Response<Tailed>> + Send + use<> {
-    let world = engine.pick();
+    let Begun { world, observer, via } = engine.begin(request.version());
     let (mut exchange, read) =
-        head::read(&mut request, connection, started, &world.settings, &engine.via(), || engine.fresh_id(started));
+        head::read(&mut request, connection, started, &world.settings, &via, || engine.fresh_id(started));
     let (index, found) = match read {
         Ok(()) => find(&world, &request, &exchange),
         Err(no) => (None, Err(no)),
     };
     let route = world.route(index);
     let found = found.and_then(|found| rewrite(route, found, &mut exchange));
-    let observer = engine.observer();
     observer.note(request.headers(), &mut exchange);
     let mut ongoing = Ongoing::begin(exchange, request, found, Arc::clone(route.series.mine()), observer);
     async move {

@@ -59,8 +59,9 @@ impl Security {
 }
 
 impl ServerTls {
-    /// Reads all files. Everything that is wrong is told at once, from the key `tls` down.
-    pub fn load(spec: &TlsSpec) -> Result<Self, Vec<SpecError>> {
+    /// Reads all files. Everything that is wrong is told at once, from the key `tls` down. `http2` says whether clients may
+    /// choose it (ALPN).
+    pub fn load(spec: &TlsSpec, http2: bool) -> Result<Self, Vec<SpecError>> {
         let root = FieldPath::root;
         let mut errors = Vec::new();
         if spec.certificates.is_empty() {
@@ -78,7 +79,8 @@ impl ServerTls {
             return Err(errors);
         };
         let certificates = Arc::new(certificates);
-        let config = config(spec.min_version, Arc::clone(&certificates), verifier)
+        let alpn = if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
+        let config = config(spec.min_version, alpn, Arc::clone(&certificates), verifier)
             .map_err(|error| vec![SpecError::new(root(), format!("TLS cannot be set up: {error}"))])?;
         Ok(Self { certificates, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
@@ -117,6 +119,7 @@ static FROM_1_3: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
 fn config(
     min: TlsVersion,
+    alpn: Vec<Vec<u8>>,
     certificates: Arc<Certificates>,
     verifier: Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>,
 ) -> Result<ServerConfig, rustls::Error> {
@@ -131,7 +134,7 @@ fn config(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(certificates);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = alpn;
     // Sessions are resumed by tickets alone, which any worker can open; nothing is kept for a client that went away.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if asks {

@@ -6,6 +6,7 @@
 //! | `id` | the request id |
 //! | `client` | the client address, after `trusted_proxies` |
 //! | `method`, `host`, `path` | what was asked for: host in lower case, path normalised, with its query, secrets as `***` |
+//! | `protocol` | what the client spoke: `HTTP/1.0`, `HTTP/1.1` or `HTTP/2` |
 //! | `status` | what the client was answered; 499 when it went away before the end |
 //! | `bytes_in`, `bytes_out` | lengths of the bodies, in bytes |
 //! | `duration_ms` | from the head of the request to the last byte of the answer |
@@ -22,6 +23,7 @@
 
 use std::time::Duration;
 
+use http::Version;
 use pylon_core::exchange::{Exchange, Trail};
 
 use crate::clock::Stamp;
@@ -105,7 +107,17 @@ impl Line<'_> {
         let (path, mark) = json::cut(exchange.path.as_str(), PATH);
         redaction.pieces(path, |piece| json::escaped(out, piece));
         out.extend_from_slice(mark.as_bytes());
+        out.extend_from_slice(br#"","protocol":""#);
+        out.extend_from_slice(protocol(exchange.version).as_bytes());
         out.push(b'"');
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
     }
 }
 

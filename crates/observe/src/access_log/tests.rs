@@ -87,6 +87,7 @@ fn a_line_tells_all_that_happened() {
             "method": "GET",
             "host": "api.example",
             "path": "/users/7?x=1&token=***",
+        "protocol": "HTTP/1.1",
             "status": 504,
             "bytes_in": 10,
             "bytes_out": 1234,
@@ -116,8 +117,20 @@ fn what_is_absent_is_left_out() {
     exchange.host = None;
     let line = line_of(route("r").mine(), &exchange, &ending(404, End::Complete), &Redaction::default());
     let members: Vec<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
-    let always =
-        ["time", "id", "client", "method", "path", "status", "bytes_in", "bytes_out", "duration_ms", "route", "end"];
+    let always = [
+        "time",
+        "id",
+        "client",
+        "method",
+        "path",
+        "protocol",
+        "status",
+        "bytes_in",
+        "bytes_out",
+        "duration_ms",
+        "route",
+        "end",
+    ];
     assert_eq!(members, always);
 }
 

@@ -1,0 +1,43 @@
+//! What a listener needs to know of the data plane, and the limits that it holds clients to.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pylon_core::Request;
+use pylon_core::body::BodyError;
+use pylon_core::connection::Connection;
+
+/// What answers requests: the data plane, as `net` sees it. One for each worker.
+pub trait Handler: Send + Sync + 'static {
+    /// The body of an answer.
+    type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static;
+
+    /// Answers one request whose head had begun to arrive at `started`.
+    fn serve(
+        self: Arc<Self>,
+        request: Request,
+        connection: Arc<Connection>,
+        started: Instant,
+    ) -> impl Future<Output = http::Response<Self::Body>> + Send;
+
+    /// The whole answer, in wire format, to a request that never came to be: `status` is what the codec says of it.
+    /// The connection is closed behind it.
+    fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8>;
+}
+
+/// Limits on what a client may send, and on how slowly.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The longest head, in bytes.
+    pub head: usize,
+    /// From the first byte of a head to its last.
+    pub head_time: Duration,
+    /// From the acceptance of a connection to the end of its TLS handshake.
+    pub handshake: Duration,
+    /// Between two exchanges.
+    pub idle: Duration,
+    /// Between two pieces of a request's body.
+    pub body_idle: Duration,
+}

@@ -1,0 +1,215 @@
+//! The client's socket as hyper sees it: what is put between its answers, and how it is closed.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use pylon_core::connection::{Connection, Phase};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Preface;
+use crate::handler::Handler;
+use crate::stream::{self, Stream};
+use crate::timer;
+
+/// How long the close waits for the client to read what was sent.
+const LINGER: Duration = Duration::from_secs(2);
+/// How many bytes that nobody asked for are read meanwhile.
+const LINGER_BYTES: usize = 4 << 20;
+/// What a client sends that knows that the other side speaks HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The client's socket as hyper sees it.
+pub(super) struct Io<H> {
+    stream: Stream,
+    connection: Arc<Connection>,
+    handler: Arc<H>,
+    /// Bytes of an answer were written and not yet all flushed, so that nothing may be put between.
+    dirty: bool,
+    /// Interim answers that are being written.
+    ahead: Vec<u8>,
+    /// Nothing has been read yet, and HTTP/2 would be welcome.
+    fresh: bool,
+    /// The client began HTTP/2; what it sent is in `ahead`.
+    switched: bool,
+    /// Our side is closed; what the client still sends is read and dropped.
+    closing: Option<Closing>,
+}
+
+/// See [`LINGER`].
+struct Closing {
+    timer: timer::Sleep,
+    left: usize,
+}
+
+impl<H> Io<H> {
+    pub(super) fn new(stream: Stream, preface: bool, connection: Arc<Connection>, handler: Arc<H>) -> Self {
+        Self {
+            stream,
+            connection,
+            handler,
+            dirty: false,
+            ahead: Vec::new(),
+            fresh: preface,
+            switched: false,
+            closing: None,
+        }
+    }
+
+    /// The connection, where it is to go on as one of HTTP/2.
+    pub(super) fn preface(self) -> Option<Preface> {
+        self.switched.then_some(Preface { stream: self.stream, read: self.ahead })
+    }
+}
+
+impl<H: Handler> Io<H> {
+    /// Writes what waits of interim answers; where an answer is half written they come too late and are dropped.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.switched {
+            return Poll::Ready(Ok(()));
+        }
+        if self.dirty {
+            if self.connection.interim.is_waiting() {
+                drop(self.connection.interim.take());
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if self.ahead.is_empty() && self.connection.interim.is_waiting() {
+            self.ahead = self.connection.interim.take();
+        }
+        if self.ahead.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.ahead.is_empty() {
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.ahead))?;
+            self.ahead.drain(..n);
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Whether `bytes` are a refusal of the codec's own: an answer where no request is being served.
+    fn is_codecs_own(&self, bytes: &[u8]) -> Option<u16> {
+        if self.dirty || !matches!(self.connection.activity.phase(), Phase::Idle | Phase::Head) {
+            return None;
+        }
+        let status = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?.get(..3)?;
+        std::str::from_utf8(status).ok()?.parse().ok()
+    }
+}
+
+impl<H: Handler> hyper::rt::Read for Io<H> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let (fresh, ahead) = (std::mem::take(&mut this.fresh), &mut this.ahead);
+        let look = |bytes: &[u8]| {
+            let switches = fresh && bytes.len() > 2 && bytes.iter().zip(PREFACE).all(|(byte, of)| byte == of);
+            if switches {
+                ahead.extend_from_slice(bytes);
+            }
+            (bytes.len(), switches)
+        };
+        let (n, switches) = match stream::poll_fill(&mut this.stream, cx, &mut buf, look) {
+            Poll::Pending => {
+                this.fresh = fresh;
+                return Poll::Pending;
+            }
+            Poll::Ready(read) => read.inspect_err(|_| this.connection.ended.store(true, Ordering::Relaxed))?,
+        };
+        if switches {
+            this.switched = true;
+            return Poll::Ready(Err(io::Error::other("the client speaks HTTP/2")));
+        }
+        if n == 0 {
+            this.connection.ended.store(true, Ordering::Relaxed);
+        } else if this.connection.activity.phase() == Phase::Idle {
+            this.connection.activity.enter(Phase::Head, now());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<H: Handler> hyper::rt::Write for Io<H> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
+        if let Some(status) = self.is_codecs_own(bytes) {
+            let answer = self.handler.refuse(status, &self.connection);
+            // A fresh answer of some hundred bytes fits the socket's buffer; if it does not, the client is not reading.
+            let _ = Pin::new(&mut self.stream).poll_write(cx, &answer);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.dirty = true;
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(first) = bufs.first()
+            && self.is_codecs_own(first).is_some()
+        {
+            return self.poll_write(cx, first);
+        }
+        ready!(self.poll_interim(cx))?;
+        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.dirty = true;
+        Poll::Ready(Ok(n))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// hyper comes here once all that it holds is written.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.dirty = false;
+        if self.connection.activity.phase() == Phase::Flushing {
+            self.connection.activity.pass_to(Phase::Idle);
+        }
+        self.poll_interim(cx)
+    }
+
+    /// Closes so that the client can read the answer to its end: a close with bytes unread would be a reset.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.switched {
+            return Poll::Ready(Ok(()));
+        }
+        if this.closing.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        if this.connection.ended.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let closing = this
+            .closing
+            .get_or_insert_with(|| Closing { timer: timer::sleep_until(now() + LINGER), left: LINGER_BYTES });
+        let mut scrap = [0; 4096];
+        loop {
+            let mut into = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut into) {
+                Poll::Pending => return Pin::new(&mut closing.timer).poll(cx).map(Ok),
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {}
+            }
+            closing.left = closing.left.saturating_sub(into.filled().len());
+            if into.filled().is_empty() || closing.left == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -34,7 +34,7 @@ struct Station {
     shadow: bool,
 }
 
-/// What the policies that were reached remember until the response.
+/// What policies remember until the response: those that were reached, and those that mark what a guard refused.
 ///
 /// Dropping it gives back what they hold.
 #[derive(Debug, Default)]

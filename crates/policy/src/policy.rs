@@ -36,7 +36,8 @@ pub trait Policy: Sized + fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Meets the response on its way out, if [`Policy::on_request`] let the request pass: also a rejection made further in.
+    /// Meets the response on its way out, if [`Policy::on_request`] let the request pass, also a rejection made further in, or
+    /// if [`Policy::on_refused`] remembered it.
     /// A stop replaces the response.
     fn on_response<'a>(&'a self, memo: Self::Memo, res: &'a mut Response, cx: &'a mut Exchange) -> Step<'a, ()> {
         let _ = (memo, res, cx);

@@ -48,7 +48,7 @@ pub(crate) fn serve(
     }
 }
 
-/// Policies on the way in, the action, policies on the way out: always exactly those that were reached.
+/// Policies on the way in, the action, policies on the way out: those that the memos name.
 async fn answer(route: &Route, ongoing: &mut Ongoing, settings: &Settings) -> Response {
     let tail = ongoing.tail();
     let (memos, forward) = inbound(route, tail).await;

@@ -19,6 +19,7 @@ pub mod http2;
 pub mod message;
 pub mod nginx;
 pub mod process;
+pub mod terminator;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

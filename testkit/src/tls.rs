@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// Signs certificates; its own is in no system's store.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -96,6 +97,29 @@ impl Authority {
                 builder.with_client_auth_cert(vec![cert], key).unwrap()
             }
         }
+    }
+
+    /// A server that shows `issued` and, where it `asks`, wants a certificate of this authority.
+    ///
+    /// # Panics
+    /// If what was issued is not what it should be.
+    pub fn server(&self, issued: &Issued, alpn: &[&str], asks: bool) -> ServerConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_protocol_versions(rustls::DEFAULT_VERSIONS).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let builder = if asks {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let cert = CertificateDer::from_pem_slice(issued.cert.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+        let mut config = builder.with_single_cert(vec![cert], key).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config
     }
 
     /// A client that trusts this authority and has nothing to show.

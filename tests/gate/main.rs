@@ -27,3 +27,4 @@ mod metrics;
 mod schema;
 mod timers;
 mod tls;
+mod upstream_tls;

@@ -140,6 +140,8 @@ rejections! {
     UPSTREAM_NO_ENDPOINT = "upstream.no_endpoint", 503, "The service has no endpoint", "RFC 9110 §15.6.4";
     /// No connection could be made.
     UPSTREAM_CONNECT = "upstream.connect", 502, "The service cannot be reached", "RFC 9110 §15.6.3";
+    /// The service cannot be verified, or will not have us.
+    UPSTREAM_TLS = "upstream.tls", 502, "No secure connection to the service could be made", "upstream key `tls`";
     /// The connection broke before the answer.
     UPSTREAM_RESET = "upstream.reset", 502, "The service closed the connection", "RFC 9110 §15.6.3";
     /// The answer broke the protocol.

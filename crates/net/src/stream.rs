@@ -4,8 +4,9 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -22,11 +23,57 @@ pub enum Stream {
 
 impl Stream {
     /// Whether the handshake of TLS has settled on HTTP/2 (ALPN, RFC 7301).
-    pub(crate) fn agreed_on_http2(&self) -> bool {
+    pub fn agreed_on_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
+    }
+
+    /// The address of the other side.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Plain(stream) => stream.peer_addr(),
+            Self::Tls(stream) => stream.get_ref().0.peer_addr(),
+        }
+    }
+
+    /// Writes what can be written at once. What is left, and what TLS still holds back, goes with later polls.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.try_write(bytes),
+            Self::Tls(stream) => at_once(Pin::new(stream).poll_write(&mut nobody(), bytes)),
+        }
+    }
+
+    /// Whether all that was written is with the system.
+    pub fn is_flushed(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(stream) => !stream.get_ref().1.wants_write(),
+        }
+    }
+
+    /// Whether the peer has neither closed nor sent anything. No system call where nothing happened.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut byte = [0_u8; 1];
+        let read = match self {
+            Self::Plain(stream) => stream.try_read(&mut byte).map(|_| ()),
+            Self::Tls(stream) => at_once(Pin::new(stream).poll_read(&mut nobody(), &mut ReadBuf::new(&mut byte))),
+        };
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// A context that wakes nobody: for a look at what is there now. Whoever waits polls again with a context of its own.
+fn nobody() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn at_once<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
+    match poll {
+        Poll::Ready(done) => done,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 

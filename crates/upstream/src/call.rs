@@ -4,6 +4,7 @@
 //! Dropping the future (the client is gone) drops the connection with it.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
 use pylon_core::exchange::{Exchange, Timer};
 use pylon_core::{Request, Response};
-use pylon_net::timer::sleep_until;
+use pylon_net::stream::Stream;
+use pylon_net::timer::{sleep_until, timeout_at};
 use pylon_observe::series::UpstreamShard;
 
 use crate::endpoint::{Lane, Lease};
@@ -176,7 +178,7 @@ impl Upstream {
             metrics.answered(head.status.as_u16(), now.saturating_duration_since(past.began));
         }
         let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
-        let flight = flight.ok_or_else(|| Fault::Connect(std::io::ErrorKind::NotConnected.into()))?;
+        let flight = flight.ok_or_else(|| Fault::Connect(io::ErrorKind::NotConnected.into()))?;
         Ok((flight.answer(head, lease, clocks, now)?, now))
     }
 
@@ -238,15 +240,19 @@ async fn dial(lane: &Lane, cx: &mut Exchange, timeouts: &Timeouts) -> Result<(Co
     let response = (cx.started + timeouts.response, Timer::Response, timeouts.response);
     let total = cx.deadline.map(|at| (at, Timer::Total, at.saturating_duration_since(cx.started)));
     let first = [connect, response].into_iter().chain(total).min_by_key(|(at, ..)| *at).unwrap_or(connect);
-    let stream = match pylon_net::dial::connect(&lane.addrs, Some(first.0)).await {
+    let stream = match reach(lane, first.0).await {
         Ok(stream) => stream,
-        Err(error) => {
+        Err(fault) => {
             lane.slot.counters.connect_failed();
             if let Some(metrics) = &lane.metrics {
                 metrics.connect_failed();
             }
-            let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
-            return Err(if timed_out { Fault::Timeout(first.1, first.2) } else { Fault::Connect(error) });
+            return Err(match fault {
+                Fault::Connect(error) | Fault::Tls(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    Fault::Timeout(first.1, first.2)
+                }
+                fault => fault,
+            });
         }
     };
     lane.slot.counters.connected();
@@ -260,6 +266,14 @@ async fn dial(lane: &Lane, cx: &mut Exchange, timeouts: &Timeouts) -> Result<(Co
     let open = lane.metrics.as_ref().map(UpstreamShard::connected);
     let life = Box::new(Life { addr, expires, epoch: lane.epoch, _open: open });
     Ok((Conn { stream, buf: BytesMut::new(), life }, stood))
+}
+
+/// A socket to the lane's endpoint and, where it is spoken to so, TLS on it.
+async fn reach(lane: &Lane, deadline: Instant) -> Result<Stream, Fault> {
+    let stream = pylon_net::dial::connect(&lane.addrs, Some(deadline)).await.map_err(Fault::Connect)?;
+    let Some(tls) = &lane.tls else { return Ok(Stream::Plain(stream)) };
+    let shaken = timeout_at(Some(deadline), tls.connect(stream)).await;
+    shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Fault::Tls)
 }
 
 impl Outgoing {
@@ -309,7 +323,9 @@ impl Past {
     /// Whether another attempt is safe and of use. Never after a timer that bounds all attempts.
     fn again(&mut self, error: &CallError, out: &Outgoing, cx: &Exchange) -> bool {
         match &error.source {
-            Fault::Connect(_) | Fault::Timeout(Timer::Connect, _) if self.connect_failures < CONNECT_RETRIES => {
+            Fault::Connect(_) | Fault::Tls(_) | Fault::Timeout(Timer::Connect, _)
+                if self.connect_failures < CONNECT_RETRIES =>
+            {
                 self.connect_failures = self.connect_failures.saturating_add(1);
                 true
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Uri};
+use pylon_net::tls::client::Towards;
 use pylon_observe::series::UpstreamShard;
 
 use crate::h1::conn::Conn;
@@ -16,22 +17,21 @@ pub(crate) struct Place {
     /// Without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// As it stands in `Host`: with brackets, and without port 80.
+    /// Whether it is reached under TLS.
+    pub(crate) tls: bool,
+    /// As it stands in `Host`: with brackets, and without the scheme's own port.
     pub(crate) authority: HeaderValue,
 }
 
 impl Place {
-    /// Reads `http://host:port`. The error is a problem and a remedy.
+    /// Reads `http://host:port` or `https://host:port`. The error is a problem and a remedy.
     pub(crate) fn from_url(url: &str) -> Result<Self, (String, Option<String>)> {
-        let bad = |problem: &str| (format!("`{url}` {problem}"), Some("write it as `http://host:port`".to_owned()));
+        let bad = |problem: &str| {
+            (format!("`{url}` {problem}"), Some("write it as `http://host:port` or `https://host:port`".to_owned()))
+        };
         let Some((scheme, _)) = url.split_once("://") else { return Err(bad("has no scheme")) };
-        if scheme.eq_ignore_ascii_case("https") {
-            return Err((
-                format!("`{url}`: TLS to upstreams is not built yet"),
-                Some("use `http://` for now".to_owned()),
-            ));
-        }
-        if !scheme.eq_ignore_ascii_case("http") {
+        let tls = scheme.eq_ignore_ascii_case("https");
+        if !tls && !scheme.eq_ignore_ascii_case("http") {
             return Err(bad("has a scheme that is not known"));
         }
         let uri: Uri = url.parse().map_err(|_| bad("is not a URL"))?;
@@ -47,33 +47,37 @@ impl Place {
         }
         let port = match authority.port() {
             None if authority.as_str() != authority.host() => return Err(bad("has no valid port")),
-            None => 80,
+            None => default_port(tls),
             Some(port) => port.as_u16(),
         };
-        Self::new(authority.host(), port).ok_or_else(|| bad("has no valid host or port"))
+        Self::new(authority.host(), port, tls).ok_or_else(|| bad("has no valid host or port"))
     }
 
     /// Reads `name:port`.
-    pub(crate) fn from_name(text: &str) -> Option<Self> {
+    pub(crate) fn from_name(text: &str, tls: bool) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
-        Self::new(host, port.parse().ok()?)
+        Self::new(host, port.parse().ok()?, tls)
     }
 
-    fn new(host: &str, port: u16) -> Option<Self> {
+    fn new(host: &str, port: u16, tls: bool) -> Option<Self> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let named = bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
         if port == 0 || bare.is_empty() || !(named || bare.parse::<IpAddr>().is_ok()) {
             return None;
         }
-        let text = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
+        let text = if port == default_port(tls) { host.to_owned() } else { format!("{host}:{port}") };
         let authority = HeaderValue::from_str(&text.to_ascii_lowercase()).ok()?;
-        Some(Self { host: bare.to_ascii_lowercase(), port, authority })
+        Some(Self { host: bare.to_ascii_lowercase(), port, tls, authority })
     }
 
     /// The one address, where the host is one.
     pub(crate) fn literal(&self) -> Option<SocketAddr> {
         self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
+}
+
+fn default_port(tls: bool) -> u16 {
+    if tls { 443 } else { 80 }
 }
 
 /// One endpoint of a set.
@@ -83,6 +87,8 @@ pub(crate) struct Endpoint {
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) weight: u32,
     pub(crate) source: &'static str,
+    /// None in cleartext.
+    pub(crate) tls: Option<Towards>,
     pub(crate) pool: Arc<Pool>,
     /// Of the pool, when it was told of `addrs`.
     pub(crate) epoch: u32,
@@ -105,6 +111,7 @@ pub(crate) struct EndpointSet {
 pub(crate) struct Lane {
     pub(crate) authority: HeaderValue,
     pub(crate) addrs: Arc<[SocketAddr]>,
+    pub(crate) tls: Option<Towards>,
     pub(crate) slot: Arc<Slot>,
     /// Which generation of the endpoint's addresses `addrs` are: connections made to them belong to it.
     pub(crate) epoch: u32,
@@ -125,6 +132,7 @@ impl Lane {
         Some(Arc::new(Self {
             authority: endpoint.authority.clone(),
             addrs: Arc::clone(&endpoint.addrs),
+            tls: endpoint.tls.clone(),
             slot: Arc::clone(endpoint.pool.mine()?),
             epoch: endpoint.epoch,
             metrics: metrics.map(Arc::clone),
@@ -178,7 +186,6 @@ mod tests {
         assert_eq!((six.literal(), six.authority.as_bytes()), (Some("[::1]:80".parse().unwrap()), &b"[::1]"[..]));
         for bad in [
             "10.0.0.1:80",
-            "https://a",
             "ftp://a",
             "http://a/b",
             "http://a:0",
@@ -189,12 +196,14 @@ mod tests {
         ] {
             assert!(Place::from_url(bad).is_err(), "{bad}");
         }
-        assert!(Place::from_url("https://a").unwrap_err().0.contains("not built yet"));
+        let secure = Place::from_url("https://a.test").unwrap();
+        assert_eq!((secure.port, secure.tls, secure.authority.as_bytes()), (443, true, &b"a.test"[..]));
+        assert_eq!(Place::from_url("https://a.test:80").unwrap().authority, "a.test:80");
     }
 
     #[test]
     fn a_name_to_discover_needs_its_port() {
-        assert_eq!(Place::from_name("users.internal:8080").map(|place| place.port), Some(8080));
-        assert!(Place::from_name("users.internal").is_none() && Place::from_name("a b:1").is_none());
+        assert_eq!(Place::from_name("users.internal:8080", false).map(|place| place.port), Some(8080));
+        assert!(Place::from_name("users.internal", false).is_none() && Place::from_name("a b:1", false).is_none());
     }
 }

@@ -8,6 +8,7 @@ use pylon_core::exchange::Timer;
 use pylon_core::rejection::{
     INTERNAL, REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_TIMEOUT, Reason, Rejection, UPSTREAM_CONNECT,
     UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_PROTOCOL, UPSTREAM_RESET, UPSTREAM_TIMEOUT,
+    UPSTREAM_TLS,
 };
 use pylon_core::units::Span;
 
@@ -72,6 +73,9 @@ pub enum Fault {
     /// No connection could be made.
     #[error("no connection: {0}")]
     Connect(io::Error),
+    /// The handshake of TLS came to nothing.
+    #[error("no TLS: {0}")]
+    Tls(io::Error),
     /// The request cannot be written.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -107,7 +111,7 @@ impl Fault {
     pub(crate) fn into_error(self) -> CallError {
         let (blame, retry, at) = match &self {
             Self::NoEndpoint(_) => (Blame::Upstream, Retry::Never, Step::Pick),
-            Self::Connect(_) => (Blame::Upstream, Retry::Always, Step::Connect),
+            Self::Connect(_) | Self::Tls(_) => (Blame::Upstream, Retry::Always, Step::Connect),
             Self::Encode(_) => (Blame::Gateway, Retry::Never, Step::Send),
             Self::Unsent(_) => (Blame::Upstream, Retry::Always, Step::Send),
             Self::Reset { .. } => (Blame::Upstream, Retry::IfIdempotent, Step::Head),
@@ -124,6 +128,7 @@ impl Fault {
         match self {
             Self::NoEndpoint(_) => &UPSTREAM_NO_ENDPOINT,
             Self::Connect(_) => &UPSTREAM_CONNECT,
+            Self::Tls(_) => &UPSTREAM_TLS,
             Self::Encode(_) => &INTERNAL,
             Self::Unsent(_) | Self::Reset { .. } => &UPSTREAM_RESET,
             Self::Head(HeadError::TooLarge(_) | HeadError::TooMany) => &UPSTREAM_HEADERS_TOO_LARGE,

@@ -1,11 +1,12 @@
 //! Upstreams: named services behind the gate, how their endpoints are found and chosen, and the one way to call them.
 //!
 //! [`upstream::Upstream::call`] is the attempt loop: pick an endpoint, take or make a connection, send, judge, again?
-//! Traffic is HTTP/1.1 in cleartext. Deliberately not here yet: TLS, HTTP/2, breakers, health checks, hedging and
-//! retries by status.
+//! Traffic is HTTP/1.1, in cleartext or under TLS. Deliberately not here yet: HTTP/2, breakers, health checks, hedging
+//! and retries by status.
 
 pub mod balance;
 pub mod call;
+mod compile;
 mod counters;
 mod discovery;
 mod endpoint;

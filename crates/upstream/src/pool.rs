@@ -119,8 +119,8 @@ impl Slot {
     /// The connection given back last that is still good, if any.
     pub(crate) fn take(&self, now: Instant) -> Option<Conn> {
         let mut idle = self.idle.lock();
-        while let Some(Idle { conn, until }) = idle.pop_back() {
-            if now < until && conn.is_quiet() {
+        while let Some(Idle { mut conn, until }) = idle.pop_back() {
+            if now < until && conn.stream.is_quiet() {
                 return Some(conn);
             }
         }
@@ -129,7 +129,7 @@ impl Slot {
 
     /// Closes what has idled or lived too long, and what the peer closed.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.idle.lock().retain(|idle| now < idle.until && idle.conn.is_quiet());
+        self.idle.lock().retain_mut(|idle| now < idle.until && idle.conn.stream.is_quiet());
     }
 
     /// Exchanges under way as all workers see them; only kept where the balancer asks for it.

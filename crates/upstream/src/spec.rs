@@ -6,6 +6,7 @@ use std::fmt;
 use http::HeaderValue;
 use pylon_core::short::{FromScalar, Short};
 use pylon_core::units::Span;
+use pylon_net::tls::spec::UpstreamTlsSpec;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -16,8 +17,8 @@ use crate::timeouts::ShortTimeout;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSpec {
-    /// Where the service is reached: addresses or host names with a port (80 where none is written). A host name is one
-    /// endpoint, resolved again when its TTL is over; all its addresses are raced. No default: this or `discover` must be written.
+    /// Where the service is reached: addresses or host names with a port (80, or 443 of `https`, where none is written). A host
+    /// name is one endpoint, resolved again when its TTL is over; all its addresses are raced. No default: this or `discover` must be written.
     /// Example: `[http://10.0.0.1:8080, { url: "http://10.0.0.2:8080", weight: 2 }]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Short<EndpointSpec>>,
@@ -34,10 +35,19 @@ pub struct UpstreamSpec {
     /// How many connections idle and for how long. Default `{ max_idle: 64, idle: 4s, lifetime: 10m }`. Example: `{ idle: 55s }`.
     #[serde(default)]
     pub pool: PoolSpec,
+    /// TLS towards endpoints with `https://` and those that are discovered. Default: endpoints with `https://` are verified by the
+    /// system's roots, those that are discovered are spoken to in cleartext. Example: `{ ca: certs/internal.pem }`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub tls: Option<UpstreamTlsSpec>,
     /// The `Host` that the service sees: `keep` (the client's), `endpoint` (the endpoint's own) or a name. Default `keep`.
     /// Example: `users.internal`.
     #[serde(default)]
     pub host: HostSpec,
+}
+
+/// The key may be left out but not left empty: `tls:` with nothing behind it could mean either.
+fn written<'de, D: Deserializer<'de>>(source: D) -> Result<Option<UpstreamTlsSpec>, D::Error> {
+    UpstreamTlsSpec::deserialize(source).map(Some)
 }
 
 /// One endpoint: a URL, or a map with a weight.

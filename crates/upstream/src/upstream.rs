@@ -5,7 +5,7 @@ use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -16,20 +16,24 @@ use pylon_core::names::UpstreamName;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::worker::PerWorker;
 use pylon_net::resolve::Resolver;
+use pylon_net::tls::client::ClientTls;
 use pylon_observe::series::UpstreamSeries;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::balance::{Balancer, Method};
 use crate::call::CallOptions;
-use crate::discovery::dns::Name;
+use crate::compile::Sources;
 use crate::discovery::static_list::Member;
-use crate::endpoint::{EndpointSet, Lane, Lease, Place};
+use crate::endpoint::{EndpointSet, Lane, Lease};
 use crate::error::Fault;
-use crate::pool::{Limits, Pool};
+use crate::pool::Limits;
 use crate::spec::{BalanceSpec, HostSpec, UpstreamSpec};
 use crate::timeouts::{TimeoutSpec, Timeouts};
 use crate::view::{EndpointView, NameView, UpstreamView};
+
+/// How often the files of TLS are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What an upstream is compiled with.
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +69,7 @@ pub(crate) enum Host {
 #[derive(Debug)]
 struct Shared {
     name: UpstreamName,
-    members: Vec<Member>,
-    discovered: Option<Arc<Name>>,
+    sources: Sources,
     set: ArcSwap<EndpointSet>,
     /// Rises with each new set.
     generation: AtomicU64,
@@ -87,24 +90,17 @@ struct Worker {
 impl Upstream {
     /// Makes an upstream of what was written. All errors are told at once. No task runs before [`Upstream::start`].
     pub fn compile(name: UpstreamName, spec: &UpstreamSpec, cx: &Building<'_>) -> Result<Self, Vec<SpecError>> {
-        let mut errors = Vec::new();
-        let members = members(spec, cx, &mut errors);
-        let discovered = discovered(spec, cx, &mut errors);
-        if spec.endpoints.is_empty() && spec.discover.is_none() {
-            let error = SpecError::new(FieldPath::root(), "this upstream has no endpoints");
-            errors.push(error.help("write `endpoints: [http://host:port]` or `discover: { dns: name:port }`"));
-        }
-        if spec.pool.max_idle > 10_000 {
+        let sources = Sources::compile(spec, cx);
+        let sources = if spec.pool.max_idle > 10_000 {
             let at = FieldPath::root().key("pool").key("max_idle");
-            errors.push(SpecError::new(at, "more than 10000 idle connections for each worker and endpoint"));
-        }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
+            let error = SpecError::new(at, "more than 10000 idle connections for each worker and endpoint");
+            return Err(sources.err().into_iter().flatten().chain([error]).collect());
+        } else {
+            sources?
+        };
         let shared = Shared {
             name,
-            members,
-            discovered,
+            sources,
             set: ArcSwap::default(),
             generation: AtomicU64::new(0),
             rebuilding: Mutex::default(),
@@ -151,7 +147,7 @@ impl Upstream {
         if !tasks.is_empty() {
             return;
         }
-        for name in self.shared.names() {
+        for name in self.shared.sources.names() {
             name.start(handle);
             let mut news = name.watch();
             let shared = Arc::downgrade(&self.shared);
@@ -168,11 +164,15 @@ impl Upstream {
             };
             tasks.push(handle.spawn(follow).abort_handle());
         }
+        if let Some(tls) = &self.shared.sources.tls {
+            let look = look_after(self.shared.name.clone(), Arc::clone(tls));
+            tasks.push(handle.spawn(look).abort_handle());
+        }
     }
 
     /// Waits until each name has had a first answer, good or bad. Bound it: servers may be silent for seconds.
     pub async fn settle(&self) {
-        for name in self.shared.names() {
+        for name in self.shared.sources.names() {
             let mut news = name.watch();
             // An error means that the name is gone, and with it the question.
             let _gone = news.wait_for(|known| known.asked).await.is_err();
@@ -219,7 +219,7 @@ impl Upstream {
                 reuses,
             }
         });
-        let names = self.shared.names().map(|name| {
+        let names = self.shared.sources.names().map(|name| {
             let known = name.known();
             NameView {
                 name: text(&name.place().authority),
@@ -288,15 +288,12 @@ impl Drop for Upstream {
 }
 
 impl Shared {
-    fn names(&self) -> impl Iterator<Item = &Arc<Name>> {
-        self.members.iter().filter_map(|member| member.name.as_ref()).chain(&self.discovered)
-    }
-
     /// Makes a new set where the addresses changed.
     fn rebuild(&self) {
         let _one_at_a_time = self.rebuilding.lock();
-        let written = self.members.iter().filter_map(Member::endpoint);
-        let found = self.discovered.iter().flat_map(|name| name.endpoints());
+        let written = self.sources.members.iter().filter_map(Member::endpoint);
+        let found = self.sources.discovered.iter();
+        let found = found.flat_map(|discovered| discovered.name.endpoints(discovered.tls.as_ref()));
         let next = EndpointSet { endpoints: written.chain(found).collect() };
         if self.generation.load(Acquire) == 0 || **self.set.load() != next {
             self.set.store(Arc::new(next));
@@ -306,7 +303,7 @@ impl Shared {
 
     /// For the log: what the names say.
     fn why_empty(&self) -> String {
-        let errors = self.names().filter_map(|name| {
+        let errors = self.sources.names().filter_map(|name| {
             let known = name.known();
             known.error.or_else(|| (!known.asked).then(|| format!("`{}` is not resolved yet", name.place().host)))
         });
@@ -314,49 +311,21 @@ impl Shared {
     }
 }
 
-fn members(spec: &UpstreamSpec, cx: &Building<'_>, errors: &mut Vec<SpecError>) -> Vec<Member> {
-    let mut members: Vec<Member> = Vec::new();
-    for (index, endpoint) in spec.endpoints.iter().enumerate() {
-        let at = || FieldPath::root().key("endpoints").index(index);
-        if !(1..=1000).contains(&endpoint.weight) {
-            let error =
-                SpecError::new(at().key("weight"), format!("the weight {} is not from 1 to 1000", endpoint.weight));
-            errors.push(error.help("leave an endpoint out to send it nothing"));
-        }
-        let place = match Place::from_url(&endpoint.url) {
-            Ok(place) => place,
-            Err((problem, help)) => {
-                errors.push(SpecError { at: at(), problem, help });
-                continue;
+/// Takes in renewed roots and certificates.
+async fn look_after(upstream: UpstreamName, tls: Arc<ClientTls>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let looked = Arc::clone(&tls);
+        // Files may stand on a disk that is slow.
+        let news = tokio::task::spawn_blocking(move || looked.refresh(pylon_observe::clock::unix_now())).await;
+        match news {
+            Ok(Some(Ok(()))) => tracing::info!(upstream = upstream.as_str(), "renewed TLS files are in force"),
+            Ok(Some(Err(trouble))) => {
+                tracing::warn!(upstream = upstream.as_str(), %trouble, "the TLS files before stay in force");
             }
-        };
-        if members.iter().any(|other| other.place == place) {
-            errors.push(
-                SpecError::new(at(), format!("`{}` stands twice", endpoint.url)).help("give it a weight instead"),
-            );
-            continue;
+            Ok(None) | Err(_) => {}
         }
-        let name = place.literal().is_none().then(|| name(&place, crate::spec::one_hour().duration(), cx));
-        let key = format!("{}:{}", place.host, place.port);
-        members.push(Member { pool: cx.carry.keep(key, Pool::new), weight: endpoint.weight, place, name });
     }
-    members
-}
-
-fn discovered(spec: &UpstreamSpec, cx: &Building<'_>, errors: &mut Vec<SpecError>) -> Option<Arc<Name>> {
-    let discover = spec.discover.as_ref()?;
-    let place = Place::from_name(&discover.dns);
-    if place.is_none() {
-        let at = FieldPath::root().key("discover").key("dns");
-        let error = SpecError::new(at, format!("`{}` is not a name with a port", discover.dns));
-        errors.push(error.help("write it as `users.internal:8080`"));
-    }
-    Some(name(&place?, discover.keep.duration(), cx))
-}
-
-fn name(place: &Place, keep: std::time::Duration, cx: &Building<'_>) -> Arc<Name> {
-    let key = format!("{}:{} {}ms", place.host, place.port, keep.as_millis());
-    cx.carry.keep(key, || Name::new(place.clone(), keep, cx.resolver.clone()))
 }
 
 fn text(value: &HeaderValue) -> String {

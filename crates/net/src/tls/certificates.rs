@@ -69,7 +69,7 @@ struct State {
 
 /// Tells whether a file has changed; none where it cannot be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(Option<(u64, u64, u64, Duration)>);
+pub(super) struct Stamp(Option<(u64, u64, u64, Duration)>);
 
 /// What the handshake chooses from.
 #[derive(Debug, Default)]
@@ -152,12 +152,12 @@ impl Pair {
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         let changed = |file: &Metadata| Duration::new(file.mtime().max(0) as u64, file.mtime_nsec() as u32);
         Self(std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino(), file.len(), changed(&file))))
     }
 
-    fn is_settled(self, now: Duration) -> bool {
+    pub(super) fn is_settled(self, now: Duration) -> bool {
         self.0.is_none_or(|(.., changed)| now.saturating_sub(changed) > SETTLED)
     }
 }

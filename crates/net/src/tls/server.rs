@@ -8,13 +8,13 @@ use pylon_core::connection::Scheme;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_observe::series::Handshake;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion};
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::Certificates;
 use super::spec::{ClientCertSpec, TlsSpec, TlsVersion};
-use super::{chain, provider};
+use super::{chain, provider, versions};
 use crate::stream::Stream;
 use crate::timer::timeout_at;
 
@@ -114,20 +114,13 @@ impl From<io::Error> for Failed {
     }
 }
 
-static FROM_1_2: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
-static FROM_1_3: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
-
 fn config(
     min: TlsVersion,
     alpn: Vec<Vec<u8>>,
     certificates: Arc<Certificates>,
     verifier: Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let versions: &[_] = match min {
-        TlsVersion::V1_2 => &FROM_1_2,
-        TlsVersion::V1_3 => &FROM_1_3,
-    };
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions(min))?;
     let asks = verifier.is_some();
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),

@@ -1,4 +1,4 @@
-//! What a person writes about TLS on a listener: the key `tls`.
+//! What a person writes about TLS on a listener and on an upstream: the key `tls`.
 
 use std::path::PathBuf;
 
@@ -43,6 +43,35 @@ pub struct ClientCertSpec {
     /// Default `true`. Example: `false`.
     #[serde(default = "yes")]
     pub required: bool,
+}
+
+/// How an upstream is spoken to under TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTlsSpec {
+    /// The file with the roots by which the service is verified, in PEM. Read again when it changes. Default: those of the
+    /// system. Example: `certs/internal.pem`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// The certificate that the gateway shows when the service asks for one (mutual TLS). Read again when it changes. Default:
+    /// none. Example: `{ cert: certs/gate.pem, key: certs/gate.key }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<CertificateSpec>,
+    /// The name that is asked for (SNI) and that the certificate must have. Default: the host of the endpoint.
+    /// Example: `users.internal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// The oldest version that is spoken: `1.2` or `1.3`. Default `1.2`. Example: `1.3`.
+    pub min_version: TlsVersion,
+    /// Whether the certificate is verified at all. Without it anyone on the way can pretend to be the service. Default `true`.
+    /// Example: `false`.
+    pub verify: bool,
+}
+
+impl Default for UpstreamTlsSpec {
+    fn default() -> Self {
+        Self { ca: None, client_cert: None, server_name: None, min_version: TlsVersion::default(), verify: true }
+    }
 }
 
 /// A version of TLS.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pylon_net::resolve::{ResolveError, Resolved, Resolver};
+use pylon_net::tls::client::Towards;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -81,7 +82,7 @@ impl Name {
     }
 
     /// One endpoint for each present address. Connections to addresses that are gone are closed.
-    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+    pub(crate) fn endpoints(&self, tls: Option<&Towards>) -> Vec<Endpoint> {
         let addrs = self.addrs();
         let mut pools = self.pools.lock();
         pools.retain(|addr, pool| {
@@ -99,6 +100,7 @@ impl Name {
                 addrs: Arc::from([addr]),
                 weight: 1,
                 source: "dns",
+                tls: tls.cloned(),
                 pool: Arc::clone(pool),
                 epoch,
             }

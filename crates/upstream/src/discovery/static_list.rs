@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pylon_net::tls::client::Towards;
+
 use super::dns::Name;
 use crate::endpoint::{Endpoint, Place};
 use crate::pool::Pool;
@@ -12,6 +14,8 @@ use crate::pool::Pool;
 pub(crate) struct Member {
     pub(crate) place: Place,
     pub(crate) weight: u32,
+    /// None in cleartext.
+    pub(crate) tls: Option<Towards>,
     pub(crate) pool: Arc<Pool>,
     /// Where the addresses come from; none for a literal address.
     pub(crate) name: Option<Arc<Name>>,
@@ -30,6 +34,7 @@ impl Member {
             addrs: addrs.into(),
             weight: self.weight,
             source,
+            tls: self.tls.clone(),
             pool: Arc::clone(&self.pool),
             epoch,
         })

@@ -105,7 +105,7 @@ impl UpstreamBody {
     fn poll_pump(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         let Some(Live { conn, pump: slot @ Some(_), .. }) = &mut self.live else { return Ok(()) };
         let Some(pump) = slot else { return Ok(()) };
-        match pump.poll(&conn.stream, cx) {
+        match pump.poll(&mut conn.stream, cx) {
             Poll::Pending => return Ok(()),
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(PumpError::Body(error))) => return Err(error),

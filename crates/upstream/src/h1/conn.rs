@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use pylon_net::stream::Stream;
 use pylon_observe::series::OpenUpstreamConnection;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 
 /// A connection that carries one exchange, or idles in a pool.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     /// Bytes that were read and not yet used. Holds no memory while the connection idles.
     pub(crate) buf: BytesMut,
     pub(crate) life: Box<Life>,
@@ -38,11 +38,5 @@ impl Conn {
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         self.buf.reserve(room);
         pin!(self.stream.read_buf(&mut self.buf)).poll(cx)
-    }
-
-    /// Whether the peer has neither closed nor sent anything. No system call where nothing happened.
-    pub(crate) fn is_quiet(&self) -> bool {
-        let mut byte = [0_u8; 1];
-        matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }

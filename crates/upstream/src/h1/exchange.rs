@@ -76,7 +76,8 @@ impl Flight {
                 Err(error) => return Err(Fault::Unsent(error)),
             };
             let left = out.get(sent..).unwrap_or_default();
-            Ok((!left.is_empty()).then(|| Pump::new(left, sent > 0, Body::Empty, Framing::Empty, None)))
+            let whole = left.is_empty() && conn.stream.is_flushed();
+            Ok((!whole).then(|| Pump::new(left, sent > 0, Body::Empty, Framing::Empty, None)))
         })?;
         Ok(Self { conn, reader: HeadReader::default(), pump, cut: false, interim: 0 })
     }
@@ -147,7 +148,7 @@ impl Flight {
 
     fn poll_pump(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         let Some(pump) = self.pump.as_mut().filter(|_| !self.cut) else { return Ok(()) };
-        match pump.poll(&self.conn.stream, cx) {
+        match pump.poll(&mut self.conn.stream, cx) {
             // One that is done stays, since it knows when the body last moved.
             Poll::Pending | Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(PumpError::Body(error))) => return Err(Fault::Body(error)),

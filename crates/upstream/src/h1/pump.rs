@@ -12,8 +12,9 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
+use pylon_net::stream::Stream;
 use pylon_net::timer::{Sleep, sleep_until};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite as _;
 
 use super::encode::Framing;
 use super::framing;
@@ -33,6 +34,8 @@ pub(crate) enum PumpError {
 /// A request on its way out.
 #[derive(Debug)]
 pub(crate) struct Pump {
+    /// Whether all that was taken has been handed to the system: TLS may hold something back.
+    flushed: bool,
     /// Head, line of a chunk or trailers: sent first, from `line_sent` on.
     line: Vec<u8>,
     line_sent: usize,
@@ -71,6 +74,7 @@ impl Pump {
         };
         let left = if let Framing::Fixed(length) = framing { Some(length) } else { None };
         Box::new(Self {
+            flushed: false,
             line: line.to_vec(),
             line_sent: 0,
             data: Bytes::new(),
@@ -99,6 +103,7 @@ impl Pump {
             && self.line_sent >= self.line.len()
             && self.data.is_empty()
             && self.tail.is_empty()
+            && self.flushed
     }
 
     /// Whether nothing can be sent because the client has not sent it yet.
@@ -119,7 +124,7 @@ impl Pump {
     }
 
     /// Sends what can be sent. Ready when the whole request is out.
-    pub(crate) fn poll(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
+    pub(crate) fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
         loop {
             if !matches!(self.state, State::Grace) {
                 ready!(self.flush(stream, cx)).map_err(PumpError::Write)?;
@@ -199,26 +204,28 @@ impl Pump {
         Ok(())
     }
 
-    fn flush(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let line = self.line.get(self.line_sent..).unwrap_or_default();
             if line.is_empty() && self.data.is_empty() && self.tail.is_empty() {
                 self.line.clear();
                 self.line_sent = 0;
+                // Under TLS, what was taken may still wait for the socket.
+                ready!(Pin::new(stream).poll_flush(cx))?;
+                self.flushed = true;
                 return Poll::Ready(Ok(()));
             }
             let parts = [IoSlice::new(line), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-            match stream.try_write_vectored(&parts) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(sent) => self.advance(sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(stream.poll_write_ready(cx))?,
-                Err(error) => return Poll::Ready(Err(error)),
+            match ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &parts))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.advance(sent),
             }
         }
     }
 
     fn advance(&mut self, sent: usize) {
         self.wrote = true;
+        self.flushed = false;
         if !self.data.is_empty() {
             self.moved = Some(tokio::time::Instant::now().into_std());
         }

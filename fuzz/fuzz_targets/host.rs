@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pylon_route::host::{HostName, HostPattern};
+use pylon_core::host::{HostName, HostPattern};
 
 fuzz_target!(|input: (&[u8], &str)| {
     let (bytes, text) = input;

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -53,6 +56,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -77,6 +81,37 @@ impl Authority {
         change(&mut params);
         let cert = params.signed_by(key, &self.0).unwrap();
         Issued { cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    /// A certificate for these names with this serial number.
+    ///
+    /// # Panics
+    /// If no key can be made.
+    pub fn issue_numbered(&self, names: &[&str], serial: u64) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        self.issue_with(names, &key, |params| params.serial_number = Some(SerialNumber::from(serial)))
+    }
+
+    /// A list of revoked certificates by their serial numbers, in PEM, which runs out in the year `until`.
+    ///
+    /// # Panics
+    /// If nothing can be signed.
+    pub fn revoke(&self, serials: &[u64], until: i32) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     /// A client that trusts this authority, shows `identity` if asked, and speaks these versions.

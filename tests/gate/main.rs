@@ -15,6 +15,7 @@ mod bodies;
 mod closed;
 mod conformance;
 mod cors;
+mod demands;
 mod documents;
 mod endings;
 mod expectations;

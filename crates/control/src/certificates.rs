@@ -1,11 +1,12 @@
-//! Looks after the certificates of listeners: reads them again when their files change, and tells when they end.
+//! Looks after the certificates of listeners, and what their clients are verified by: reads them again when their files
+//! change, and tells when they end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pylon_config::plan::Listener;
-use pylon_net::tls::certificates::{Certificates, Change};
-use pylon_net::tls::server::Security;
+use pylon_net::tls::certificates::{Change, Kind};
+use pylon_net::tls::server::{Security, ServerTls};
 use pylon_observe::clock::unix_now;
 use pylon_observe::metrics::{Certificate, Metrics};
 use tokio::runtime::Handle;
@@ -15,7 +16,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks after the certificates of these listeners for as long as the runtime lives.
 pub(crate) fn follow(control: &Handle, listeners: &[Listener], metrics: &Arc<Metrics>) {
-    let all: Vec<_> = listeners.iter().filter_map(certificates).collect();
+    let all: Vec<_> = listeners.iter().filter_map(tls).collect();
     if all.is_empty() {
         return;
     }
@@ -34,34 +35,34 @@ pub(crate) fn follow(control: &Handle, listeners: &[Listener], metrics: &Arc<Met
     });
 }
 
-fn certificates(listener: &Listener) -> Option<Arc<Certificates>> {
+fn tls(listener: &Listener) -> Option<Arc<ServerTls>> {
     match &listener.security {
         Security::Cleartext => None,
-        Security::Tls(tls) => Some(Arc::clone(tls.certificates())),
+        Security::Tls(tls) => Some(Arc::clone(tls)),
     }
 }
 
 /// Whether anything has changed.
-fn look(all: &[Arc<Certificates>]) -> bool {
+fn look(all: &[Arc<ServerTls>]) -> bool {
     let now = unix_now();
-    let changes: Vec<_> = all.iter().flat_map(|certificates| certificates.refresh(now)).collect();
+    let changes: Vec<_> = all.iter().flat_map(|tls| tls.refresh(now)).collect();
     for change in &changes {
         match change {
-            Change::Renewed(cert) => tracing::info!(cert = %cert.display(), "a new certificate is in force"),
+            Change::Renewed(cert) => tracing::info!(cert = %cert.display(), "what was read anew is in force"),
             Change::Refused(cert, trouble) => {
-                tracing::warn!(cert = %cert.display(), %trouble, "the certificate before stays in force");
+                tracing::warn!(cert = %cert.display(), %trouble, "what was read before stays in force");
             }
         }
     }
     !changes.is_empty()
 }
 
-fn tell(all: &[Arc<Certificates>], metrics: &Metrics) {
+fn tell(all: &[Arc<ServerTls>], metrics: &Metrics) {
     let mut told: Vec<Certificate> = Vec::new();
-    for certificate in all.iter().flat_map(|certificates| certificates.in_force()) {
-        let cert = certificate.cert.display().to_string();
+    for found in all.iter().flat_map(|tls| tls.in_force()) {
+        let (cert, is_list) = (found.file.display().to_string(), found.kind == Kind::Revocations);
         if told.iter().all(|other| other.cert != cert) {
-            told.push(Certificate { cert, expires: certificate.expires, stale: certificate.trouble.is_some() });
+            told.push(Certificate { cert, is_list, expires: found.expires, stale: found.trouble.is_some() });
         }
     }
     metrics.certificates_in_force(told);

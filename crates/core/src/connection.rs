@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
+
+use crate::demands::Demands;
 
 /// The scheme by which the client reached the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,17 @@ pub struct Connection {
     pub activity: Activity,
     /// Whether the client has closed its sending side, or the socket broke.
     pub ended: AtomicBool,
+    /// What was demanded in the handshake, where a listener makes demands by host.
+    pub met: OnceLock<Met>,
+}
+
+/// The demands that a connection has met.
+#[derive(Debug)]
+pub struct Met {
+    /// Those of all hosts of its listener.
+    pub by_host: Arc<Demands>,
+    /// The number of its own.
+    pub number: usize,
 }
 
 impl Connection {
@@ -59,7 +73,13 @@ impl Connection {
         let text = peer.ip().to_string();
         let peer_text = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let (interim, activity) = (Interim::default(), Activity::new(opened));
-        Self { peer, peer_text, local, scheme, interim, activity, ended: AtomicBool::new(false) }
+        Self { peer, peer_text, local, scheme, interim, activity, ended: AtomicBool::new(false), met: OnceLock::new() }
+    }
+
+    /// Whether requests for `host`, as [`HostName::as_str`](crate::host::HostName::as_str) gives it, may come by this
+    /// connection: it has met the very demands that the host makes.
+    pub fn may_ask_for(&self, host: Option<&str>) -> bool {
+        self.met.get().is_none_or(|met| met.by_host.of(host) == met.number)
     }
 }
 

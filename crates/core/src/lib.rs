@@ -5,7 +5,9 @@
 pub mod body;
 pub mod carry;
 pub mod connection;
+pub mod demands;
 pub mod exchange;
+pub mod host;
 pub mod names;
 pub mod networks;
 pub mod rejection;

@@ -102,6 +102,8 @@ rejections! {
     REQUEST_HOST = "request.host", 400, "The Host header is missing or not valid", "RFC 9112 §3.2";
     /// Length and end of the body are ambiguous.
     REQUEST_FRAMING = "request.framing", 400, "The length of the request is ambiguous", "RFC 9112 §6.3";
+    /// The host makes demands in the handshake that this connection has not met.
+    REQUEST_MISDIRECTED = "request.misdirected", 421, "This connection is not for this host", "RFC 9110 §15.5.20";
     /// The request has passed through this gateway before.
     REQUEST_LOOP = "request.loop", 508, "The request came back to this gateway", "RFC 9110 §7.6.3";
     /// The head is over its limit.

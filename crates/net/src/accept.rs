@@ -171,7 +171,7 @@ impl<H: Handler> Serving<H> {
         connection: &Arc<Connection>,
         opened: Instant,
     ) -> Option<Stream> {
-        match tls.accept(stream, opened + self.limits.handshake).await {
+        match tls.accept(stream, connection, opened + self.limits.handshake).await {
             Ok((stream, how)) => {
                 self.metrics.shaken(how);
                 Some(stream)

@@ -7,6 +7,7 @@
 pub mod certificates;
 mod chain;
 pub mod client;
+mod client_certs;
 pub mod server;
 pub mod spec;
 

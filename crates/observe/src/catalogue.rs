@@ -85,9 +85,11 @@ catalogue! {
     TLS_HANDSHAKES = Counter "pylon_tls_handshakes_total" ["outcome"] "handshakes",
         "TLS handshakes with clients: `full`, `resumed` or `failed`";
     CERTIFICATE_EXPIRES = Gauge "pylon_certificate_expires_timestamp_seconds" ["cert"] "seconds",
-        "When the certificate of a listener that is in force ends, since 1970";
+        "When a certificate in force ends, since 1970: that of a listener, or the first of the roots for its clients";
+    CRL_NEXT_UPDATE = Gauge "pylon_crl_next_update_timestamp_seconds" ["crl"] "seconds",
+        "When the first of the revocation lists in force runs out, since 1970";
     CERTIFICATE_STALE = Gauge "pylon_certificate_stale" ["cert"] "1",
-        "1 where the files of a certificate changed and cannot be used, so that an older one is in force";
+        "1 where the files of a certificate, of roots or of revocation lists changed and cannot be used, so that older ones are in force";
     LOG_WRITTEN = Counter "pylon_access_log_written_total" [] "lines",
         "Lines written to the access log";
     LOG_DROPPED = Counter "pylon_access_log_dropped_total" [] "lines",

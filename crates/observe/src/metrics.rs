@@ -33,12 +33,14 @@ pub struct Metrics {
 /// Key of the policy and code of the refusal: both from tables of the program, so there are few.
 pub(crate) type Shadowed = (&'static str, &'static str);
 
-/// A certificate of a listener.
+/// A certificate of a listener, the roots that its clients are verified by, or what is revoked of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// The file that it comes from.
     pub cert: String,
-    /// When it ends, in seconds since 1970.
+    /// Whether it is a list of what is revoked.
+    pub is_list: bool,
+    /// When it ends, or the first of several, in seconds since 1970.
     pub expires: i64,
     /// Whether its files have changed and cannot be used.
     pub stale: bool,

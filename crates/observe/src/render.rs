@@ -50,9 +50,13 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
 
 fn certificates(out: &mut String, certificates: &[Certificate]) {
     head(out, &catalogue::CERTIFICATE_EXPIRES);
-    for certificate in certificates {
-        let expires = u64::try_from(certificate.expires).unwrap_or(0);
-        labelled(out, &catalogue::CERTIFICATE_EXPIRES, &[&certificate.cert], expires);
+    let expires = |certificate: &Certificate| u64::try_from(certificate.expires).unwrap_or(0);
+    for certificate in certificates.iter().filter(|certificate| !certificate.is_list) {
+        labelled(out, &catalogue::CERTIFICATE_EXPIRES, &[&certificate.cert], expires(certificate));
+    }
+    head(out, &catalogue::CRL_NEXT_UPDATE);
+    for list in certificates.iter().filter(|certificate| certificate.is_list) {
+        labelled(out, &catalogue::CRL_NEXT_UPDATE, &[&list.cert], expires(list));
     }
     head(out, &catalogue::CERTIFICATE_STALE);
     for certificate in certificates {
@@ -247,7 +251,8 @@ mod tests {
         let _open = (upstream.mine().connected(), metrics.connected());
         metrics.shadow(("ip_filter", "ip_filter.denied"));
         metrics.snapshot_in_force("abc", monotonic());
-        metrics.certificates_in_force(vec![Certificate { cert: "a.pem".into(), expires: 1, stale: false }]);
+        let file = |cert: &str, is_list| Certificate { cert: cert.into(), is_list, expires: 1, stale: false };
+        metrics.certificates_in_force(vec![file("a.pem", false), file("a.crl", true)]);
         let text = scraped(&metrics);
         let mut seen = BTreeSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

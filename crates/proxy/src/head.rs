@@ -13,8 +13,10 @@ use http::{HeaderValue, Method, Uri, Version};
 use pylon_core::Request;
 use pylon_core::connection::Connection;
 use pylon_core::exchange::{Exchange, Head};
-use pylon_core::rejection::{REQUEST_HOST, REQUEST_METHOD, REQUEST_PATH, REQUEST_TARGET, Rejection};
-use pylon_route::host::HostName;
+use pylon_core::host::HostName;
+use pylon_core::rejection::{
+    REQUEST_HOST, REQUEST_METHOD, REQUEST_MISDIRECTED, REQUEST_PATH, REQUEST_TARGET, Rejection,
+};
 use pylon_route::normalise::{PathRules, check_query, normalise};
 
 use crate::snapshot::Settings;
@@ -40,7 +42,11 @@ pub(crate) fn read(
         .cloned()
         .unwrap_or_else(fresh_id);
     let (host, path, verdict) = match understand(request, &found) {
-        Ok((host, path)) => (host, path, forwarding::check_loop(request.headers(), &found, &settings.pseudonym)),
+        Ok((host, path)) => {
+            let verdict = check_demands(&connection, host.as_deref())
+                .and_then(|()| forwarding::check_loop(request.headers(), &found, &settings.pseudonym));
+            (host, path, verdict)
+        }
         Err(no) => {
             let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
             (None, path, Err(no))
@@ -96,6 +102,11 @@ fn check_authority(request: &Request) -> Result<(), Rejection> {
     } else {
         Err(REQUEST_TARGET.because("the target names another host than the Host field"))
     }
+}
+
+/// A connection that was opened for one host must not reach another that demands more, or something else, of clients.
+fn check_demands(connection: &Connection, host: Option<&str>) -> Result<(), Rejection> {
+    if connection.may_ask_for(host) { Ok(()) } else { Err(Rejection::from(&REQUEST_MISDIRECTED)) }
 }
 
 fn normal_path(uri: &Uri) -> Result<PathAndQuery, Rejection> {

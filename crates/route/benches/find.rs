@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use divan::Bencher;
 use http::{HeaderMap, Method};
+use pylon_core::host::HostName;
 use pylon_core::short::FromScalar;
-use pylon_route::host::HostName;
 use pylon_route::matching::RouteMatch;
 use pylon_route::normalise::{PathRules, normalise};
 use pylon_route::predicate::Head;

@@ -6,11 +6,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::host::HostPattern;
 use crate::matching::{PathMatch, RouteMatch};
 use crate::normalise::EncodedSlash;
 use crate::predicate::MethodSet;
 use crate::table::Table;
+use pylon_core::host::HostPattern;
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 use pylon_core::spec::{FieldPath, SpecError};
 
-use crate::host::HostPattern;
 use crate::normalise::EncodedSlash;
 use crate::pattern::{Captures, Pattern, Span};
 use crate::predicate::{Expression, Head, MethodSet, Predicate, ValueTest};
 use crate::spec::{MatchSpec, ValueSpec};
+use pylon_core::host::HostPattern;
 
 /// How a route matches the path.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ pub(crate) const REGEX_SIZE: usize = 1 << 20;
 /// What matching looks at.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// The host, as [`crate::host::HostName::as_str`] gives it; `None` when the request has none.
+    /// The host, as [`pylon_core::host::HostName::as_str`] gives it; `None` when the request has none.
     pub host: Option<&'a str>,
     /// The path in normal form, see [`mod@crate::normalise`].
     pub path: &'a str,

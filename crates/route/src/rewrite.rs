@@ -13,13 +13,13 @@ use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use pylon_core::spec::{FieldPath, SpecError};
 
-use crate::host::HostName;
 use crate::matching::RouteMatch;
 use crate::normalise::{PathError, PathRules, decode, has_encoded_slash, normalise};
 use crate::pattern::Captures;
 use crate::predicate::{decoded, query_pairs};
 use crate::segment::canonical;
 use crate::spec::{QueryRewriteSpec, RewriteSpec};
+use pylon_core::host::HostName;
 
 /// What is encoded in a name or value of a query.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

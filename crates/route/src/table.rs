@@ -16,13 +16,13 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::hash::QuickMap;
-use crate::host::{HostPattern, labels};
 use crate::matching::{PathMatch, RouteMatch, regex_captures};
 use crate::normalise::{EncodedSlash, MAX_PATH, has_encoded_slash};
 use crate::pattern::{Captures, Pattern};
 use crate::predicate::{Expression, Head, MethodSet, bit};
 use crate::spec::PathsSpec;
 use crate::tree::{Builder, Spans, Text, Tree, Visitor};
+use pylon_core::host::{HostPattern, labels};
 
 /// All routes, compiled for search. Immutable.
 #[derive(Debug)]

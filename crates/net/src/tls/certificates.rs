@@ -31,25 +31,38 @@ pub struct Certificates {
     by_name: ArcSwap<ByName>,
 }
 
-/// A certificate as it is in force.
+/// What stands in a file, as it is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     /// The file that it came from.
-    pub cert: PathBuf,
+    pub file: PathBuf,
+    /// What it is.
+    pub kind: Kind,
     /// The names that it is for.
     pub names: Vec<String>,
-    /// When it ends, in seconds since 1970.
+    /// When it ends, or the first of its parts, in seconds since 1970.
     pub expires: i64,
     /// Why what is now in the files is not in force, if it is not.
     pub trouble: Option<String>,
 }
 
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A certificate that the listener shows.
+    Certificate,
+    /// The roots by which clients are verified.
+    Roots,
+    /// The certificates of clients that are revoked.
+    Revocations,
+}
+
 /// What a look at the files has brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A new certificate is in force from the next handshake on.
+    /// What stands in the file now is in force from the next handshake on.
     Renewed(PathBuf),
-    /// The files changed but cannot be used; the certificate before stays in force.
+    /// The files changed but cannot be used; what was read before stays in force.
     Refused(PathBuf, String),
 }
 
@@ -116,7 +129,8 @@ impl Certificates {
         let view = |pair: &Pair| {
             let state = pair.state.lock();
             InForce {
-                cert: pair.cert.clone(),
+                file: pair.cert.clone(),
+                kind: Kind::Certificate,
                 names: state.chain.names.iter().map(ToString::to_string).collect(),
                 expires: state.chain.expires,
                 trouble: state.trouble.clone(),

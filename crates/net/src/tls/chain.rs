@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
 use super::provider;
 
@@ -49,15 +49,41 @@ pub(crate) fn read(cert: &Path, key: &Path) -> Result<Chain, Trouble> {
 
 /// Reads the roots by which peers are verified.
 pub(crate) fn roots(path: &Path) -> Result<RootCertStore, Trouble> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| format!("a root in `{}` cannot be used: {error}", path.display()))?;
+    Ok(store(path, &certificates(path)?)?.0)
+}
+
+/// The roots that stood in `path`, to verify peers by, and when the first of them ends, in seconds since 1970.
+pub(crate) fn store(path: &Path, roots: &[CertificateDer<'static>]) -> Result<(RootCertStore, i64), Trouble> {
+    let mut store = RootCertStore::empty();
+    let mut ends = i64::MAX;
+    for root in roots {
+        let useless = |error: &dyn std::fmt::Display| format!("a root in `{}` cannot be used: {error}", path.display());
+        store.add(root.clone()).map_err(|error| useless(&error))?;
+        ends = ends.min(describe(root).map_err(|error| useless(&error))?.1);
     }
-    Ok(roots)
+    Ok((store, ends))
+}
+
+/// The lists of revoked certificates of a file, of which there is at least one, and when the first of them runs out, in
+/// seconds since 1970.
+pub(crate) fn revocations(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, i64), Trouble> {
+    let bytes = file(path)?;
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+    let all = all.map_err(|error| format!("`{}` is not PEM: {error}", path.display()))?;
+    if all.is_empty() {
+        return Err(format!("`{}` holds no revocation list in PEM", path.display()));
+    }
+    let mut runs_out = i64::MAX;
+    for list in &all {
+        let (_, list) = CertificateRevocationList::from_der(list)
+            .map_err(|error| format!("a list in `{}` cannot be read: {error}", path.display()))?;
+        runs_out = runs_out.min(list.next_update().map_or(i64::MAX, |next| next.timestamp()));
+    }
+    Ok((all, runs_out))
 }
 
 /// All certificates of a file, of which there is at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Trouble> {
     let bytes = file(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match all {

@@ -2,19 +2,23 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use pylon_core::connection::Scheme;
+use arc_swap::ArcSwap;
+use pylon_core::connection::{Connection, Met, Scheme};
+use pylon_core::demands::Demands;
+use pylon_core::host::HostPattern;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_observe::series::Handshake;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Change, InForce};
+use super::client_certs::Clients;
 use super::spec::{ClientCertSpec, TlsSpec, TlsVersion};
-use super::{chain, provider, versions};
+use super::{provider, versions};
 use crate::stream::Stream;
 use crate::timer::timeout_at;
 
@@ -30,7 +34,17 @@ pub enum Security {
 /// TLS towards clients.
 pub struct ServerTls {
     certificates: Arc<Certificates>,
-    acceptor: TlsAcceptor,
+    by_host: Arc<Demands>,
+    /// By their numbers: the first are those of the listener, of which there is always one.
+    doors: Vec<Door>,
+}
+
+/// One way in: clients that ask for a host with these demands shake hands by this configuration.
+struct Door {
+    clients: Option<Clients>,
+    min: TlsVersion,
+    alpn: Vec<Vec<u8>>,
+    config: ArcSwap<ServerConfig>,
 }
 
 /// Why a handshake came to nothing.
@@ -72,39 +86,141 @@ impl ServerTls {
             let at = |index| root().key("certificates").index(index);
             errors.extend(wrong.into_iter().map(|(index, trouble)| SpecError::new(at(index), trouble)));
         });
-        let verifier = spec.client_cert.as_ref().map(verifier).transpose().map_err(|trouble| {
-            errors.push(SpecError::new(root().key("client_cert").key("ca"), trouble));
-        });
-        let (Ok(certificates), Ok(verifier), true) = (certificates, verifier, errors.is_empty()) else {
-            return Err(errors);
-        };
-        let certificates = Arc::new(certificates);
+        let (by_host, wanted) = demands(spec, &mut errors);
         let alpn = if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
-        let config = config(spec.min_version, alpn, Arc::clone(&certificates), verifier)
-            .map_err(|error| vec![SpecError::new(root(), format!("TLS cannot be set up: {error}"))])?;
-        Ok(Self { certificates, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let certificates = certificates.map(Arc::new);
+        let mut doors = Vec::new();
+        for (at, (client_cert, min)) in wanted {
+            let clients = client_cert.map(Clients::load).transpose().map_err(|(key, trouble)| {
+                // What an entry has from the listener was told there.
+                if errors.iter().all(|told| told.problem != trouble) {
+                    errors.push(SpecError::new(at.clone().key("client_cert").key(key), trouble));
+                }
+            });
+            let (Ok(clients), Ok(certificates)) = (clients, &certificates) else { continue };
+            match Door::open(clients, min, alpn.clone(), certificates) {
+                Ok(door) => doors.push(door),
+                Err(error) => errors.push(SpecError::new(at, format!("TLS cannot be set up: {error}"))),
+            }
+        }
+        match certificates {
+            Ok(certificates) if errors.is_empty() => Ok(Self { certificates, by_host: Arc::new(by_host), doors }),
+            _ => Err(errors),
+        }
     }
 
-    /// The certificates, to be looked after by the control plane.
-    pub fn certificates(&self) -> &Arc<Certificates> {
-        &self.certificates
+    /// Looks at the files, and takes in what is new. `now` is the time since 1970. Reads disks: not for a worker.
+    pub fn refresh(&self, now: Duration) -> Vec<Change> {
+        let mut changes = self.certificates.refresh(now);
+        changes.extend(self.doors.iter().filter_map(|door| door.refresh(now, &self.certificates)));
+        changes
     }
 
-    /// Shakes hands with a client, until `deadline` at the most.
-    pub(crate) async fn accept(&self, stream: TcpStream, deadline: Instant) -> Result<(Stream, Handshake), Failed> {
+    /// What is in force: certificates in the order of the document, then what clients are verified by.
+    pub fn in_force(&self) -> Vec<InForce> {
+        let clients = self.doors.iter().filter_map(|door| door.clients.as_ref());
+        self.certificates.in_force().into_iter().chain(clients.flat_map(Clients::in_force)).collect()
+    }
+
+    /// Shakes hands with a client, until `deadline` at the most, and notes on the connection what demands it has met.
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+        connection: &Connection,
+        deadline: Instant,
+    ) -> Result<(Stream, Handshake), Failed> {
         let shaking = async {
             let mut first = [0];
             stream.peek(&mut first).await?;
             if first[0].is_ascii_uppercase() {
                 return Err(Failed::Cleartext(stream));
             }
-            Ok(self.acceptor.accept(stream).await?)
+            if let [door] = self.doors.as_slice() {
+                return Ok(TlsAcceptor::from(door.config.load_full()).accept(stream).await?);
+            }
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            let number = self.by_host.of(asked_for(&hello.client_hello()).as_deref());
+            let door = self.doors.get(number).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            // Before the handshake is over nothing is served, so nothing can be asked for.
+            let _ = connection.met.set(Met { by_host: Arc::clone(&self.by_host), number });
+            Ok(hello.into_stream(door.config.load_full()).await?)
         };
         let shaken = timeout_at(Some(deadline), shaking).await;
         let stream = shaken.map_err(|_| Failed::Broken(io::ErrorKind::TimedOut.into()))??;
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let how = if resumed { Handshake::Resumed } else { Handshake::Full };
         Ok((Stream::Tls(Box::new(stream.into())), how))
+    }
+}
+
+/// The name that the client asks for, in the form in which hosts are compared.
+fn asked_for(hello: &ClientHello<'_>) -> Option<String> {
+    let name = hello.server_name()?;
+    Some(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase())
+}
+
+/// What is demanded of a client.
+type Wanted<'s> = (Option<&'s ClientCertSpec>, TlsVersion);
+
+/// The demands that differ, each with where it is written first, and which host has which of them.
+fn demands<'s>(spec: &'s TlsSpec, errors: &mut Vec<SpecError>) -> (Demands, Vec<(FieldPath, Wanted<'s>)>) {
+    let own: Wanted<'_> = (spec.client_cert.as_ref(), spec.min_version);
+    let mut wanted = vec![(FieldPath::root(), own)];
+    let mut by_host = Demands::default();
+    for (index, entry) in spec.hosts.iter().enumerate() {
+        let at = || FieldPath::root().key("hosts").index(index);
+        let wants: Wanted<'_> =
+            (entry.client_cert.as_ref().or(spec.client_cert.as_ref()), entry.min_version.unwrap_or(spec.min_version));
+        let known = wanted.iter().position(|(_, known)| *known == wants);
+        let number = known.unwrap_or(wanted.len());
+        if known.is_none() {
+            wanted.push((at(), wants));
+        }
+        if entry.host.is_empty() {
+            errors.push(SpecError::new(at().key("host"), "there is no host"));
+        }
+        for host in entry.host.iter() {
+            let wrong = |problem: String| SpecError::new(at().key("host"), problem);
+            match HostPattern::parse(host) {
+                Err(error) => errors.push(wrong(format!("`{host}` is no host: {error}"))),
+                Ok(HostPattern::Any) => {
+                    let error = wrong("`*` is every host, and none".to_owned());
+                    errors.push(error.help("what holds for all hosts is written on the listener's `tls` itself"));
+                }
+                Ok(pattern) => {
+                    if !by_host.set(pattern, number) {
+                        errors.push(wrong(format!("other demands are written for `{host}` before")));
+                    }
+                }
+            }
+        }
+    }
+    (by_host, wanted)
+}
+
+impl Door {
+    fn open(
+        clients: Option<Clients>,
+        min: TlsVersion,
+        alpn: Vec<Vec<u8>>,
+        certificates: &Arc<Certificates>,
+    ) -> Result<Self, rustls::Error> {
+        let verifier = clients.as_ref().map(Clients::verifier);
+        let config = ArcSwap::from_pointee(config(min, alpn.clone(), Arc::clone(certificates), verifier)?);
+        Ok(Self { clients, min, alpn, config })
+    }
+
+    /// Takes in new roots and revocation lists, for the next handshake.
+    fn refresh(&self, now: Duration, certificates: &Arc<Certificates>) -> Option<Change> {
+        let clients = self.clients.as_ref()?;
+        let change = clients.refresh(now)?;
+        if let Change::Renewed(file) = &change {
+            match config(self.min, self.alpn.clone(), Arc::clone(certificates), Some(clients.verifier())) {
+                Ok(config) => self.config.store(Arc::new(config)),
+                Err(error) => return Some(Change::Refused(file.clone(), error.to_string())),
+            }
+        }
+        Some(change)
     }
 }
 
@@ -136,11 +252,4 @@ fn config(
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     }
     Ok(config)
-}
-
-fn verifier(spec: &ClientCertSpec) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, String> {
-    let roots = Arc::new(chain::roots(&spec.ca)?);
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
-    let builder = if spec.required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|error| format!("`{}` cannot be used: {error}", spec.ca.display()))
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pylon_core::short::OneOrMany;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,26 @@ pub struct TlsSpec {
     /// Client certificates (mutual TLS). Default: none is asked for. Example: `{ ca: certs/clients.pem }`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
     pub client_cert: Option<ClientCertSpec>,
+    /// Hosts with demands of their own in place of `client_cert` and `min_version` above. The name that the client asks for
+    /// (SNI) decides; a request for a host with other demands than those of its connection is answered with 421. Default:
+    /// none. Example: `[{ host: admin.example.com, client_cert: { ca: certs/admins.pem } }]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostDemandsSpec>,
+}
+
+/// What is demanded of clients that ask for certain hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostDemandsSpec {
+    /// The host, or a list of hosts. `*.example.com` stands for all names below `example.com`; the exact name counts before
+    /// it. Required. Example: `admin.example.com`.
+    pub host: OneOrMany<String>,
+    /// Client certificates. Default: as the listener demands. Example: `{ ca: certs/admins.pem }`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub client_cert: Option<ClientCertSpec>,
+    /// The oldest version that is spoken: `1.2` or `1.3`. Default: as the listener demands. Example: `1.3`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub min_version: Option<TlsVersion>,
 }
 
 /// A certificate and its key.
@@ -37,8 +58,14 @@ pub struct CertificateSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertSpec {
-    /// The file with the roots by which clients are verified, in PEM. Required. Example: `certs/clients.pem`.
+    /// The file with the roots by which clients are verified, in PEM. Read again when it changes. Required.
+    /// Example: `certs/clients.pem`.
     pub ca: PathBuf,
+    /// The file with lists of revoked certificates, in PEM, one of each issuer between client and root. A client whose
+    /// issuer has none, or one that has run out, is refused. Read again when it changes. Default: nothing is revoked.
+    /// Example: `certs/clients.crl`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub crl: Option<PathBuf>,
     /// Whether a client without a certificate is turned away in the handshake. One that cannot be verified always is.
     /// Default `true`. Example: `false`.
     #[serde(default = "yes")]
@@ -91,6 +118,6 @@ fn yes() -> bool {
 }
 
 /// The key may be left out but not left empty: `client_cert:` with nothing behind it would ask for none.
-fn written<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<ClientCertSpec>, D::Error> {
-    ClientCertSpec::deserialize(source).map(Some)
+fn written<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(source: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(source).map(Some)
 }

@@ -6,10 +6,10 @@ mod spellings;
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, HeaderValue, Method};
+use pylon_core::host::HostName;
 use pylon_core::short::Short;
 
 use super::*;
-use crate::host::HostName;
 use crate::matching::Mismatch;
 use crate::spec::MatchSpec;
 

@@ -127,9 +127,8 @@ impl HostPattern {
         }
     }
 
-    /// How specific the pattern is: greater comes first. The measure that tests hold the table against.
-    #[cfg(test)]
-    pub(crate) fn rank(&self) -> (u8, usize) {
+    /// How specific the pattern is: greater comes first.
+    pub fn rank(&self) -> (u8, usize) {
         match self {
             Self::Exact(_) => (2, 0),
             Self::Wildcard(name) => (1, labels(name)),
@@ -179,7 +178,7 @@ fn read_digits(text: &str) -> Option<u16> {
 }
 
 /// How many labels a name has.
-pub(crate) fn labels(name: &str) -> usize {
+pub fn labels(name: &str) -> usize {
     name.bytes().filter(|byte| *byte == b'.').count() + 1
 }
 

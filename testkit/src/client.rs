@@ -86,6 +86,21 @@ impl Raw {
         Ok(raw)
     }
 
+    /// Connects from an address of choice: one of loopback (`127.0.0.9`), to be told apart from others.
+    ///
+    /// # Panics
+    /// If nobody accepts, or the address is not ours.
+    pub fn connect_from(from: &str, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let from = SocketAddr::new(from.parse().unwrap(), 0);
+        socket.bind(&from.into()).unwrap();
+        socket.connect_timeout(&address.into(), PATIENCE).unwrap_or_else(|error| panic!("{address}: {error}"));
+        socket.set_tcp_nodelay(true).unwrap();
+        let mut raw = Self { wire: Wire::new(Socket::Plain(socket.into())) };
+        raw.patience(PATIENCE);
+        raw
+    }
+
     /// Shakes hands on this connection, where it may fail; what follows goes under TLS.
     ///
     /// # Errors

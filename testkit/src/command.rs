@@ -76,3 +76,16 @@ pub fn program() -> &'static Path {
         folder.join("pylon")
     })
 }
+
+/// A program that a test needs, on the path or where Debian puts those of administrators.
+///
+/// # Panics
+/// If it is not installed.
+pub fn installed(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| panic!("{name} is not installed: run `./test --install`"))
+}

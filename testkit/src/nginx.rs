@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::command;
 use crate::process::Process;
 use crate::{upstream::Upstream, wait};
 
@@ -73,17 +74,7 @@ fn spawn(folder: &Path, address: SocketAddr, server: &str) -> Process {
     writeln!(config, "client_max_body_size 0;").unwrap();
     writeln!(config, "server {{ listen {address}; root {at}/root;\n{server}\n}} }}").unwrap();
     std::fs::write(folder.join("nginx.conf"), config).unwrap();
-    let mut command = Command::new(program());
+    let mut command = Command::new(command::installed("nginx"));
     command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).arg("-e").arg(folder.join("error.log"));
     Process::new(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nginx starts"))
-}
-
-/// nginx, on the path or where Debian puts it.
-fn program() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
-        .map(|folder| folder.join("nginx"))
-        .find(|program| program.is_file())
-        .unwrap_or_else(|| panic!("nginx is not installed: run `./test --install`"))
 }

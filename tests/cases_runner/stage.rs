@@ -97,7 +97,7 @@ impl Stage {
         let mut fields: Vec<(&str, &str)> =
             send.header.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         fields.extend(send.from.as_deref().map(|from| ("x-forwarded-for", from)));
-        let mut raw = Raw::connect(self.gateway.listeners[0]);
+        let mut raw = Raw::connect(self.gateway.listeners[0].tcp().unwrap());
         raw.send(request(&send.method, &send.path, &fields, send.body.as_bytes()));
         raw.try_response(&send.method).map_err(|error| format!("no answer: {error:?}"))
     }

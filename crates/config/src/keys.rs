@@ -2,7 +2,7 @@
 //! The keys of a document and of a route, each with its meaning, its type and an example: schema, reference and the
 //! reader's list of known keys come out of these two tables. The keys of policies stand in the registry.
 
-use pylon_core::networks::Network;
+use pylon_core::networks::PeerSpec;
 use pylon_core::short::{OneOrMany, Short};
 use pylon_net::spec::{DiscoverySpec, LimitsSpec, ListenerSpec};
 use pylon_observe::spec::TelemetrySpec;
@@ -71,10 +71,10 @@ pub const TOP: &[KeyDoc] = &[
     },
     KeyDoc {
         key: "trusted_proxies",
-        doc: "Proxies before this gate: their networks, one or a list, or a map. Their forwarding field and request ids count; those of everybody else are overwritten. Default: nobody is trusted.",
+        doc: "Proxies before this gate: their networks, one or a list, or a map; `unix` stands for those that come by Unix sockets. Their forwarding field and request ids count; those of everybody else are overwritten. Default: nobody is trusted.",
         example: "trusted_proxies: [10.0.0.0/8]",
         schema: |g| {
-            let (networks, full) = (g.subschema_for::<OneOrMany<Network>>(), g.subschema_for::<TrustedProxiesSpec>());
+            let (networks, full) = (g.subschema_for::<OneOrMany<PeerSpec>>(), g.subschema_for::<TrustedProxiesSpec>());
             json_schema!({ "anyOf": [networks, full] })
         },
     },

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_net::accept::Front;
 use pylon_net::handler::Limits;
+use pylon_net::listen::Address;
 use pylon_net::spec::LimitsSpec;
 use pylon_net::tls::server::{Security, ServerTls};
 use pylon_observe::spec::Telemetry;
@@ -35,11 +37,11 @@ pub struct Plan {
 #[derive(Debug)]
 pub struct Listener {
     /// Where it listens.
-    pub address: SocketAddr,
-    /// What comes before HTTP.
-    pub security: Security,
-    /// Whether HTTP/2 is spoken beside HTTP/1.1.
-    pub http2: bool,
+    pub address: Address,
+    /// The permissions of a Unix socket, where they are written.
+    pub mode: Option<u32>,
+    /// What it speaks.
+    pub front: Front,
 }
 
 /// The admin API.
@@ -108,17 +110,21 @@ fn listeners(document: &Document) -> Result<Vec<Listener>, Vec<SpecError>> {
     let mut listeners = Vec::new();
     for (index, spec) in document.listeners.iter().enumerate() {
         let at = || FieldPath::root().index(index);
-        let address = spec.address;
-        if address.port() != 0 && document.listeners.iter().take(index).any(|other| other.address == address) {
+        let address = spec.address.clone();
+        if document.listeners.iter().take(index).any(|other| other.address.collides(&address)) {
             errors.push(SpecError::new(at().key("address"), format!("`{address}` is listened on twice")));
         }
+        let greeting =
+            spec.greeting().map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at()))));
         let security = match &spec.tls {
             None => Ok(Security::Cleartext),
             Some(tls) => ServerTls::load(tls, spec.http2).map(|tls| Security::Tls(Arc::new(tls))),
         };
-        match security {
-            Ok(security) => listeners.push(Listener { address, security, http2: spec.http2 }),
-            Err(found) => errors.extend(found.into_iter().map(|error| error.below(&at().key("tls")))),
+        let below = |found: Vec<SpecError>| found.into_iter().map(|error| error.below(&at().key("tls")));
+        let security = security.map_err(|found| errors.extend(below(found)));
+        if let (Ok(greeting), Ok(security)) = (greeting, security) {
+            let front = Front { greeting, security, http2: spec.http2 };
+            listeners.push(Listener { address, mode: spec.mode.map(|mode| mode.0), front });
         }
     }
     if errors.is_empty() { Ok(listeners) } else { Err(errors) }

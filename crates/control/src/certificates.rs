@@ -36,7 +36,7 @@ pub(crate) fn follow(control: &Handle, listeners: &[Listener], metrics: &Arc<Met
 }
 
 fn tls(listener: &Listener) -> Option<Arc<ServerTls>> {
-    match &listener.security {
+    match &listener.front.security {
         Security::Cleartext => None,
         Security::Tls(tls) => Some(Arc::clone(tls)),
     }

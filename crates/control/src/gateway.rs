@@ -1,14 +1,14 @@
 //! A running gateway: bound, serving, and brought to its end without losing an exchange.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pylon_config::plan::Plan;
 use pylon_net::accept::Drain;
-use pylon_net::listen;
+use pylon_net::listen::{self, Address, Bound, SocketFile};
 use pylon_observe::Observer;
 use pylon_proxy::engine::{Engine, Told};
 use pylon_proxy::world::World;
@@ -33,7 +33,7 @@ pub enum StartError {
     #[error("cannot listen on {address} ({key})")]
     Bind {
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// The key of the document: `listeners[0].address`.
         key: String,
         /// What the system says.
@@ -51,7 +51,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Gateway {
     /// The addresses that accept, in the order of the document, with the ports that were taken.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<Address>,
+    /// The files of Unix sockets.
+    files: Vec<SocketFile>,
     /// Where the admin API listens.
     pub admin: Option<SocketAddr>,
     /// Log, metrics and the last exchanges.
@@ -89,17 +91,19 @@ impl Gateway {
         let plan = &prepared.plan;
         let mut bound = Vec::new();
         for (index, listener) in plan.listeners.iter().enumerate() {
-            let address = listener.address;
-            let sockets = listen::bind(address, plan.workers).map_err(|source| StartError::Bind {
-                address,
+            let sockets = listen::bind(&listener.address, listener.mode, plan.workers);
+            bound.push(sockets.map_err(|source| StartError::Bind {
+                address: listener.address.clone(),
                 key: format!("listeners[{index}].address"),
                 source,
-            })?;
-            bound.push(sockets);
+            })?);
         }
         let admin_socket = plan.admin.as_ref().map(|admin| {
-            let bound = listen::bind(admin.address, 1);
-            bound.map_err(|source| StartError::Bind { address: admin.address, key: "admin.address".to_owned(), source })
+            listen::bind_tcp(admin.address, 1).map_err(|source| StartError::Bind {
+                address: Address::Tcp(admin.address),
+                key: "admin.address".to_owned(),
+                source,
+            })
         });
         let admin_socket = admin_socket.transpose()?.and_then(|mut sockets| sockets.pop());
         let control = tokio::runtime::Builder::new_multi_thread()
@@ -116,14 +120,14 @@ impl Gateway {
 
     fn serve(
         prepared: Prepared,
-        bound: Vec<Vec<std::net::TcpListener>>,
-        admin_socket: Option<std::net::TcpListener>,
+        mut bound: Vec<Bound>,
+        admin_socket: Option<TcpListener>,
         control: Runtime,
         observer: Arc<Observer>,
     ) -> Result<Self, StartError> {
-        let local = |socket: &std::net::TcpListener| socket.local_addr().map_err(StartError::Thread);
-        let listeners = bound.iter().filter_map(|sockets| sockets.first()).map(local).collect::<Result<Vec<_>, _>>()?;
-        let admin = admin_socket.as_ref().map(local).transpose()?;
+        let listeners = bound.iter().map(|bound| bound.address.clone()).collect();
+        let files = bound.iter_mut().filter_map(|bound| bound.file.take()).collect();
+        let admin = admin_socket.as_ref().map(TcpListener::local_addr).transpose().map_err(StartError::Thread)?;
         let now = tokio::time::Instant::now().into_std();
         let routes = admin::route_views(&prepared);
         let Prepared { plan, compiled, carry, metrics, pseudonym, .. } = prepared;
@@ -169,7 +173,7 @@ impl Gateway {
         }
         control.spawn(tick(Arc::clone(&observer)));
         certificates::follow(control.handle(), &plan.listeners, observer.metrics());
-        Ok(Self { listeners, admin, observer, state, stop, workers, control })
+        Ok(Self { listeners, files, admin, observer, state, stop, workers, control })
     }
 
     /// The snapshot in force.
@@ -199,6 +203,7 @@ impl Gateway {
         for drain in &self.state.drains {
             drain.begin();
         }
+        self.files.clear();
         let until = tokio::time::Instant::now().into_std() + grace;
         let drains = self.state.drains.clone();
         let cut = self.control.block_on(async move {
@@ -221,11 +226,11 @@ impl Gateway {
 }
 
 /// One socket of each listener for each worker.
-fn share_out(bound: Vec<Vec<std::net::TcpListener>>, plan: &Plan) -> Vec<Vec<Listening>> {
+fn share_out(bound: Vec<Bound>, plan: &Plan) -> Vec<Vec<Listening>> {
     let mut of_workers: Vec<Vec<_>> = (0..plan.workers).map(|_| Vec::new()).collect();
-    for (sockets, listener) in bound.into_iter().zip(&plan.listeners) {
-        for (own, socket) in of_workers.iter_mut().zip(sockets) {
-            own.push(Listening { socket, security: listener.security.clone(), http2: listener.http2 });
+    for (bound, listener) in bound.into_iter().zip(&plan.listeners) {
+        for (own, socket) in of_workers.iter_mut().zip(bound.sockets) {
+            own.push(Listening { socket, front: listener.front.clone() });
         }
     }
     of_workers

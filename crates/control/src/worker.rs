@@ -1,13 +1,12 @@
 //! One data-plane worker: a thread with a runtime, a timer wheel, its listening sockets and its sweep.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pylon_net::accept::{Drain, accept};
+use pylon_net::accept::{Drain, Front, accept};
 use pylon_net::handler::Limits;
+use pylon_net::listen::Listener;
 use pylon_net::timer;
-use pylon_net::tls::server::Security;
 use pylon_observe::metrics::Metrics;
 use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
@@ -18,9 +17,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// A worker's own socket of a listener.
 pub(crate) struct Listening {
-    pub(crate) socket: TcpListener,
-    pub(crate) security: Security,
-    pub(crate) http2: bool,
+    pub(crate) socket: Listener,
+    pub(crate) front: Front,
 }
 
 /// What a worker is started with.
@@ -49,11 +47,11 @@ impl Worker {
     async fn run(mut self) {
         tokio::spawn(timer::run());
         tokio::spawn(sweep(Arc::clone(&self.world)));
-        for Listening { socket, security, http2 } in std::mem::take(&mut self.listeners) {
+        for Listening { socket, front } in std::mem::take(&mut self.listeners) {
             let (engine, drain, limits) = (Arc::clone(&self.engine), Arc::clone(&self.drain), self.limits);
             let metrics = Arc::clone(&self.metrics);
             tokio::spawn(async move {
-                if let Err(error) = accept(socket, security, http2, engine, limits, drain, metrics).await {
+                if let Err(error) = accept(socket, front, engine, limits, drain, metrics).await {
                     tracing::error!(%error, "a listener ended");
                 }
             });

@@ -1,6 +1,6 @@
 //! What is known of a client's connection before its first byte: addresses, scheme, and a way to send interim answers.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -40,8 +40,11 @@ impl Scheme {
 /// One client connection; shared by the exchanges on it.
 #[derive(Debug)]
 pub struct Connection {
-    /// The address at the other end of the socket (before `trusted_proxies` are looked at).
+    /// The client's address as the connection tells it (before `trusted_proxies` are looked at): that at the other end of
+    /// the socket, or the one in the PROXY header of a balancer. `0.0.0.0:0` where there is none.
     pub peer: SocketAddr,
+    /// Whether the client came by a Unix socket, so that it has no address.
+    pub unix: bool,
     /// The address of `peer` as text, for the forwarding fields of each request.
     pub peer_text: HeaderValue,
     /// The address that accepted.
@@ -71,9 +74,25 @@ impl Connection {
     /// A connection that was accepted at `opened`.
     pub fn new(peer: SocketAddr, local: SocketAddr, scheme: Scheme, opened: Instant) -> Self {
         let text = peer.ip().to_string();
-        let peer_text = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        let peer_text = HeaderValue::from_str(&text).unwrap_or(UNKNOWN);
         let (interim, activity) = (Interim::default(), Activity::new(opened));
-        Self { peer, peer_text, local, scheme, interim, activity, ended: AtomicBool::new(false), met: OnceLock::new() }
+        Self {
+            peer,
+            unix: false,
+            peer_text,
+            local,
+            scheme,
+            interim,
+            activity,
+            ended: AtomicBool::new(false),
+            met: OnceLock::new(),
+        }
+    }
+
+    /// A connection by a Unix socket, which was accepted at `opened`. Its address is in no network that anybody allows.
+    pub fn by_unix_socket(scheme: Scheme, opened: Instant) -> Self {
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        Self { unix: true, peer_text: UNKNOWN, ..Self::new(nowhere, nowhere, scheme, opened) }
     }
 
     /// Whether requests for `host`, as [`HostName::as_str`](crate::host::HostName::as_str) gives it, may come by this
@@ -82,6 +101,9 @@ impl Connection {
         self.met.get().is_none_or(|met| met.by_host.of(host) == met.number)
     }
 }
+
+/// What forwarding fields say of a client without an address (RFC 7239 §6.2).
+const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
 
 /// The phases of an HTTP/1 connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Sets of IP networks: which addresses are trusted, allowed or denied.
+//! Sets of IP networks and of peers: which addresses are trusted, allowed or denied.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -96,6 +96,80 @@ impl NetworkSet {
     }
 }
 
+/// Who is at the other end of a socket: a network, or `unix` for all that come by Unix sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerSpec {
+    /// Peers with an address in it.
+    Network(Network),
+    /// Peers by Unix sockets.
+    Unix,
+}
+
+/// The word for peers by Unix sockets.
+const UNIX: &str = "unix";
+
+impl Serialize for PeerSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Network(network) => network.serialize(serializer),
+            Self::Unix => serializer.serialize_str(UNIX),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == UNIX {
+            return Ok(Self::Unix);
+        }
+        Network::parse(&text).map(Self::Network).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for PeerSpec {
+    fn schema_name() -> Cow<'static, str> {
+        "Peer".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "A network such as `10.0.0.0/8`, a lone address, or `unix`" })
+    }
+}
+
+/// A set of peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerSet {
+    networks: NetworkSet,
+    unix: bool,
+}
+
+impl PeerSet {
+    /// All of these.
+    pub fn new(peers: &[PeerSpec]) -> Self {
+        let networks = peers.iter().filter_map(|peer| match peer {
+            PeerSpec::Network(network) => Some(*network),
+            PeerSpec::Unix => None,
+        });
+        Self { networks: NetworkSet::new(networks), unix: peers.contains(&PeerSpec::Unix) }
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix
+    }
+
+    /// Whether a peer is in it; none is one by a Unix socket.
+    pub fn contains(&self, peer: Option<IpAddr>) -> bool {
+        peer.map_or(self.unix, |ip| self.networks.contains(ip))
+    }
+
+    /// Whether an address is in one of the networks.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        self.networks.contains(ip)
+    }
+}
+
 /// Sorts ranges and joins those that overlap.
 fn merge<T: Ord + Copy>(ranges: &mut Vec<(T, T)>) {
     ranges.sort_unstable();
@@ -137,6 +211,14 @@ mod tests {
         assert!(
             Network::parse("10.0.0.1").is_ok() && Network::parse("::1").is_ok() && Network::parse("localhost").is_err()
         );
+    }
+
+    #[test]
+    fn a_peer_by_a_unix_socket_is_in_a_set_that_says_so_and_in_no_network() {
+        let all = PeerSpec::Network(Network::parse("0.0.0.0/0").unwrap());
+        let (networks, both) = (PeerSet::new(&[all]), PeerSet::new(&[all, PeerSpec::Unix]));
+        assert!(networks.contains(Some("10.0.0.1".parse().unwrap())) && !networks.contains(None));
+        assert!(both.contains(None) && !PeerSet::new(&[PeerSpec::Unix]).contains(Some("127.0.0.1".parse().unwrap())));
     }
 
     #[test]

@@ -89,6 +89,64 @@ impl<T: JsonSchema + FromScalar> JsonSchema for Short<T> {
     }
 }
 
+/// A spec that may be written as a list of what matters most, or as its one item.
+pub trait FromList: Sized {
+    /// What stands in the list.
+    type Item: DeserializeOwned;
+
+    /// The spec with this list, and defaults beside it.
+    fn from_list(items: OneOrMany<Self::Item>) -> Self;
+}
+
+/// A `T` written as a list, as one item, or as a map.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listed<T>(pub T);
+
+impl<T: Serialize> Serialize for Listed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de, T: FromList + DeserializeOwned> Deserialize<'de> for Listed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ListOrMap(PhantomData)).map(Listed)
+    }
+}
+
+impl<T: JsonSchema + FromList<Item: JsonSchema>> JsonSchema for Listed<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Listed{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (list, full) = (generator.subschema_for::<OneOrMany<T::Item>>(), generator.subschema_for::<T>());
+        json_schema!({ "anyOf": [list, full] })
+    }
+}
+
+struct ListOrMap<T>(PhantomData<T>);
+
+impl<'de, T: FromList + DeserializeOwned> Visitor<'de> for ListOrMap<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one value, a list of them, or a map")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        ScalarOrSeq(PhantomData).visit_str(text).map(|one| T::from_list(OneOrMany(one)))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<T, A::Error> {
+        ScalarOrSeq(PhantomData).visit_seq(seq).map(|many| T::from_list(OneOrMany(many)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
 /// One value, or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);

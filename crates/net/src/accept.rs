@@ -1,21 +1,24 @@
 //! Accepting connections on a worker, and the end of it: a drain that lets exchanges finish.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use pylon_core::connection::Connection;
+use pylon_core::networks::PeerSet;
 use pylon_observe::metrics::Metrics;
 use pylon_observe::series::{Handshake, OpenConnection};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::handler::{Handler, Limits};
 use crate::http1::{self, Preface};
 use crate::http2::{self, OnWorker};
+use crate::listen::Listener;
+use crate::proxy_protocol::{self, Refused};
+use crate::socket::Socket;
 use crate::stream::Stream;
 use crate::tls::server::{Failed, Security, ServerTls};
 
@@ -76,9 +79,28 @@ impl Drop for Open {
     }
 }
 
+/// What a listener does with a connection before its first byte is looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Greeting {
+    /// Who tells the client's address by a PROXY header, and must.
+    pub headers_from: Arc<PeerSet>,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// What comes first.
+    pub greeting: Greeting,
+    /// What comes next.
+    pub security: Security,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1.
+    pub http2: bool,
+}
+
 /// What all connections of a listener have in common on one worker.
 struct Serving<H> {
     handler: Arc<H>,
+    front: Front,
     http1: hyper::server::conn::http1::Builder,
     /// None where it is not spoken.
     http2: Option<hyper::server::conn::http2::Builder<OnWorker>>,
@@ -86,46 +108,38 @@ struct Serving<H> {
     metrics: Arc<Metrics>,
 }
 
+/// A connection as it was accepted.
+struct Accepted {
+    socket: Socket,
+    /// None by a Unix socket.
+    peer: Option<SocketAddr>,
+    at: Instant,
+}
+
 /// Accepts on `listener` until the drain begins; each connection is a task of the current worker.
 ///
 /// What waits in the socket's queue when the drain begins is accepted and served still: closing the socket would reset it.
 pub async fn accept<H: Handler>(
-    listener: TcpListener,
-    security: Security,
-    speaks_http2: bool,
+    listener: Listener,
+    front: Front,
     handler: Arc<H>,
     limits: Limits,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let local = listener.local_addr()?;
-    let http2 = speaks_http2.then(|| http2::codec(&limits));
-    let serving = Arc::new(Serving { handler, http1: http1::codec(&limits), http2, limits, metrics });
-    let serve = |stream: TcpStream, peer: SocketAddr| {
-        let _ = stream.set_nodelay(true);
-        let local = stream.local_addr().unwrap_or(local);
-        let opened = tokio::time::Instant::now().into_std();
-        let connection = Arc::new(Connection::new(canonical(peer), canonical(local), security.scheme(), opened));
+    let listener = Queue::new(listener)?;
+    let http2 = front.http2.then(|| http2::codec(&limits));
+    let serving = Arc::new(Serving { handler, front, http1: http1::codec(&limits), http2, limits, metrics });
+    let serve = |accepted: Accepted| {
         drain.open.fetch_add(1, Ordering::Relaxed);
         drain.accepted.fetch_add(1, Ordering::Relaxed);
         let open = Open(Arc::clone(&drain), serving.metrics.connected());
         let serving = Arc::clone(&serving);
-        match &security {
-            Security::Cleartext => {
-                let stream = Stream::Plain(stream);
-                tokio::spawn(async move { serving.serve(stream, connection, open).await });
+        tokio::spawn(async move {
+            if let Some((stream, connection)) = serving.greet(accepted).await {
+                serving.serve(stream, connection, open).await;
             }
-            Security::Tls(tls) => {
-                let tls = Arc::clone(tls);
-                tokio::spawn(async move {
-                    // Boxed, so that a connection is no larger for a handshake that is over.
-                    if let Some(stream) = Box::pin(serving.shake_hands(&tls, stream, &connection, opened)).await {
-                        serving.serve(stream, connection, open).await;
-                    }
-                });
-            }
-        }
+        });
     };
     while !drain.has_begun() {
         let accepted = tokio::select! {
@@ -133,21 +147,89 @@ pub async fn accept<H: Handler>(
             () = drain.wanted() => break,
         };
         match accepted {
-            Ok((stream, peer)) => serve(stream, peer),
+            Ok(accepted) => serve(accepted),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%local, %error, "cannot accept");
+                tracing::warn!(?listener, %error, "cannot accept");
                 tokio::time::sleep(OUT_OF_FILES).await;
             }
         }
     }
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-        serve(stream, peer);
+    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+        serve(accepted);
     }
     Ok(())
 }
 
+/// Connections that wait to be accepted.
+#[derive(Debug)]
+enum Queue {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Queue {
+    fn new(listener: Listener) -> std::io::Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Listener::Unix(listener) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn accept(&self) -> std::io::Result<Accepted> {
+        let (socket, peer) = match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                (Socket::Tcp(stream), Some(peer))
+            }
+            Self::Unix(listener) => (Socket::Unix(listener.accept().await?.0), None),
+        };
+        Ok(Accepted { socket, peer: peer.map(canonical), at: tokio::time::Instant::now().into_std() })
+    }
+}
+
 impl<H: Handler> Serving<H> {
+    /// What comes before HTTP: PROXY header and TLS. None where the connection is not to be served.
+    async fn greet(&self, accepted: Accepted) -> Option<(Stream, Arc<Connection>)> {
+        let Accepted { mut socket, mut peer, at } = accepted;
+        let deadline = at + self.limits.handshake;
+        // Boxed, so that a connection is no larger for what is over.
+        if self.front.greeting.headers_from.contains(peer.map(|peer| peer.ip())) {
+            let told;
+            (socket, told) = Box::pin(self.header(socket, peer, deadline)).await?;
+            peer = told.or(peer);
+        }
+        let scheme = self.front.security.scheme();
+        let connection = Arc::new(match peer {
+            Some(peer) => Connection::new(peer, socket.local_addr().map_or(peer, canonical), scheme, at),
+            None => Connection::by_unix_socket(scheme, at),
+        });
+        let stream = match &self.front.security {
+            Security::Cleartext => Stream::Plain(socket),
+            Security::Tls(tls) => Box::pin(self.shake_hands(tls, socket, &connection, deadline)).await?,
+        };
+        Some((stream, connection))
+    }
+
+    /// The client's address where a balancer tells one.
+    async fn header(
+        &self,
+        mut socket: Socket,
+        peer: Option<SocketAddr>,
+        deadline: Instant,
+    ) -> Option<(Socket, Option<SocketAddr>)> {
+        match proxy_protocol::read(&mut socket, deadline).await {
+            Ok(told) => Some((socket, told.map(canonical))),
+            Err(Refused::Empty) => None,
+            Err(error) => {
+                self.metrics.proxy_header_refused();
+                tracing::debug!(?peer, %error, "a balancer's connection is closed");
+                None
+            }
+        }
+    }
+
     async fn serve(&self, stream: Stream, connection: Arc<Connection>, open: Open) {
         let (handler, limits, drain) = (&self.handler, self.limits, &*open.0);
         let preface = if stream.agreed_on_http2() {
@@ -167,11 +249,11 @@ impl<H: Handler> Serving<H> {
     async fn shake_hands(
         &self,
         tls: &ServerTls,
-        stream: TcpStream,
+        socket: Socket,
         connection: &Arc<Connection>,
-        opened: Instant,
+        deadline: Instant,
     ) -> Option<Stream> {
-        match tls.accept(stream, connection, opened + self.limits.handshake).await {
+        match tls.accept(socket, connection, deadline).await {
             Ok((stream, how)) => {
                 self.metrics.shaken(how);
                 Some(stream)

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
+use crate::socket::Socket;
 use crate::timer::{Sleep, sleep_until, timeout_at};
 
 /// How long one attempt runs alone before the next begins (RFC 8305 §5, "Connection Attempt Delay").
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Connects to the first of `addrs` that answers. After `deadline` the error is [`io::ErrorKind::TimedOut`].
-pub async fn connect(addrs: &[SocketAddr], deadline: Option<Instant>) -> io::Result<TcpStream> {
+pub async fn connect(addrs: &[SocketAddr], deadline: Option<Instant>) -> io::Result<Socket> {
     let attempt = async {
         match addrs {
             [] => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "there is no address to connect to")),
@@ -28,7 +29,7 @@ pub async fn connect(addrs: &[SocketAddr], deadline: Option<Instant>) -> io::Res
     };
     let stream = timeout_at(deadline, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Socket::Tcp(stream))
 }
 
 /// Orders addresses so that the families alternate, IPv6 first (RFC 8305 §4).
@@ -126,6 +127,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         let stream = connect(&addrs, None).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good.local_addr().unwrap());
+        let Socket::Tcp(stream) = stream else { panic!("no TCP") };
         assert!(stream.nodelay().unwrap() && began.elapsed() < Duration::from_millis(200));
     }
 

@@ -34,7 +34,7 @@ pub struct Limits {
     pub head: usize,
     /// From the first byte of a head to its last.
     pub head_time: Duration,
-    /// From the acceptance of a connection to the end of its TLS handshake.
+    /// From the acceptance of a connection to the end of its PROXY header and TLS handshake.
     pub handshake: Duration,
     /// Between two exchanges.
     pub idle: Duration,

@@ -1,22 +1,37 @@
 //! What a person writes about listeners and about what clients may send: the keys `listeners` and `limits`.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use pylon_core::networks::{PeerSet, PeerSpec};
+use pylon_core::short::{FromList, Listed, OneOrMany};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::{ByteSize, Span};
-use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::accept::Greeting;
 use crate::handler::Limits;
+use crate::listen::Address;
 use crate::tls::spec::TlsSpec;
 
 /// An address that accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerSpec {
-    /// Address and port. Port 0 takes a free one. Required. Example: `0.0.0.0:8080`.
-    #[schemars(with = "String")]
-    pub address: SocketAddr,
+    /// Address and port, where port 0 takes a free one, or `unix:` and the path of a Unix socket. Required.
+    /// Example: `0.0.0.0:8080`, `unix:/run/pylon/http.sock`.
+    pub address: Address,
+    /// Who may connect to a Unix socket: the permissions of its file, in octal. Default `660`, owner and group.
+    /// Example: `666`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub mode: Option<Mode>,
+    /// Balancers before this listener that tell the client's address by the PROXY protocol, version 1 or 2: their networks,
+    /// one or a list, or a map. They must begin each connection with a header; a header from anybody else is none.
+    /// Default: nobody. Example: `[10.0.0.0/8]`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub proxy_protocol: Option<Listed<ProxyProtocolSpec>>,
     /// TLS: certificates and what clients must show. Default: cleartext.
     /// Example: `{ certificates: [{ cert: certs/api.pem, key: certs/api.key }] }`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
@@ -31,9 +46,84 @@ fn yes() -> bool {
     true
 }
 
-/// The key may be left out but not left empty: `tls:` with nothing behind it would be cleartext.
-fn written<'de, D: Deserializer<'de>>(source: D) -> Result<Option<TlsSpec>, D::Error> {
-    TlsSpec::deserialize(source).map(Some)
+/// A key may be left out but not left empty: `tls:` with nothing behind it would be cleartext.
+fn written<'de, T: Deserialize<'de>, D: Deserializer<'de>>(source: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(source).map(Some)
+}
+
+/// Balancers that tell the client's address by the PROXY protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocolSpec {
+    /// Their networks, one or a list; `unix` stands for all that come by a Unix socket. Required. Example: `[10.0.0.0/8]`.
+    pub from: OneOrMany<PeerSpec>,
+}
+
+impl FromList for ProxyProtocolSpec {
+    type Item = PeerSpec;
+
+    fn from_list(from: OneOrMany<PeerSpec>) -> Self {
+        Self { from }
+    }
+}
+
+/// Permissions of a file, in octal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl Serialize for Mode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:o}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777 && !text.starts_with('+'));
+        mode.map(Self).ok_or_else(|| de::Error::custom(format!("`{text}` are no permissions: write them as `660`")))
+    }
+}
+
+impl JsonSchema for Mode {
+    fn schema_name() -> Cow<'static, str> {
+        "Mode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "description": "Permissions of a file, in octal" })
+    }
+}
+
+impl ListenerSpec {
+    /// What happens to a connection before TLS and HTTP.
+    pub fn greeting(&self) -> Result<Greeting, Vec<SpecError>> {
+        let mut errors = Vec::new();
+        let unix = matches!(self.address, Address::Unix(_));
+        if self.mode.is_some() && !unix {
+            let error = SpecError::new(FieldPath::root().key("mode"), "only a Unix socket has permissions");
+            errors.push(error.help("leave it out, or write `address: unix:/run/pylon.sock`"));
+        }
+        let from = self.proxy_protocol.as_ref().map(|spec| &*spec.0.from);
+        let wrong = match from {
+            Some([]) => Some("no balancer is named, so nobody may tell the client's address"),
+            Some(peers) if unix && !peers.contains(&PeerSpec::Unix) => {
+                Some("nobody who comes by a Unix socket has an address in these networks")
+            }
+            Some(peers) if !unix && peers.contains(&PeerSpec::Unix) => {
+                Some("nobody comes to this address by a Unix socket")
+            }
+            _ => None,
+        };
+        if let Some(problem) = wrong {
+            let remedy = if unix { "write `proxy_protocol: unix`" } else { "write `proxy_protocol: [10.0.0.0/8]`" };
+            errors.push(SpecError::new(FieldPath::root().key("proxy_protocol"), problem).help(remedy));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Greeting { headers_from: Arc::new(PeerSet::new(from.unwrap_or_default())) })
+    }
 }
 
 /// How names are resolved.
@@ -64,7 +154,7 @@ pub struct LimitsSpec {
     /// The longest head of an upstream's answer, from 1KiB to 1MiB; over it the answer is 502, and the log names this
     /// setting. Default `64KiB`. Example: `128KiB`.
     pub response_headers: ByteSize,
-    /// From the acceptance of a connection to the end of its TLS handshake; then it is closed. Default `10s`. Example: `5s`.
+    /// From the acceptance of a connection to the end of its PROXY header and TLS handshake; then it is closed. Default `10s`. Example: `5s`.
     pub handshake_timeout: Span,
     /// From the first byte of a head to its last; then the answer is 408. Default `10s`. Example: `5s`.
     pub header_timeout: Span,

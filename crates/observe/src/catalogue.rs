@@ -82,6 +82,8 @@ catalogue! {
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",
         "Client connections accepted";
+    PROXY_HEADERS_REFUSED = Counter "pylon_proxy_headers_refused_total" [] "connections",
+        "Client connections closed because they had to begin with a PROXY header and had none that could be used";
     TLS_HANDSHAKES = Counter "pylon_tls_handshakes_total" ["outcome"] "handshakes",
         "TLS handshakes with clients: `full`, `resumed` or `failed`";
     CERTIFICATE_EXPIRES = Gauge "pylon_certificate_expires_timestamp_seconds" ["cert"] "seconds",

@@ -92,6 +92,11 @@ impl Metrics {
         }
     }
 
+    /// A connection that had to begin with a PROXY header was closed, since there was none that could be used.
+    pub fn proxy_header_refused(&self) {
+        self.process.mine(ProcessShard::default).proxy_headers_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// These are the certificates in force.
     pub fn certificates_in_force(&self, certificates: Vec<Certificate>) {
         *self.certificates.lock() = certificates;
@@ -170,6 +175,7 @@ impl Metrics {
             totals.open += accepted.saturating_sub(closed);
             totals.accepted += accepted;
             totals.client_aborts += shard.client_aborts.load(Ordering::Relaxed);
+            totals.proxy_headers_refused += shard.proxy_headers_refused.load(Ordering::Relaxed);
             for (total, count) in totals.handshakes.iter_mut().zip(&shard.handshakes) {
                 *total += count.load(Ordering::Relaxed);
             }
@@ -188,6 +194,7 @@ pub(crate) struct ProcessTotals {
     pub(crate) accepted: u64,
     pub(crate) open: u64,
     pub(crate) client_aborts: u64,
+    pub(crate) proxy_headers_refused: u64,
     pub(crate) handshakes: [u64; Handshake::NAMES.len()],
     pub(crate) rejections: Vec<u64>,
 }

@@ -36,6 +36,7 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     upstreams(out, &metrics.upstreams());
     single(out, &catalogue::CONNECTIONS, totals.open);
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
+    single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);
     head(out, &catalogue::TLS_HANDSHAKES);
     for (name, count) in Handshake::NAMES.iter().zip(totals.handshakes) {
         labelled(out, &catalogue::TLS_HANDSHAKES, &[name], count);

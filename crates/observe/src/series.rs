@@ -226,6 +226,7 @@ pub(crate) struct ProcessShard {
     pub(crate) accepted: AtomicU64,
     pub(crate) closed: AtomicU64,
     pub(crate) client_aborts: AtomicU64,
+    pub(crate) proxy_headers_refused: AtomicU64,
     /// By [`Handshake`].
     pub(crate) handshakes: [AtomicU64; Handshake::NAMES.len()],
     /// By [`Reason::index`](pylon_core::rejection::Reason::index).
@@ -258,6 +259,7 @@ impl Default for ProcessShard {
             accepted: zero(),
             closed: zero(),
             client_aborts: zero(),
+            proxy_headers_refused: zero(),
             handshakes: std::array::from_fn(|_| zero()),
             rejections: pylon_core::rejection::ALL.iter().map(|_| zero()).collect(),
         }

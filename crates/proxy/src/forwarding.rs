@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use http::header::{FORWARDED, HOST, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pylon_core::connection::{Connection, Scheme};
-use pylon_core::networks::{Network, NetworkSet};
+use pylon_core::networks::{PeerSet, PeerSpec};
 use pylon_core::rejection::{REQUEST_LOOP, Rejection};
 use pylon_core::short::OneOrMany;
 use schemars::JsonSchema;
@@ -21,8 +21,8 @@ use crate::hop::{Found, VOUCHED, X_REQUEST_ID};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustedProxiesSpec {
-    /// Their networks, one or a list. Required. Example: `[10.0.0.0/8]`.
-    pub networks: OneOrMany<Network>,
+    /// Their networks, one or a list; `unix` stands for all that come by Unix sockets. Required. Example: `[10.0.0.0/8]`.
+    pub networks: OneOrMany<PeerSpec>,
     /// The field in which they tell the client's address: `x_forwarded` (`X-Forwarded-For`, `X-Forwarded-Proto`) or
     /// `forwarded` (RFC 7239). The other one is taken for the client's own and dropped. Default `x_forwarded`.
     /// Example: `forwarded`.
@@ -44,14 +44,14 @@ pub enum ForwardingHeader {
 /// Compiled [`TrustedProxiesSpec`]. Nobody by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    networks: NetworkSet,
+    networks: PeerSet,
     header: ForwardingHeader,
 }
 
 impl TrustedProxies {
     /// Compiles the spec.
     pub fn compile(spec: &TrustedProxiesSpec) -> Self {
-        Self { networks: NetworkSet::new(spec.networks.iter().copied()), header: spec.header }
+        Self { networks: PeerSet::new(&spec.networks), header: spec.header }
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Origin {
 pub(crate) fn origin(headers: &HeaderMap, connection: &Connection, trusted: &TrustedProxies, found: &Found) -> Origin {
     let peer = connection.peer.ip();
     let plain = Origin { client: peer, trusted: false, scheme: connection.scheme };
-    if trusted.networks.is_empty() || !trusted.networks.contains(peer) {
+    if trusted.networks.is_empty() || !trusted.networks.contains((!connection.unix).then_some(peer)) {
         return plain;
     }
     let plain = Origin { trusted: true, ..plain };
@@ -89,7 +89,7 @@ pub(crate) fn origin(headers: &HeaderMap, connection: &Connection, trusted: &Tru
         // What cannot be read ends the search: behind it anybody may have written.
         let Some(hop) = hop else { break };
         client = *hop;
-        if !trusted.networks.contains(*hop) {
+        if !trusted.networks.has(*hop) {
             break;
         }
     }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     fn trusted(networks: &[&str], header: ForwardingHeader) -> TrustedProxies {
-        let networks = networks.iter().map(|text| Network::parse(text).unwrap()).collect();
+        let networks = networks.iter().map(|text| serde_json::from_value((*text).into()).unwrap()).collect();
         TrustedProxies::compile(&TrustedProxiesSpec { networks: OneOrMany(networks), header })
     }
 
@@ -312,6 +312,19 @@ mod tests {
             [("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=\"[2001:db8::1]:99\";proto=https, for=10.9.9.9")];
         assert_eq!(client("10.0.0.1", &trusted(&["10.0.0.0/8"], ForwardingHeader::XForwarded), &both), "203.0.113.9");
         assert_eq!(client("10.0.0.1", &trusted(&["10.0.0.0/8"], ForwardingHeader::Forwarded), &both), "2001:db8::1");
+    }
+
+    #[test]
+    fn a_client_by_a_unix_socket_is_trusted_only_where_that_is_said() {
+        let unix = Connection::by_unix_socket(Scheme::Http, tokio::time::Instant::now().into_std());
+        let headers = map(&[("x-forwarded-for", "203.0.113.9")]);
+        for (networks, client) in [(["0.0.0.0/0", "127.0.0.0/8"], "0.0.0.0"), (["unix", "127.0.0.0/8"], "203.0.113.9")]
+        {
+            let trusted = trusted(&networks, ForwardingHeader::XForwarded);
+            assert_eq!(origin(&headers, &unix, &trusted, &look(&headers)).client.to_string(), client);
+        }
+        let (_, lines) = told(map(&[]), &unix, &TrustedProxies::default());
+        assert!(lines.starts_with("x-forwarded-for: unknown\r\n") && lines.contains("for=unknown;"), "{lines}");
     }
 
     #[test]

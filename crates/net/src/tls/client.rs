@@ -15,12 +15,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{WebPkiServerVerifier, danger};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::certificates::Stamp;
 use super::spec::UpstreamTlsSpec;
 use super::{chain, provider, versions};
+use crate::socket::Socket;
 use crate::stream::Stream;
 
 /// Which protocols are offered to an upstream.
@@ -115,7 +115,7 @@ impl ClientTls {
 
 impl Towards {
     /// Shakes hands. Bound it by a deadline.
-    pub async fn connect(&self, stream: TcpStream) -> io::Result<Stream> {
+    pub async fn connect(&self, stream: Socket) -> io::Result<Stream> {
         let connector = self.tls.connector.load().0.clone();
         let stream = connector.connect(self.name.clone(), stream).await?;
         let stream = Stream::Tls(Box::new(stream.into()));

@@ -12,13 +12,13 @@ use pylon_core::spec::{FieldPath, SpecError};
 use pylon_observe::series::Handshake;
 use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage};
 use rustls::{HandshakeKind, ServerConfig};
-use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::certificates::{Certificates, Change, InForce};
 use super::client_certs::Clients;
 use super::spec::{ClientCertSpec, TlsSpec, TlsVersion};
 use super::{provider, versions};
+use crate::socket::Socket;
 use crate::stream::Stream;
 use crate::timer::timeout_at;
 
@@ -51,7 +51,7 @@ struct Door {
 #[derive(Debug)]
 pub(crate) enum Failed {
     /// The client began a request in cleartext, and can be told so.
-    Cleartext(TcpStream),
+    Cleartext(Socket),
     /// Anything else; the client was told by an alert where that is due.
     Broken(io::Error),
 }
@@ -125,7 +125,7 @@ impl ServerTls {
     /// Shakes hands with a client, until `deadline` at the most, and notes on the connection what demands it has met.
     pub(crate) async fn accept(
         &self,
-        stream: TcpStream,
+        stream: Socket,
         connection: &Connection,
         deadline: Instant,
     ) -> Result<(Stream, Handshake), Failed> {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `time` | when the head of the request was read: RFC 3339, UTC, milliseconds |
 //! | `id` | the request id |
-//! | `client` | the client address, after `trusted_proxies` |
+//! | `client` | the client address, after `trusted_proxies`; `unix` where it came by a Unix socket |
 //! | `method`, `host`, `path` | what was asked for: host in lower case, path normalised, with its query, secrets as `***` |
 //! | `protocol` | what the client spoke: `HTTP/1.0`, `HTTP/1.1` or `HTTP/2` |
 //! | `status` | what the client was answered; 499 when it went away before the end |
@@ -96,7 +96,7 @@ impl Line<'_> {
         out.extend_from_slice(br#"","id":"#);
         json::lossy(out, exchange.request_id.as_bytes(), VALUE);
         out.extend_from_slice(br#","client":""#);
-        json::ip(out, exchange.client);
+        client(out, exchange);
         out.extend_from_slice(br#"","method":"#);
         json::string(out, exchange.method.as_str(), VALUE);
         if let Some(host) = &exchange.host {
@@ -110,6 +110,15 @@ impl Line<'_> {
         out.extend_from_slice(br#"","protocol":""#);
         out.extend_from_slice(protocol(exchange.version).as_bytes());
         out.push(b'"');
+    }
+}
+
+fn client(out: &mut Vec<u8>, exchange: &Exchange) {
+    let connection = &exchange.connection;
+    if connection.unix && exchange.client == connection.peer.ip() {
+        out.extend_from_slice(b"unix");
+    } else {
+        json::ip(out, exchange.client);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use rustls::ClientConfig;
@@ -14,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+
+use crate::wait;
 
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,7 +61,8 @@ impl Answer {
 pub struct Stream {
     /// What is sent.
     pub sending: SendStream<Bytes>,
-    answer: ResponseFuture,
+    /// What will be answered.
+    pub answer: ResponseFuture,
 }
 
 impl Http2 {
@@ -117,6 +121,33 @@ impl Http2 {
         self.runtime.block_on(async move {
             let ready = tokio::time::timeout(PATIENCE, requests.ready()).await.expect("the connection takes a request");
             let (answer, sending) = ready?.send_request(request, ends)?;
+            Ok(Stream { sending, answer })
+        })
+    }
+
+    /// Asks for another protocol on a stream (RFC 8441), once the gateway has said that it may.
+    ///
+    /// # Errors
+    /// If the connection takes no more.
+    ///
+    /// # Panics
+    /// If it is no request, or the gateway never says so.
+    pub fn connect_protocol(
+        &mut self,
+        protocol: &str,
+        uri: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Stream, h2::Error> {
+        wait::until(PATIENCE, "extended CONNECT is enabled", || self.requests.is_extended_connect_protocol_enabled());
+        let mut request = Request::builder().method("CONNECT").uri(uri).extension(Protocol::from(protocol));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        let requests = self.requests.clone();
+        self.runtime.block_on(async move {
+            let ready = tokio::time::timeout(PATIENCE, requests.ready()).await.expect("the connection takes a request");
+            let (answer, sending) = ready?.send_request(request, false)?;
             Ok(Stream { sending, answer })
         })
     }

@@ -24,3 +24,4 @@ pub mod terminator;
 pub mod tls;
 pub mod upstream;
 pub mod wait;
+pub mod websocket;

@@ -297,19 +297,21 @@ impl Peer {
     /// If the socket cannot be told.
     pub fn wait_for_end(&mut self, limit: Duration) -> End {
         let until = wait::now() + limit;
-        loop {
+        let end = loop {
             let left = until.saturating_duration_since(wait::now());
             if left.is_zero() {
-                return End::Open;
+                break End::Open;
             }
             self.wire.stream.stream.set_read_timeout(Some(left)).unwrap();
             match self.wire.some() {
-                Ok(bytes) if bytes.is_empty() => return End::Closed,
+                Ok(bytes) if bytes.is_empty() => break End::Closed,
                 Ok(_) => {}
-                Err(error) if is_timeout(&error) => return End::Open,
-                Err(_) => return End::Reset,
+                Err(error) if is_timeout(&error) => break End::Open,
+                Err(_) => break End::Reset,
             }
-        }
+        };
+        self.wire.stream.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        end
     }
 }
 

@@ -19,7 +19,7 @@ fn folder(document: &str) -> TempDir {
 }
 
 /// What `pylon check` says of a bad document. `pylon run` says the same and starts nothing.
-fn refused(document: &str) -> String {
+pub(crate) fn refused(document: &str) -> String {
     let folder = folder(document);
     let check = pylon(folder.path(), ["check", "pylon.yaml"]);
     assert_eq!((check.code, check.stdout.as_str()), (Some(2), ""), "{}", check.stderr);
@@ -32,7 +32,7 @@ fn refused(document: &str) -> String {
 
 const HEAD: &str = "listeners: [{ address: 127.0.0.1:0 }]\nadmin: { address: 127.0.0.1:0 }\n";
 
-fn with_head(rest: &str) -> String {
+pub(crate) fn with_head(rest: &str) -> String {
     format!("{HEAD}{rest}")
 }
 

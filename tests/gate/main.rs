@@ -31,3 +31,6 @@ mod timers;
 mod tls;
 mod unix;
 mod upstream_tls;
+mod websocket;
+mod websocket_ends;
+mod websocket_http2;

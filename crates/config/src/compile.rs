@@ -20,6 +20,7 @@ use pylon_proxy::action::respond::Respond;
 use pylon_proxy::action::split::Split;
 use pylon_proxy::forwarding::TrustedProxies;
 use pylon_proxy::snapshot::{Route, Settings, Snapshot};
+use pylon_proxy::websocket::WebSocket;
 use pylon_route::matching::RouteMatch;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::table::Table;
@@ -178,7 +179,9 @@ impl Compiler<'_> {
         let (pipeline, policies, shadow) = pipeline?;
         let (action, words) = action?;
         let series = self.cx.metrics.route(&id);
-        let route = Route { id, series, pipeline, rewrite: rewrite?, action };
+        let websocket = spec.websocket.as_ref().and_then(WebSocket::compile);
+        let words = if websocket.is_some() { words + ", WebSockets too" } else { words };
+        let route = Route { id, series, pipeline, rewrite: rewrite?, action, websocket };
         Some((route, Origin { at: at.clone(), policies, shadow, action: words }))
     }
 
@@ -320,7 +323,7 @@ impl Compiler<'_> {
         let id = RouteId::from(NOWHERE);
         let series = self.cx.metrics.route(&id);
         let origin = Origin { at, policies, shadow, action: "answer 404".to_owned() };
-        Some((Route { id, series, pipeline, rewrite: None, action: Action::NotFound }, origin))
+        Some((Route { id, series, pipeline, rewrite: None, action: Action::NotFound, websocket: None }, origin))
     }
 }
 

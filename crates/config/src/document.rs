@@ -12,6 +12,7 @@ use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
 use pylon_proxy::forwarding::TrustedProxiesSpec;
+use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
@@ -78,6 +79,8 @@ pub struct RouteSpec {
     pub action: ActionSpec,
     /// By what a split sticks.
     pub sticky: StickySpec,
+    /// Whether WebSockets pass.
+    pub websocket: Option<WebSocketSpec>,
     /// What becomes of host, path and query.
     pub rewrite: Option<RewriteSpec>,
     /// Timers of this route.

@@ -10,6 +10,7 @@ use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
 use pylon_proxy::forwarding::TrustedProxiesSpec;
+use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
@@ -143,6 +144,12 @@ pub const ROUTE: &[KeyDoc] = &[
         schema: |g| g.subschema_for::<Short<StickySpec>>(),
     },
     KeyDoc {
+        key: "websocket",
+        doc: "Whether a `forward` or `split` lets WebSockets pass, beside other requests: `true`, or a map. Default: `false`, so that an `Upgrade` is dropped.",
+        example: "websocket: { idle: 10m }",
+        schema: |g| g.subschema_for::<Short<WebSocketSpec>>(),
+    },
+    KeyDoc {
         key: "redirect",
         doc: "Action: sends the client elsewhere.",
         example: "redirect: { to: \"/users/{id}\", status: 308 }",
@@ -181,7 +188,6 @@ pub const LATER: &[&str] = &[
     "clients",
     "aggregate",
     "transcode",
-    "websocket",
     "cache",
     "fallback",
     "retry",

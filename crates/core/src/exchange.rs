@@ -47,6 +47,8 @@ pub struct Exchange {
     pub announced: Vec<u8>,
     /// When the whole exchange must be over, where `total` is written.
     pub deadline: Option<Instant>,
+    /// The WebSocket that the client asks for; none where it asks for nothing but an answer.
+    pub websocket: Option<Box<Handshake>>,
     /// What happened, for the access log.
     pub trail: Trail,
     guards: Vec<Box<dyn Any + Send>>,
@@ -70,6 +72,7 @@ impl Exchange {
             upstream_host: None,
             announced: Vec::new(),
             deadline: None,
+            websocket: None,
             trail: Trail::default(),
             guards: Vec::new(),
         })
@@ -84,6 +87,15 @@ impl Exchange {
     pub fn sent_path(&self) -> &PathAndQuery {
         self.upstream_path.as_ref().unwrap_or(&self.path)
     }
+}
+
+/// A switch of protocols that the client asks for: to WebSocket, for no other is known (RFC 6455 §4.1, RFC 8441 §4).
+#[derive(Debug)]
+pub struct Handshake {
+    /// The key that the service has to prove to have understood, or why the client's handshake is not valid.
+    pub key: Result<HeaderValue, Rejection>,
+    /// Whether the route allows it. Only then is the service asked, and may it switch.
+    pub allowed: bool,
 }
 
 /// What an exchange begins with.
@@ -153,10 +165,12 @@ pub enum Timer {
     FirstByte,
     /// From the request's arrival to the head of the answer, attempts included.
     Response,
-    /// Between two pieces of a body.
+    /// Between two pieces of a body, or of what passes through a tunnel.
     Idle,
     /// From the request's arrival to the last byte of the answer.
     Total,
+    /// From the switch of protocols to the end of a tunnel.
+    MaxLifetime,
     /// The client's head.
     ClientHeader,
     /// Between two pieces of the client's body.
@@ -172,6 +186,7 @@ impl Timer {
             Self::Response => "response",
             Self::Idle => "idle",
             Self::Total => "total",
+            Self::MaxLifetime => "max_lifetime",
             Self::ClientHeader => "client_header",
             Self::ClientBody => "client_body",
         }

@@ -120,6 +120,10 @@ rejections! {
     REQUEST_EXPECTATION = "request.expectation", 417, "The expectation cannot be met", "RFC 9110 §10.1.1";
     /// A method that a gateway does not forward.
     REQUEST_METHOD = "request.method", 501, "The method is not supported", "RFC 9110 §9.3.6";
+    /// A handshake for a WebSocket that does not keep to the rules.
+    WEBSOCKET_HANDSHAKE = "websocket.handshake", 400, "The WebSocket handshake is not valid", "RFC 6455 §4.2.1";
+    /// A handshake for another version of WebSocket.
+    WEBSOCKET_VERSION = "websocket.version", 426, "This version of WebSocket is not spoken", "RFC 6455 §4.2.2";
     /// No route matches.
     ROUTE_NOT_FOUND = "route.not_found", 404, "No route matches this request", "RFC 9110 §15.5.5";
     /// Routes match but for the method.

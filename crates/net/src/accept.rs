@@ -231,7 +231,7 @@ impl<H: Handler> Serving<H> {
     }
 
     async fn serve(&self, stream: Stream, connection: Arc<Connection>, open: Open) {
-        let (handler, limits, drain) = (&self.handler, self.limits, &*open.0);
+        let (handler, limits, drain) = (&self.handler, self.limits, &open.0);
         let preface = if stream.agreed_on_http2() {
             Some(Preface { stream, read: Vec::new() })
         } else {

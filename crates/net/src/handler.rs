@@ -9,10 +9,15 @@ use pylon_core::Request;
 use pylon_core::body::BodyError;
 use pylon_core::connection::Connection;
 
+use crate::accept::Drain;
+use crate::client_side::ClientSide;
+
 /// What answers requests: the data plane, as `net` sees it. One for each worker.
 pub trait Handler: Send + Sync + 'static {
     /// The body of an answer.
     type Body: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static;
+    /// What goes on behind an answer that switches protocols.
+    type Tunnel: Tunnel;
 
     /// Answers one request whose head had begun to arrive at `started`.
     fn serve(
@@ -22,9 +27,18 @@ pub trait Handler: Send + Sync + 'static {
         started: Instant,
     ) -> impl Future<Output = http::Response<Self::Body>> + Send;
 
+    /// Takes the tunnel out of an answer, where it is one that switches protocols.
+    fn switched(answer: &mut http::Response<Self::Body>) -> Option<Self::Tunnel>;
+
     /// The whole answer, in wire format, to a request that never came to be: `status` is what the codec says of it.
     /// The connection is closed behind it.
     fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8>;
+}
+
+/// A connection that has switched protocols, without the client's side of it.
+pub trait Tunnel: Send + 'static {
+    /// Carries bytes both ways until the end. Dropped before that, the client never got to see the switch.
+    fn run(self, client: ClientSide, drain: &Drain) -> impl Future<Output = ()> + Send;
 }
 
 /// Limits on what a client may send, and on how slowly.

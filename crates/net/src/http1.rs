@@ -8,17 +8,20 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Connection as Codec};
 use hyper::service::{HttpService, service_fn};
+use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
 use pylon_core::connection::{Connection, Phase};
 
 use crate::accept::Drain;
 use crate::client_body::ClientBody;
-use crate::handler::{Handler, Limits};
+use crate::client_side::ClientSide;
+use crate::handler::{Handler, Limits, Tunnel as _};
 use crate::stream::Stream;
 use crate::timer;
 
@@ -44,7 +47,8 @@ pub(crate) struct Preface {
 }
 
 /// Serves one client connection until it ends. `drain` tells that no further request is wanted. Where `preface` says
-/// that a client may as well begin HTTP/2, and it does, the connection is given back.
+/// that a client may as well begin HTTP/2, and it does, the connection is given back. Where an answer switches protocols,
+/// the tunnel is run here to its end.
 pub(crate) async fn serve<H: Handler>(
     stream: Stream,
     preface: bool,
@@ -55,32 +59,56 @@ pub(crate) async fn serve<H: Handler>(
     drain: &Drain,
 ) -> Option<Preface> {
     let io = Io::new(stream, preface, Arc::clone(&connection), Arc::clone(&handler));
+    let tunnel = Arc::new(Mutex::new(None));
     let service = service_fn({
         let handler = Arc::clone(&handler);
         let connection = Arc::clone(&connection);
-        move |request: http::Request<Incoming>| {
+        let tunnel = Arc::clone(&tunnel);
+        move |mut request: http::Request<Incoming>| {
             let (handler, connection) = (Arc::clone(&handler), Arc::clone(&connection));
             let started = begin(&connection);
             let version = request.version();
+            // hyper leaves its own handle where there is an `Upgrade`, and nothing where there is none.
+            let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+            let tunnel = upgrade.is_some().then(|| Arc::clone(&tunnel));
             let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, version));
-            Served { future: handler.serve(request, connection, started) }
+            Served::<H, _> { future: handler.serve(request, connection, started), tunnel }
         }
     });
     let mut codec = codec.serve_connection(io, service);
-    drive(&mut codec, &connection, &*handler, limits, drain).await;
-    codec.into_parts().io.preface()
+    let well = drive(&mut codec, &connection, &*handler, limits, drain).await;
+    let parts = codec.into_parts();
+    // The codec ends well behind an answer that switches, and only once that is written out.
+    let tunnel = tunnel.lock().take();
+    if let Some(tunnel) = tunnel.filter(|_| well) {
+        let client = ClientSide::http1(parts.io.into_stream(), parts.read_buf);
+        // Boxed, so that a connection is no larger for what hardly any becomes.
+        Box::pin(tunnel.run(client, drain)).await;
+        return None;
+    }
+    parts.io.preface()
 }
 
 pin_project_lite::pin_project! {
     /// An answer that cannot fail, as hyper wants it. (An async block would hold the future twice.)
-    pub(crate) struct Served<F> { #[pin] pub(crate) future: F }
+    struct Served<H: Handler, F> {
+        #[pin]
+        future: F,
+        // Where the tunnel goes, if the answer may be one.
+        tunnel: Option<Arc<Mutex<Option<H::Tunnel>>>>,
+    }
 }
 
-impl<F: Future> Future for Served<F> {
+impl<H: Handler, F: Future<Output = http::Response<H::Body>>> Future for Served<H, F> {
     type Output = Result<F::Output, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().future.poll(cx).map(Ok)
+        let this = self.project();
+        let mut answer = ready!(this.future.poll(cx));
+        if let Some(tunnel) = this.tunnel {
+            *tunnel.lock() = H::switched(&mut answer);
+        }
+        Poll::Ready(Ok(answer))
     }
 }
 
@@ -92,14 +120,15 @@ fn begin(connection: &Connection) -> Instant {
     started
 }
 
-/// Runs the codec to its end, or until the client has run out of time.
+/// Runs the codec to its end, or until the client has run out of time. Answers whether the codec ended, and ended well.
 async fn drive<H, S>(
     codec: &mut Codec<Io<H>, S>,
     connection: &Arc<Connection>,
     handler: &H,
     limits: Limits,
     drain: &Drain,
-) where
+) -> bool
+where
     H: Handler,
     S: HttpService<Incoming, ResBody = H::Body> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -110,10 +139,10 @@ async fn drive<H, S>(
     let mut timer = timer::sleep_until(now() + limits.head_time);
     poll_fn(|cx| {
         if let Poll::Ready(end) = codec.as_mut().poll(cx) {
-            if let Err(error) = end {
+            if let Err(error) = &end {
                 tracing::debug!(peer = %connection.peer, %error, "connection ended");
             }
-            return Poll::Ready(());
+            return Poll::Ready(end.is_ok());
         }
         if !draining && (wanted.as_mut().poll(cx).is_ready() || drain.has_begun()) {
             draining = true;
@@ -130,13 +159,13 @@ async fn drive<H, S>(
                         connection.interim.push(&handler.refuse(408, connection));
                         let _ = codec.as_mut().poll(cx);
                     }
-                    return Poll::Ready(());
+                    return Poll::Ready(false);
                 }
             }
         }
         Poll::Pending
     })
-    .await;
+    .await
 }
 
 /// When the connection, as it is at `now`, has run out of time.

@@ -3,8 +3,10 @@
 //! Each stream is a task of the connection's worker. Floods are bounded by h2: streams that are reset before they were
 //! answered (rapid reset), streams that the client makes us reset, CONTINUATION frames, frames without content. Header lists
 //! and windows are capped here; a connection without streams ends after the idle time, in good order (GOAWAY).
-//! Interim answers other than 100 are not passed on.
+//! Interim answers other than 100 are not passed on. A CONNECT for a WebSocket (RFC 8441) is handed on as the GET that it
+//! would be on HTTP/1.1; its tunnel is a task of its own, for as long as which the stream counts as open.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -14,20 +16,26 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Method};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use pylon_core::body::BodyError;
 use pylon_core::connection::{Connection, Phase};
 use tokio::io::AsyncWrite as _;
 
 use crate::accept::Drain;
 use crate::client_body::ClientBody;
-use crate::handler::{Handler, Limits};
-use crate::http1::{Preface, Served};
+use crate::client_side::ClientSide;
+use crate::handler::{Handler, Limits, Tunnel as _};
+use crate::http1::Preface;
 use crate::stream::{self, Stream};
 use crate::timer;
+use crate::websocket;
 
 /// How many requests a client may have under way on one connection.
 const STREAMS: u32 = 128;
@@ -63,7 +71,8 @@ pub(crate) fn codec(limits: &Limits) -> Builder<OnWorker> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(MISTAKES);
+        .max_local_error_reset_streams(MISTAKES)
+        .enable_connect_protocol();
     builder
 }
 
@@ -74,18 +83,19 @@ pub(crate) async fn serve<H: Handler>(
     handler: Arc<H>,
     codec: &Builder<OnWorker>,
     limits: Limits,
-    drain: &Drain,
+    drain: &Arc<Drain>,
 ) {
     let streams = Arc::new(Streams { open: AtomicUsize::new(0), connection: Arc::clone(&connection) });
     let service = service_fn({
-        let (connection, streams) = (Arc::clone(&connection), Arc::clone(&streams));
-        move |request: http::Request<Incoming>| {
+        let (connection, streams, drain) = (Arc::clone(&connection), Arc::clone(&streams), Arc::clone(drain));
+        move |mut request: http::Request<Incoming>| {
             let started = now();
             let open = Open::begin(&streams, started);
             let version = request.version();
+            let upgrade = upgrade(&mut request).map(|upgrade| (upgrade, Arc::clone(&drain)));
             let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, version));
             let future = Arc::clone(&handler).serve(request, Arc::clone(&connection), started);
-            Served { future: async move { future.await.map(|body| Counted { body, _open: open }) } }
+            async move { Ok::<_, Infallible>(deliver::<H>(future.await, upgrade, open)) }
         }
     });
     let io = Io { stream: preface.stream, ahead: preface.read.into() };
@@ -125,6 +135,40 @@ pub(crate) async fn serve<H: Handler>(
     .await;
 }
 
+/// An answer as the codec gets it. Where it is a switch of protocols, what follows is a task of its own.
+fn deliver<H: Handler>(
+    mut answer: http::Response<H::Body>,
+    upgrade: Option<(OnUpgrade, Arc<Drain>)>,
+    open: Open,
+) -> http::Response<Counted<H::Body>> {
+    let Some((upgrade, drain)) = upgrade else { return answer.map(|body| Counted { body, _open: Some(open) }) };
+    let Some(tunnel) = H::switched(&mut answer) else { return answer.map(|body| Counted { body, _open: Some(open) }) };
+    tokio::spawn(async move {
+        if let Ok(stream) = upgrade.await {
+            tunnel.run(ClientSide::http2(stream, open), &drain).await;
+        }
+    });
+    answer.map(|body| Counted { body, _open: None })
+}
+
+/// What a CONNECT may become, where it is one for a WebSocket: then it takes the form that it has on HTTP/1.1. Every other
+/// CONNECT stays what it is, and is refused.
+fn upgrade(request: &mut http::Request<Incoming>) -> Option<OnUpgrade> {
+    if *request.method() != Method::CONNECT {
+        return None;
+    }
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
+    let protocol = request.extensions_mut().remove::<Protocol>()?;
+    if !protocol.as_str().eq_ignore_ascii_case(websocket::PROTOCOL) {
+        return None;
+    }
+    *request.method_mut() = Method::GET;
+    // No other request of HTTP/2 can have these: h2 refuses them (RFC 9113 §8.2.2).
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    request.headers_mut().insert(UPGRADE, HeaderValue::from_static(websocket::PROTOCOL));
+    Some(upgrade)
+}
+
 /// How many streams of a connection are open.
 #[derive(Debug)]
 struct Streams {
@@ -153,7 +197,7 @@ impl Drop for Open {
 
 pin_project_lite::pin_project! {
     /// The body of an answer, whose stream counts as open for as long as it lives.
-    struct Counted<B> { #[pin] body: B, _open: Open }
+    struct Counted<B> { #[pin] body: B, _open: Option<Open> }
 }
 
 impl<B: http_body::Body<Data = Bytes, Error = BodyError>> http_body::Body for Counted<B> {

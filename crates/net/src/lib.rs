@@ -2,6 +2,7 @@
 
 pub mod accept;
 mod client_body;
+pub mod client_side;
 pub mod dial;
 pub mod handler;
 mod http1;
@@ -14,3 +15,4 @@ pub mod spec;
 pub mod stream;
 pub mod timer;
 pub mod tls;
+pub mod websocket;

@@ -59,7 +59,7 @@ catalogue! {
     REQUESTS = Counter "pylon_requests_total" ["route", "status_class"] "requests",
         "Requests answered, by route and class of status; a client that went away counts as 4xx (499)";
     REQUEST_DURATION = Histogram "pylon_request_duration_seconds" ["route"] "seconds",
-        "From the head of the request to the last byte of the answer";
+        "From the head of the request to the last byte of the answer; of a WebSocket, the time to the 101";
     REQUESTS_IN_FLIGHT = Gauge "pylon_requests_in_flight" [] "requests",
         "Requests whose answer is not over yet";
     REJECTIONS = Counter "pylon_rejections_total" ["code"] "requests",
@@ -84,6 +84,8 @@ catalogue! {
         "Client connections accepted";
     PROXY_HEADERS_REFUSED = Counter "pylon_proxy_headers_refused_total" [] "connections",
         "Client connections closed because they had to begin with a PROXY header and had none that could be used";
+    TUNNELS = Gauge "pylon_tunnels" [] "tunnels",
+        "WebSockets that are open now";
     TLS_HANDSHAKES = Counter "pylon_tls_handshakes_total" ["outcome"] "handshakes",
         "TLS handshakes with clients: `full`, `resumed` or `failed`";
     CERTIFICATE_EXPIRES = Gauge "pylon_certificate_expires_timestamp_seconds" ["cert"] "seconds",

@@ -8,6 +8,9 @@ use pylon_core::exchange::Timer;
 /// The status that is logged and counted for a client that went away (nginx made it known; no RFC has it).
 const CLIENT_GONE: u16 = 499;
 
+/// The status of a tunnel, on HTTP/2 too, where the client sees 200.
+const SWITCHED: u16 = 101;
+
 /// The end of one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
@@ -24,16 +27,21 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// The status for log and metrics: 499 when the client went away.
+    /// The status for log and metrics: 499 when the client went away, but for tunnels, which end when either side leaves.
     pub(crate) fn logged_status(&self) -> u16 {
-        if self.how == End::ClientGone { CLIENT_GONE } else { self.status }
+        if self.how == End::ClientGone && self.status != SWITCHED { CLIENT_GONE } else { self.status }
+    }
+
+    /// Whether the protocol was switched, so that what took its time was a tunnel and not an answer.
+    pub(crate) fn is_of_tunnel(&self) -> bool {
+        self.status == SWITCHED
     }
 }
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The answer was sent whole.
+    /// The answer was sent whole; a WebSocket was closed by its own rules.
     Complete,
     /// The client went away before the end.
     ClientGone,
@@ -45,6 +53,8 @@ pub enum End {
     Timeout(Timer),
     /// A body was longer than its limit.
     TooLarge,
+    /// A tunnel was ended because the gateway ends.
+    Drained,
 }
 
 impl End {
@@ -57,6 +67,7 @@ impl End {
             Self::UpstreamBroke => "upstream_broke",
             Self::Timeout(_) => "timeout",
             Self::TooLarge => "too_large",
+            Self::Drained => "drained",
         }
     }
 

@@ -72,8 +72,11 @@ impl Observer {
     /// worker, with the shard of the route that answered.
     pub fn finish(&self, route: &RouteShard, exchange: &Exchange, ending: Ending) {
         let took = ending.ended.saturating_duration_since(exchange.started);
-        let process = route.end(ending.logged_status(), took);
-        if ending.how == End::ClientGone {
+        let status = ending.logged_status();
+        // How long a tunnel lived says nothing of how fast the route answers.
+        let answered = if ending.is_of_tunnel() { exchange.trail.upstream_time.unwrap_or(took) } else { took };
+        let process = route.end(status, answered);
+        if ending.how == End::ClientGone && !ending.is_of_tunnel() {
             process.client_aborts.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(count) = exchange.trail.reason.and_then(|reason| process.rejections.get(reason.index)) {

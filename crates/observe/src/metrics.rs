@@ -15,7 +15,7 @@ use pylon_core::rejection;
 use pylon_core::worker::PerWorker;
 
 use crate::render;
-use crate::series::{Handshake, OpenConnection, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
+use crate::series::{Handshake, OpenConnection, OpenTunnel, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
 
 /// All counts of the process: made once, after [`worker::set_count`](pylon_core::worker::set_count).
 #[derive(Debug)]
@@ -83,6 +83,13 @@ impl Metrics {
         let shard = self.process.mine(ProcessShard::default);
         shard.accepted.fetch_add(1, Ordering::Relaxed);
         OpenConnection(Arc::clone(shard))
+    }
+
+    /// A connection has switched protocols; its tunnel counts as open until what this returns is dropped.
+    pub fn tunnelled(&self) -> OpenTunnel {
+        let shard = self.process.mine(ProcessShard::default);
+        shard.tunnels_opened.fetch_add(1, Ordering::Relaxed);
+        OpenTunnel(Arc::clone(shard))
     }
 
     /// A TLS handshake with a client is over.
@@ -171,6 +178,8 @@ impl Metrics {
             // The end before the beginning: what begins in between must not make the difference negative.
             let (ended, closed) = (shard.ended.load(Ordering::Acquire), shard.closed.load(Ordering::Acquire));
             let accepted = shard.accepted.load(Ordering::Relaxed);
+            let left = shard.tunnels_closed.load(Ordering::Acquire);
+            totals.tunnels += shard.tunnels_opened.load(Ordering::Relaxed).saturating_sub(left);
             totals.in_flight += shard.begun.load(Ordering::Relaxed).saturating_sub(ended);
             totals.open += accepted.saturating_sub(closed);
             totals.accepted += accepted;
@@ -193,6 +202,7 @@ pub(crate) struct ProcessTotals {
     pub(crate) in_flight: u64,
     pub(crate) accepted: u64,
     pub(crate) open: u64,
+    pub(crate) tunnels: u64,
     pub(crate) client_aborts: u64,
     pub(crate) proxy_headers_refused: u64,
     pub(crate) handshakes: [u64; Handshake::NAMES.len()],

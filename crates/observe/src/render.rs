@@ -37,6 +37,7 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     single(out, &catalogue::CONNECTIONS, totals.open);
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
     single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);
+    single(out, &catalogue::TUNNELS, totals.tunnels);
     head(out, &catalogue::TLS_HANDSHAKES);
     for (name, count) in Handshake::NAMES.iter().zip(totals.handshakes) {
         labelled(out, &catalogue::TLS_HANDSHAKES, &[name], count);

@@ -217,6 +217,17 @@ impl Drop for OpenConnection {
     }
 }
 
+/// An open tunnel.
+#[derive(Debug)]
+#[must_use = "the tunnel counts as closed when this is dropped"]
+pub struct OpenTunnel(pub(crate) Arc<ProcessShard>);
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.tunnels_closed.fetch_add(1, Ordering::Release);
+    }
+}
+
 /// One worker's counts that belong to no route and no upstream.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -227,6 +238,8 @@ pub(crate) struct ProcessShard {
     pub(crate) closed: AtomicU64,
     pub(crate) client_aborts: AtomicU64,
     pub(crate) proxy_headers_refused: AtomicU64,
+    pub(crate) tunnels_opened: AtomicU64,
+    pub(crate) tunnels_closed: AtomicU64,
     /// By [`Handshake`].
     pub(crate) handshakes: [AtomicU64; Handshake::NAMES.len()],
     /// By [`Reason::index`](pylon_core::rejection::Reason::index).
@@ -260,6 +273,8 @@ impl Default for ProcessShard {
             closed: zero(),
             client_aborts: zero(),
             proxy_headers_refused: zero(),
+            tunnels_opened: zero(),
+            tunnels_closed: zero(),
             handshakes: std::array::from_fn(|_| zero()),
             rejections: pylon_core::rejection::ALL.iter().map(|_| zero()).collect(),
         }

@@ -18,6 +18,7 @@ use pylon_observe::ending::{End, Ending};
 
 use crate::request_id::RequestIds;
 use crate::tail::Tailed;
+use crate::websocket::tunnel::Tunnel;
 use crate::world::{Pinned, View, World};
 use crate::{reject, serve};
 
@@ -110,6 +111,7 @@ impl Engine {
 
 impl Handler for Engine {
     type Body = Tailed;
+    type Tunnel = Tunnel;
 
     fn serve(
         self: Arc<Self>,
@@ -118,6 +120,10 @@ impl Handler for Engine {
         started: Instant,
     ) -> impl Future<Output = http::Response<Tailed>> + Send {
         serve::serve(&self, request, connection, started)
+    }
+
+    fn switched(answer: &mut http::Response<Tailed>) -> Option<Tunnel> {
+        answer.body_mut().take_tunnel()
     }
 
     fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8> {

@@ -20,7 +20,7 @@ use pylon_core::rejection::{
 use pylon_route::normalise::{PathRules, check_query, normalise};
 
 use crate::snapshot::Settings;
-use crate::{forwarding, hop, http2};
+use crate::{forwarding, hop, http2, websocket};
 
 /// Reads the head. The exchange exists even where the request is refused, so that the refusal is logged.
 pub(crate) fn read(
@@ -52,6 +52,7 @@ pub(crate) fn read(
             (None, path, Err(no))
         }
     };
+    let asked = if found.upgrade { websocket::asked(request) } else { None };
     hop::strip_request(request.headers_mut(), &found);
     let announced =
         forwarding::announce(request.headers_mut(), &connection, (origin, trusted), &found, via, &request_id);
@@ -69,6 +70,7 @@ pub(crate) fn read(
         connection,
     });
     exchange.announced = announced;
+    exchange.websocket = asked;
     (exchange, verdict)
 }
 

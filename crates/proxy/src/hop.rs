@@ -40,6 +40,7 @@ pub(crate) struct Found {
     pub(crate) via: bool,
     expect: bool,
     te: bool,
+    pub(crate) upgrade: bool,
     connection: bool,
     transfer_encoding: bool,
     content_length: bool,
@@ -60,7 +61,11 @@ pub(crate) fn look(headers: &HeaderMap) -> Found {
             TRANSFER_ENCODING => found.transfer_encoding = true,
             CONTENT_LENGTH => found.content_length = true,
             FORWARDED => found.vouched = true,
-            UPGRADE | PROXY_AUTHORIZATION | PROXY_AUTHENTICATE => found.doomed.push(name.clone()),
+            UPGRADE => {
+                found.upgrade = true;
+                found.doomed.push(name.clone());
+            }
+            PROXY_AUTHORIZATION | PROXY_AUTHENTICATE => found.doomed.push(name.clone()),
             _ => other(name, &mut found),
         }
     }

@@ -12,4 +12,5 @@ pub mod request_id;
 pub mod serve;
 pub mod snapshot;
 pub mod tail;
+pub mod websocket;
 pub mod world;

@@ -19,7 +19,7 @@ use crate::action::forward::Forward;
 use crate::engine::{Begun, Engine};
 use crate::snapshot::{Route, Settings, Snapshot};
 use crate::tail::{Ongoing, Tail, Tailed};
-use crate::{action, head, reject};
+use crate::{action, head, reject, websocket};
 
 /// Answers one request by the snapshot that it meets now.
 ///
@@ -54,7 +54,7 @@ async fn answer(route: &Route, ongoing: &mut Ongoing, settings: &Settings) -> Re
     let (memos, forward) = inbound(route, tail).await;
     if let Some(forward) = forward {
         let answer = forward.send(&mut tail.request, &mut tail.exchange).await;
-        tail.answer = Forward::receive(answer).map_err(Stop::Reject);
+        tail.answer = Forward::receive(answer, route.websocket.as_ref(), &tail.exchange).map_err(Stop::Reject);
     }
     let render = |stop: Stop, cx: &mut Exchange| match stop {
         Stop::Reply(response) => response,
@@ -73,6 +73,12 @@ async fn inbound<'r>(route: &'r Route, tail: &mut Tail) -> (Memos, Option<&'r Fo
     let (memos, stop) = route.pipeline.request(&mut tail.request, &mut tail.exchange).await;
     if let Some(stop) = stop {
         tail.answer = Err(stop);
+        return (memos, None);
+    }
+    if tail.found.is_ok()
+        && let Err(no) = websocket::permit(route.websocket.as_ref(), &mut tail.request, &mut tail.exchange)
+    {
+        tail.answer = Err(no.into());
         return (memos, None);
     }
     match action::decide(&route.action, &tail.request, &tail.found, &tail.exchange) {

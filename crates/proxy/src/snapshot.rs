@@ -12,6 +12,7 @@ use pylon_upstream::upstream::Upstream;
 
 use crate::action::Action;
 use crate::forwarding::TrustedProxies;
+use crate::websocket::WebSocket;
 
 /// All that a request can meet.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Route {
     pub rewrite: Option<Rewrite>,
     /// How the answer is obtained.
     pub action: Action,
+    /// What holds for WebSockets, where it lets them pass.
+    pub websocket: Option<WebSocket>,
 }
 
 /// What holds for every request.

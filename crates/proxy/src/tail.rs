@@ -24,6 +24,8 @@ use pylon_route::table::Found;
 
 use crate::engine::Shared;
 use crate::hop::{self, trailer_may_pass};
+use crate::websocket;
+use crate::websocket::tunnel::Tunnel;
 
 /// An exchange under way: dropped before [`Ongoing::answered`], it is one whose client went away.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub(crate) struct Tail {
     /// What the way in or the action came to; an error of the gateway until then.
     pub(crate) answer: Result<Response, Stop>,
     shard: Arc<RouteShard>,
-    observer: Arc<Shared>,
+    pub(crate) observer: Arc<Shared>,
     received: Option<Arc<AtomicU64>>,
     status: u16,
     sent: u64,
@@ -74,6 +76,10 @@ impl Ongoing {
     pub(crate) fn answered(self, mut response: Response) -> http::Response<Tailed> {
         let mut tail = self.0;
         hop::finish(response.headers_mut(), &tail.exchange.request_id);
+        if let Some(status) = websocket::finish(&mut response, &tail.exchange) {
+            *response.status_mut() = status;
+            return response.map(|body| Tailed { body, tail: Some(tail) });
+        }
         tail.status = response.status().as_u16();
         if tail.is_left_alone() {
             return response.map(|body| Tailed { body, tail: None });
@@ -90,6 +96,17 @@ impl Tail {
     /// The answer, once.
     pub(crate) fn take_answer(&mut self) -> Result<Response, Stop> {
         std::mem::replace(&mut self.answer, Err(Stop::from(&INTERNAL)))
+    }
+
+    /// The client has seen the switch of protocols: from here on its going away is one way in which the tunnel ends.
+    pub(crate) fn switched(&mut self) {
+        self.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+    }
+
+    /// The tunnel has ended, and has carried so many bytes each way.
+    pub(crate) fn ended(&mut self, received: u64, sent: u64, how: End) {
+        self.received = Some(Arc::new(AtomicU64::new(received)));
+        (self.sent, self.end) = (sent, how);
     }
 
     /// Whether the client broke off its body by going away: then nobody is refused, and nobody reads the refusal.
@@ -134,6 +151,16 @@ impl Drop for Tail {
 pub struct Tailed {
     body: Body,
     tail: Option<Box<Tail>>,
+}
+
+impl Tailed {
+    /// The tunnel, where this is the answer that switches protocols.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Tunnel> {
+        if !matches!(self.body, Body::Tunnel(_)) {
+            return None;
+        }
+        Tunnel::new(self.tail.take()?, std::mem::take(&mut self.body))
+    }
 }
 
 impl http_body::Body for Tailed {

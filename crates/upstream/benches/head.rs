@@ -37,6 +37,7 @@ fn write_a_request(bencher: Bencher) {
         announced: b"",
         fallback_host: &fallback,
         framing: Framing::Empty,
+        websocket: false,
         expects: false,
     };
     let mut out = Vec::with_capacity(1024);

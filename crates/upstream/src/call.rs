@@ -10,7 +10,7 @@ use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
 use pylon_core::exchange::{Exchange, Timer};
@@ -148,6 +148,7 @@ impl Upstream {
                 max_head: options.max_head,
                 interim: &cx.connection.interim,
                 version: cx.version,
+                key: key(cx),
             };
             if let Poll::Ready(head) = flight.poll_head(task, &asked) {
                 return Poll::Ready(head);
@@ -227,10 +228,16 @@ impl Upstream {
             announced: &cx.announced,
             fallback_host: &lane.authority,
             framing: out.framing,
+            websocket: key(cx).is_some(),
             expects: out.expects,
         };
         Flight::launch(conn, &head, &mut out.body, out.expects.then(|| now + EXPECT))
     }
+}
+
+/// The key of the handshake, where the service is to be asked for a WebSocket.
+fn key(cx: &Exchange) -> Option<&HeaderValue> {
+    cx.websocket.as_ref().filter(|handshake| handshake.allowed)?.key.as_ref().ok()
 }
 
 /// Makes a connection, and says when it stood.
@@ -290,7 +297,7 @@ impl Outgoing {
 /// that does not know its own length, and is enforced while it is sent.
 fn framing(body: &Body, headers: &HeaderMap) -> Framing {
     let length = match body {
-        Body::Empty => Some(0),
+        Body::Empty | Body::Tunnel(_) => Some(0),
         Body::Full(bytes) => Some(bytes.len() as u64),
         Body::Stream(stream) if stream.is_end_stream() => Some(0),
         Body::Stream(stream) => stream.size_hint().exact().or_else(|| {
@@ -346,7 +353,7 @@ impl Outgoing {
         match self.body {
             Body::Empty => self.framing == Framing::Empty,
             Body::Full(_) => true,
-            Body::Stream(_) => false,
+            Body::Stream(_) | Body::Tunnel(_) => false,
         }
     }
 }

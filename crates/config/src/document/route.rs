@@ -5,6 +5,7 @@ use pylon_core::spec::FieldPath;
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::StickySpec;
+use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
 use pylon_upstream::timeouts::TimeoutSpec;
 
@@ -20,6 +21,7 @@ struct Parts {
     matching: Option<MatchSpec>,
     actions: Vec<ActionSpec>,
     sticky: Option<StickySpec>,
+    websocket: Option<WebSocketSpec>,
     rewrite: Option<RewriteSpec>,
     timeout: Option<TimeoutSpec>,
     policies: Vec<PolicyEntry>,
@@ -68,6 +70,9 @@ impl Reader<'_> {
                     .actions
                     .extend(self.part::<Short<RespondSpec>>(key, node, &at).map(|short| ActionSpec::Respond(short.0))),
                 "sticky" => route.sticky = self.part::<Short<StickySpec>>(key, node, &at).map(|short| short.0),
+                "websocket" => {
+                    route.websocket = self.part::<Short<WebSocketSpec>>(key, node, &at).map(|short| short.0);
+                }
                 "rewrite" => route.rewrite = self.part::<Short<RewriteSpec>>(key, node, &at).map(|short| short.0),
                 "timeout" => route.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
                 "shadow" => route.shadow = self.part::<OneOrMany<String>>(key, node, &at).map(|list| list.0),
@@ -113,15 +118,9 @@ impl Reader<'_> {
                 Some("keep one of them".to_owned()),
             ),
         }
-        if let (Some((key, _)), false) = (node.entry("sticky"), node.get("split").is_some()) {
-            let key = key.clone();
-            self.complain_at_key(
-                &key,
-                &at.clone().key("sticky"),
-                "`sticky` means nothing without `split`".to_owned(),
-                None,
-            );
-        }
+        self.wants_beside(node, at, "sticky", &["split"], None);
+        let help = "name the service that speaks WebSocket: `forward: chat`";
+        self.wants_beside(node, at, "websocket", &["forward", "split"], Some(help));
         let action = parts.actions.into_iter().next()?;
         Some(RouteSpec {
             index,
@@ -129,10 +128,22 @@ impl Reader<'_> {
             matching: parts.matching?,
             action,
             sticky: parts.sticky.unwrap_or_default(),
+            websocket: parts.websocket,
             rewrite: parts.rewrite,
             timeout: parts.timeout,
             policies: parts.policies,
             shadow: parts.shadow,
         })
+    }
+    /// Complains of `key` where none of those stands beside it that give it a meaning.
+    fn wants_beside(&mut self, node: &Node, at: &FieldPath, key: &str, others: &[&str], help: Option<&str>) {
+        let Some((written, _)) = node.entry(key) else { return };
+        if others.iter().any(|other| node.get(other).is_some()) {
+            return;
+        }
+        let written = written.clone();
+        let others: Vec<_> = others.iter().map(|other| format!("`{other}`")).collect();
+        let problem = format!("`{key}` means nothing without {}", others.join(" or "));
+        self.complain_at_key(&written, &at.clone().key(key), problem, help.map(str::to_owned));
     }
 }

@@ -59,6 +59,11 @@ impl<H> Io<H> {
         }
     }
 
+    /// The socket, once it is no longer one of HTTP/1.1.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// The connection, where it is to go on as one of HTTP/2.
     pub(super) fn preface(self) -> Option<Preface> {
         self.switched.then_some(Preface { stream: self.stream, read: self.ahead })

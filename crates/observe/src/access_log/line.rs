@@ -7,8 +7,8 @@
 //! | `client` | the client address, after `trusted_proxies`; `unix` where it came by a Unix socket |
 //! | `method`, `host`, `path` | what was asked for: host in lower case, path normalised, with its query, secrets as `***` |
 //! | `protocol` | what the client spoke: `HTTP/1.0`, `HTTP/1.1` or `HTTP/2` |
-//! | `status` | what the client was answered; 499 when it went away before the end |
-//! | `bytes_in`, `bytes_out` | lengths of the bodies, in bytes |
+//! | `status` | what the client was answered; 499 when it went away before the end; 101 for a WebSocket, on HTTP/2 too |
+//! | `bytes_in`, `bytes_out` | lengths of the bodies, or what a WebSocket carried each way, in bytes |
 //! | `duration_ms` | from the head of the request to the last byte of the answer |
 //! | `route` | the id of the route |
 //! | `upstream`, `endpoint`, `attempts`, `reused` | who was called, how often, and whether on a connection from the pool |
@@ -17,7 +17,7 @@
 //! | `timer` | the timer that ended the exchange |
 //! | `shadow` | what policies in shadow would have refused: `policy` and `code` |
 //! | `headers` | the headers of the request that `access_log.headers` lists |
-//! | `end` | `complete`, `client_gone`, `client_broke`, `upstream_broke`, `timeout` or `too_large` |
+//! | `end` | `complete`, `client_gone`, `client_broke`, `upstream_broke`, `timeout`, `too_large` or `drained` |
 //!
 //! A value that comes from outside is cut with `…`: the path after 8 KiB, any other after 1 KiB.
 

@@ -10,6 +10,7 @@ use pylon_upstream::error::CallError;
 use pylon_upstream::upstream::Upstream;
 
 use crate::hop;
+use crate::websocket::{self, WebSocket};
 
 /// A compiled `forward`.
 #[derive(Debug)]
@@ -31,9 +32,14 @@ impl Forward {
     }
 
     /// What the client is to see of the upstream's answer, or of its failure.
-    pub(crate) fn receive(answer: Result<Response, CallError>) -> Result<Response, Rejection> {
+    pub(crate) fn receive(
+        answer: Result<Response, CallError>,
+        rules: Option<&WebSocket>,
+        cx: &Exchange,
+    ) -> Result<Response, Rejection> {
         let mut response = answer?;
         hop::strip_response(response.headers_mut());
+        websocket::received(&mut response, rules, cx)?;
         Ok(response)
     }
 }

@@ -45,6 +45,8 @@ pub struct RequestHead<'a> {
     pub fallback_host: &'a HeaderValue,
     /// How the body is delimited.
     pub framing: Framing,
+    /// Whether the service is asked to switch to WebSocket.
+    pub websocket: bool,
     /// Whether an `Expect` field is passed on; it is not where the body goes out with the head.
     pub expects: bool,
 }
@@ -84,6 +86,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>) -> Result<(), EncodeEr
         field(out, header::HOST.as_str(), head.fallback_host.as_bytes());
     }
     out.extend_from_slice(head.announced);
+    if head.websocket {
+        out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
     match head.framing {
         Framing::Fixed(length) => length_field(out, length),
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -157,6 +162,7 @@ mod tests {
             announced: b"",
             fallback_host: &HeaderValue::from_static("endpoint:1"),
             framing,
+            websocket: false,
             expects: false,
         };
         let mut out = Vec::new();

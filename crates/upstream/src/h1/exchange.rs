@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Response, StatusCode, Version, header};
 use pylon_core::body::Body;
 use pylon_core::connection::Interim;
 
@@ -16,6 +16,7 @@ use super::framing::{Decoder, Piece};
 use super::parse::{HeadError, HeadReader, ResponseHead};
 use super::pump::{Pump, PumpError};
 use super::scratch;
+use super::switch::{self, ServiceSide};
 use crate::endpoint::Lease;
 use crate::error::Fault;
 
@@ -44,6 +45,8 @@ pub(crate) struct Asked<'a> {
     /// Where interim answers go, and whether the client understands them.
     pub(crate) interim: &'a Interim,
     pub(crate) version: Version,
+    /// The key of the handshake, where a switch to WebSocket is asked for.
+    pub(crate) key: Option<&'a HeaderValue>,
 }
 
 impl Flight {
@@ -58,7 +61,7 @@ impl Flight {
         let pump = scratch::with_head(|out| {
             encode::request(out, head)?;
             let rest = match body {
-                Body::Empty => Body::Empty,
+                Body::Empty | Body::Tunnel(_) => Body::Empty,
                 Body::Full(bytes) if bytes.len() <= INLINE => {
                     out.extend_from_slice(bytes);
                     Body::Empty
@@ -93,7 +96,7 @@ impl Flight {
                 Poll::Ready(Ok(_)) => {}
             }
             while let Some(head) = self.reader.read(&mut self.conn.buf, asked.method, asked.max_head)? {
-                if !head.status.is_informational() {
+                if !head.status.is_informational() || self.switches(&head, asked)? {
                     return Poll::Ready(Ok(head));
                 }
                 self.interim(&head, asked)?;
@@ -120,6 +123,9 @@ impl Flight {
         now: Instant,
     ) -> Result<Response<Body>, Fault> {
         let Self { mut conn, pump, cut, .. } = self;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response(head, Body::Tunnel(Box::new(ServiceSide::new(conn, lease)))));
+        }
         // A body that still waits for its `100 Continue` is not wanted any more.
         let (pump, cut) = match pump {
             Some(pump) if pump.is_expecting() => (None, true),
@@ -157,6 +163,15 @@ impl Flight {
             Poll::Ready(Err(PumpError::Write(_))) => self.cut = true,
         }
         Ok(())
+    }
+
+    /// Whether this is the switch of protocols that was asked for. One that comes before the whole request is out is not.
+    fn switches(&self, head: &ResponseHead, asked: &Asked<'_>) -> Result<bool, Fault> {
+        let sent = !self.cut && self.pump.as_ref().is_none_or(|pump| pump.is_done());
+        match asked.key.filter(|_| sent && head.status == StatusCode::SWITCHING_PROTOCOLS) {
+            Some(key) => Ok(switch::check(&head.headers, key.as_bytes()).map(|()| true)?),
+            None => Ok(false),
+        }
     }
 
     fn interim(&mut self, head: &ResponseHead, asked: &Asked<'_>) -> Result<(), Fault> {

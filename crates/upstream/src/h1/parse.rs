@@ -36,6 +36,9 @@ pub enum HeadError {
     /// A switch of protocols that nobody asked for.
     #[error("the upstream switched protocols unasked")]
     Switched,
+    /// A switch of protocols that does not prove that the handshake was understood.
+    #[error("the upstream's switch to WebSocket is not valid: {0}")]
+    Handshake(&'static str),
     /// More interim answers than anyone needs.
     #[error("too many interim answers")]
     Interim,

@@ -67,7 +67,7 @@ impl Pump {
     /// A pump for `line` (what is left of the head) and `body`. `expecting` holds the body back until an interim answer.
     pub(crate) fn new(line: &[u8], wrote: bool, body: Body, framing: Framing, expecting: Option<Instant>) -> Box<Self> {
         let state = match (&body, expecting) {
-            (Body::Empty, _) => State::Last,
+            (Body::Empty | Body::Tunnel(_), _) => State::Last,
             (_, Some(until)) => State::Expecting(sleep_until(until)),
             (Body::Stream(_), None) => State::Grace,
             (Body::Full(_), None) => State::Open,

@@ -322,7 +322,8 @@ fn it_is_not_spoken_where_the_document_says_so() {
 routes: [{ match: \"/{*rest}\", respond: { body: hello } }]";
     let gate = Binary::start_with(document, &[], |folder| authority.issue(&["gate.test"]).write(folder, "a"));
     let mut client = gate.connect();
-    client.send(PREFACE).expect_closed();
+    assert_eq!(client.send(PREFACE).response().code().as_deref(), Some("request.target"));
+    client.expect_closed();
     let mut config = rustls::ClientConfig::clone(&authority.plain_client());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let mut client = Raw::connect(gate.listeners[1]).try_tls(&Arc::new(config), "gate.test").unwrap();

@@ -49,7 +49,7 @@ fn the_limits_of_headers_can_be_raised_and_lowered() {
 }
 
 #[test]
-fn an_answer_with_headers_over_the_limit_is_a_502_whose_log_names_the_setting() {
+fn an_answer_with_headers_over_the_limit_is_a_502_whose_log_names_the_header_and_the_setting() {
     let upstream = Upstream::http(|_| Answer::new(200).field("x-wide", &wide(70_000)));
     let gate = before(&upstream, "");
     let answer = gate.get("/wide");
@@ -58,6 +58,7 @@ fn an_answer_with_headers_over_the_limit_is_a_502_whose_log_names_the_setting() 
     let line = gate.logged("/wide");
     let detail = line["detail"].as_str().unwrap();
     assert!(detail.contains("65536 bytes") && detail.contains("`limits.response_headers`"), "{detail}");
+    assert!(detail.contains("the largest is `x-wide` with 70008 bytes"), "{detail}");
 }
 
 #[test]
@@ -77,6 +78,7 @@ fn a_target_that_is_too_long_is_told_so() {
     let mut client = gate.connect();
     let _ = client.try_send(request("GET", &format!("/{}", wide(80_000)), &[], b""));
     let answer = client.response();
-    assert!(matches!(answer.status(), 414 | 431), "{}", answer.status());
-    assert!(answer.code().is_some());
+    assert_eq!((answer.status(), answer.code().as_deref()), (414, Some("request.uri_too_long")));
+    assert_eq!(answer.json()["detail"], "the limit is 64KiB (limits.request_headers)");
+    client.expect_closed();
 }

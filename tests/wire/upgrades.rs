@@ -1,8 +1,10 @@
 //! Failure 5: an Upgrade opens a tunnel past every policy.
 
+use pylon_testkit::answer::Answer;
 use pylon_testkit::binary::Binary;
 use pylon_testkit::client::request;
-use pylon_testkit::upstream::Upstream;
+use pylon_testkit::upstream::{End, Upstream};
+use pylon_testkit::wait::{ms, pause, until};
 
 use crate::before;
 use crate::strict::Strict;
@@ -56,6 +58,57 @@ routes:
         }
     }
     assert_eq!(strict.malformed(), Vec::<String>::new());
+}
+
+#[test]
+fn what_follows_a_refused_upgrade_is_read_as_strictly_as_the_rest() {
+    let strict = Strict::answering(|request| Answer::text(request.target()).after(ms(100)));
+    let gate = before(&strict.upstream, "");
+    let offer = request("GET", "/case", OFFERS[4], b"");
+    let good = request("GET", "/behind", &[], b"");
+    let bad = b"GET /behind HTTP/1.1\r\nHost: gate.test\r\nX : y\r\n\r\n".to_vec();
+    for (behind, statuses) in [
+        (vec![good.clone(), bad.clone()], vec![200, 200, 400]),
+        (vec![bad, good.clone()], vec![200, 400]),
+        (vec![offer.clone(), good.clone()], vec![200, 200, 200]),
+    ] {
+        for apart in [false, true] {
+            let mut client = gate.connect();
+            if apart {
+                // While the answer to the offer is waited for.
+                client.send(&offer);
+                for part in &behind {
+                    pause(ms(20));
+                    client.send(part);
+                }
+            } else {
+                client.send([offer.clone(), behind.concat()].concat());
+            }
+            for status in &statuses {
+                assert_eq!(client.response().status(), *status, "{behind:?}");
+            }
+            if statuses.contains(&400) {
+                client.expect_closed();
+            }
+        }
+    }
+    assert_eq!(strict.malformed(), Vec::<String>::new());
+    assert_eq!(strict.upstream.requests(), 2 * (2 + 1 + 3));
+}
+
+#[test]
+fn a_client_that_leaves_while_its_upgrade_is_looked_at_is_noticed() {
+    let upstream = Upstream::script(|peer| {
+        if peer.request().is_ok() {
+            assert_ne!(peer.wait_for_end(ms(5000)), End::Open);
+        }
+    });
+    let gate = before(&upstream, "");
+    let mut client = gate.connect();
+    client.send(request("GET", "/case", OFFERS[4], b""));
+    until(ms(5000), "the service has it", || upstream.requests() == 1);
+    client.abort();
+    assert_eq!(gate.logged("/case")["status"], 499);
 }
 
 #[test]

@@ -112,6 +112,9 @@ pub enum BodyError {
     /// The client's connection broke or its framing was wrong.
     #[error("the client's body broke off: {0}")]
     Client(String),
+    /// The client's body is framed in a way that is refused.
+    #[error("{0}")]
+    Malformed(&'static str),
     /// The upstream's connection broke or its framing was wrong.
     #[error("the upstream's body broke off: {0}")]
     Upstream(String),

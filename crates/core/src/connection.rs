@@ -9,6 +9,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use crate::demands::Demands;
+use crate::rejection::Reason;
 
 /// The scheme by which the client reached the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,10 @@ pub struct Connection {
     pub ended: AtomicBool,
     /// What was demanded in the handshake, where a listener makes demands by host.
     pub met: OnceLock<Met>,
+    /// What became of the client's wish to go on in another protocol.
+    pub upgrade: Upgrade,
+    /// For what the client's bytes were refused, once they were: nothing behind is read.
+    pub malformed: OnceLock<Malformed>,
 }
 
 /// The demands that a connection has met.
@@ -68,6 +73,15 @@ pub struct Met {
     pub by_host: Arc<Demands>,
     /// The number of its own.
     pub number: usize,
+}
+
+/// Why what a client sent is no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed {
+    /// The code.
+    pub reason: &'static Reason,
+    /// What in particular, for client and log.
+    pub what: &'static str,
 }
 
 impl Connection {
@@ -86,6 +100,8 @@ impl Connection {
             activity,
             ended: AtomicBool::new(false),
             met: OnceLock::new(),
+            upgrade: Upgrade::default(),
+            malformed: OnceLock::new(),
         }
     }
 
@@ -104,6 +120,26 @@ impl Connection {
 
 /// What forwarding fields say of a client without an address (RFC 7239 §6.2).
 const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
+
+/// What becomes of a client's wish to go on in another protocol, such as WebSocket: bytes behind the request that says
+/// so wait until it is known whether they are HTTP/1.1. Written and read by the connection's own task.
+#[derive(Debug, Default)]
+pub struct Upgrade(AtomicU8);
+
+impl Upgrade {
+    /// Tells it: `accepted` where the answer is 101, so that what follows is no HTTP/1.1.
+    pub fn settle(&self, accepted: bool) {
+        self.0.store(1 + u8::from(accepted), Ordering::Relaxed);
+    }
+
+    /// What it came to, once; nothing while it is not known.
+    pub fn take(&self) -> Option<bool> {
+        match self.0.swap(0, Ordering::Relaxed) {
+            0 => None,
+            settled => Some(settled == 2),
+        }
+    }
+}
 
 /// The phases of an HTTP/1 connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

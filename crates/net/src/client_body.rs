@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
 use hyper::body::Incoming;
 use pylon_core::body::{Body, BodyError};
+use pylon_core::connection::Connection;
 use pylon_core::exchange::Timer;
 
 use crate::timer;
@@ -17,19 +18,28 @@ use crate::timer;
 pub(crate) struct ClientBody {
     body: Incoming,
     idle: Duration,
-    /// Whether hyper's trailers can be trusted to end where the body does.
-    strict: bool,
+    connection: Arc<Connection>,
     /// Runs while a piece is waited for.
     timer: Option<timer::Sleep>,
 }
 
 impl ClientBody {
     /// The body of a request, or none where it is over already.
-    pub(crate) fn wrap(body: Incoming, idle: Duration, version: Version) -> Body {
+    pub(crate) fn wrap(body: Incoming, idle: Duration, connection: &Arc<Connection>) -> Body {
         if http_body::Body::is_end_stream(&body) {
             return Body::Empty;
         }
-        Body::stream(Self { body, idle, strict: version == Version::HTTP_2, timer: None })
+        Body::stream(Self { body, idle, connection: Arc::clone(connection), timer: None })
+    }
+}
+
+impl ClientBody {
+    /// What the codec stumbled over is for our own words where we put it there.
+    fn failed(&self, error: &hyper::Error) -> BodyError {
+        match self.connection.malformed.get() {
+            Some(malformed) => BodyError::Malformed(malformed.what),
+            None => BodyError::Client(error.to_string()),
+        }
     }
 }
 
@@ -43,15 +53,7 @@ impl http_body::Body for ClientBody {
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.timer = None;
-            if !self.strict
-                && let Some(Ok(frame)) = &frame
-                && frame.trailers_ref().is_some_and(http::HeaderMap::is_empty)
-            {
-                // hyper stops at a lone LF behind the last chunk but has read on to the next empty line: what it swallowed
-                // may have been the next request.
-                return Poll::Ready(Some(Err(BodyError::Client("the last chunk ends by a lone LF".to_owned()))));
-            }
-            return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Client(error.to_string()))));
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(&error))));
         }
         let idle = self.idle;
         let timer = self.timer.get_or_insert_with(|| timer::sleep_until(tokio::time::Instant::now().into_std() + idle));

@@ -1,8 +1,8 @@
 //! HTTP/1.1 towards clients: the one adapter between hyper's server and the gateway.
 //!
-//! hyper parses and writes; the socket's wrapper here adds what hyper does not do: interim answers other than 100,
-//! refusals of the codec in our own words, deadlines for heads and for idle connections, and a close that does not
-//! reset what the client has still to read (RFC 9112 §9.6).
+//! hyper parses and writes; the socket's wrapper here adds what hyper does not do: a strict look at what comes in,
+//! interim answers other than 100, refusals of the codec in our own words, deadlines for heads and for idle connections,
+//! and a close that does not reset what the client has still to read (RFC 9112 §9.6).
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -11,7 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use bytes::Bytes;
+use http::header::UPGRADE;
 use hyper::body::Incoming;
+use hyper::rt::Write;
 use hyper::server::conn::http1::{Builder, Connection as Codec};
 use hyper::service::{HttpService, service_fn};
 use hyper::upgrade::OnUpgrade;
@@ -25,6 +28,7 @@ use crate::handler::{Handler, Limits, Tunnel as _};
 use crate::stream::Stream;
 use crate::timer;
 
+mod inbound;
 mod io;
 
 use io::Io;
@@ -67,23 +71,30 @@ pub(crate) async fn serve<H: Handler>(
         move |mut request: http::Request<Incoming>| {
             let (handler, connection) = (Arc::clone(&handler), Arc::clone(&connection));
             let started = begin(&connection);
-            let version = request.version();
-            // hyper leaves its own handle where there is an `Upgrade`, and nothing where there is none.
-            let upgrade = request.extensions_mut().remove::<OnUpgrade>();
-            let tunnel = upgrade.is_some().then(|| Arc::clone(&tunnel));
-            let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, version));
-            Served::<H, _> { future: handler.serve(request, connection, started), tunnel }
+            // hyper leaves its own handle where there is an `Upgrade`, or a CONNECT, which never switches here.
+            let upgrade = request.extensions_mut().remove::<OnUpgrade>().is_some();
+            let upgrade = (upgrade && request.headers().contains_key(UPGRADE)).then(|| (Arc::clone(&tunnel), Arc::clone(&connection)));
+            let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, &connection));
+            Served::<H, _> { future: handler.serve(request, connection, started), upgrade }
         }
     });
     let mut codec = codec.serve_connection(io, service);
     let well = drive(&mut codec, &connection, &*handler, limits, drain).await;
-    let parts = codec.into_parts();
+    let mut parts = codec.into_parts();
     // The codec ends well behind an answer that switches, and only once that is written out.
     let tunnel = tunnel.lock().take();
     if let Some(tunnel) = tunnel.filter(|_| well) {
-        let client = ClientSide::http1(parts.io.into_stream(), parts.read_buf);
+        let (stream, held) = parts.io.into_raw();
+        let ahead = if held.is_empty() { parts.read_buf } else { Bytes::from([&parts.read_buf[..], &held[..]].concat()) };
+        let client = ClientSide::http1(stream, ahead);
         // Boxed, so that a connection is no larger for what hardly any becomes.
         Box::pin(tunnel.run(client, drain)).await;
+        return None;
+    }
+    if parts.io.is_left_open() {
+        // hyper takes every end of a connection on which an upgrade was asked for as the beginning of another protocol.
+        let mut io = Box::new(parts.io);
+        let _ = poll_fn(|cx| Write::poll_shutdown(Pin::new(&mut *io), cx)).await;
         return None;
     }
     parts.io.preface()
@@ -94,10 +105,12 @@ pin_project_lite::pin_project! {
     struct Served<H: Handler, F> {
         #[pin]
         future: F,
-        // Where the tunnel goes, if the answer may be one.
-        tunnel: Option<Arc<Mutex<Option<H::Tunnel>>>>,
+        // Where the tunnel goes, if the answer may be one, and who waits for it.
+        upgrade: Option<Upgrade<H>>,
     }
 }
+
+type Upgrade<H> = (Arc<Mutex<Option<<H as Handler>::Tunnel>>>, Arc<Connection>);
 
 impl<H: Handler, F: Future<Output = http::Response<H::Body>>> Future for Served<H, F> {
     type Output = Result<F::Output, Infallible>;
@@ -105,8 +118,12 @@ impl<H: Handler, F: Future<Output = http::Response<H::Body>>> Future for Served<
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut answer = ready!(this.future.poll(cx));
-        if let Some(tunnel) = this.tunnel {
-            *tunnel.lock() = H::switched(&mut answer);
+        if let Some((tunnel, connection)) = this.upgrade {
+            let switched = H::switched(&mut answer);
+            connection.upgrade.settle(switched.is_some());
+            *tunnel.lock() = switched;
+            // hyper has gone to sleep over a read that waited for this.
+            cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(answer))
     }

@@ -91,9 +91,8 @@ pub(crate) async fn serve<H: Handler>(
         move |mut request: http::Request<Incoming>| {
             let started = now();
             let open = Open::begin(&streams, started);
-            let version = request.version();
             let upgrade = upgrade(&mut request).map(|upgrade| (upgrade, Arc::clone(&drain)));
-            let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, version));
+            let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, &connection));
             let future = Arc::clone(&handler).serve(request, Arc::clone(&connection), started);
             async move { Ok::<_, Infallible>(deliver::<H>(future.await, upgrade, open)) }
         }
@@ -233,7 +232,7 @@ impl hyper::rt::Read for Io {
         mut buf: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            return stream::poll_fill(&mut self.stream, cx, &mut buf, |_| ());
+            return stream::poll_fill(&mut self.stream, cx, &mut buf, |bytes| (bytes.len(), ()));
         }
         let n = self.ahead.len().min(buf.remaining());
         buf.put_slice(self.ahead.get(..n).unwrap_or_default());

@@ -13,6 +13,7 @@ pub mod resolve;
 pub mod socket;
 pub mod spec;
 pub mod stream;
+pub mod strict;
 pub mod timer;
 pub mod tls;
 pub mod websocket;

@@ -83,7 +83,7 @@ impl End {
 impl From<&BodyError> for End {
     fn from(error: &BodyError) -> Self {
         match error {
-            BodyError::Client(_) => Self::ClientBroke,
+            BodyError::Client(_) | BodyError::Malformed(_) => Self::ClientBroke,
             BodyError::Upstream(_) => Self::UpstreamBroke,
             BodyError::Timeout(timer) => Self::Timeout(*timer),
             BodyError::TooLarge(_) => Self::TooLarge,

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use pylon_core::Request;
 use pylon_core::connection::Connection;
 use pylon_core::exchange::{Exchange, Head};
-use pylon_core::rejection::{REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, Rejection};
+use pylon_core::rejection::{REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Rejection};
 use pylon_core::units::{ByteSize, Span};
 use pylon_net::handler::Handler;
 use pylon_observe::Observer;
@@ -127,8 +127,11 @@ impl Handler for Engine {
     }
 
     fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8> {
-        let reason = reject::of_codec(status);
-        let detail = if reason == &REQUEST_HEADERS_TOO_LARGE {
+        let malformed = connection.malformed.get().filter(|_| status == 400);
+        let reason = malformed.map_or_else(|| reject::of_codec(status), |malformed| malformed.reason);
+        let detail = if let Some(malformed) = malformed {
+            Some(malformed.what.to_owned())
+        } else if [&REQUEST_HEADERS_TOO_LARGE, &REQUEST_URI_TOO_LONG].contains(&reason) {
             Some(format!("the limit is {} (limits.request_headers)", self.told.request_headers))
         } else if reason == &REQUEST_TIMEOUT {
             Some(format!("the client_header timer ({}) fired (limits.header_timeout)", self.told.header_timeout))

@@ -6,9 +6,9 @@ use std::time::Duration;
 use pylon_core::body::BodyError;
 use pylon_core::exchange::Timer;
 use pylon_core::rejection::{
-    INTERNAL, REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_TIMEOUT, Reason, Rejection, UPSTREAM_CONNECT,
-    UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_PROTOCOL, UPSTREAM_RESET, UPSTREAM_TIMEOUT,
-    UPSTREAM_TLS,
+    INTERNAL, REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_FRAMING, REQUEST_TIMEOUT, Reason, Rejection,
+    UPSTREAM_CONNECT, UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_PROTOCOL, UPSTREAM_RESET,
+    UPSTREAM_TIMEOUT, UPSTREAM_TLS,
 };
 use pylon_core::units::Span;
 
@@ -131,10 +131,11 @@ impl Fault {
             Self::Tls(_) => &UPSTREAM_TLS,
             Self::Encode(_) => &INTERNAL,
             Self::Unsent(_) | Self::Reset { .. } => &UPSTREAM_RESET,
-            Self::Head(HeadError::TooLarge(_) | HeadError::TooMany) => &UPSTREAM_HEADERS_TOO_LARGE,
+            Self::Head(HeadError::TooLarge { .. } | HeadError::TooMany) => &UPSTREAM_HEADERS_TOO_LARGE,
             Self::Head(_) => &UPSTREAM_PROTOCOL,
             Self::Body(BodyError::TooLarge(_)) => &REQUEST_BODY_TOO_LARGE,
             Self::Body(BodyError::Timeout(_)) => &REQUEST_TIMEOUT,
+            Self::Body(BodyError::Malformed(_)) => &REQUEST_FRAMING,
             Self::Body(_) => &REQUEST_BODY_BROKEN,
             Self::Timeout(..) => &UPSTREAM_TIMEOUT,
         }
@@ -147,10 +148,18 @@ impl From<CallError> for Rejection {
         match &error.source {
             // The timer's name and length help the client's owner and tell nothing of the inside.
             Fault::Timeout(..) => reason.because(error.source.to_string()),
-            Fault::Head(HeadError::TooLarge(limit)) => reason.privately(format!(
-                "the response headers are longer than {limit} bytes: raise `limits.response_headers` if that is meant to be"
-            )),
-            Fault::Body(BodyError::Timeout(timer)) => reason.because(format!("the {timer} timer fired (limits.body_timeout)")),
+            Fault::Head(HeadError::TooLarge { limit, largest }) => {
+                let largest = largest.as_ref().map_or_else(String::new, |(name, length)| {
+                    format!(", the largest is `{name}` with {length} bytes")
+                });
+                reason.privately(format!(
+                    "the response headers are longer than {limit} bytes{largest}: raise `limits.response_headers` if that is meant to be"
+                ))
+            }
+            Fault::Body(BodyError::Timeout(timer)) => {
+                reason.because(format!("the {timer} timer fired (limits.body_timeout)"))
+            }
+            Fault::Body(BodyError::Malformed(what)) => reason.because(*what),
             source => reason.privately(source.to_string()),
         }
     }

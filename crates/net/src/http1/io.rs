@@ -11,6 +11,7 @@ use pylon_core::connection::{Connection, Phase};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Preface;
+use super::inbound::Inbound;
 use crate::handler::Handler;
 use crate::stream::{self, Stream};
 use crate::timer;
@@ -31,6 +32,8 @@ pub(super) struct Io<H> {
     dirty: bool,
     /// Interim answers that are being written.
     ahead: Vec<u8>,
+    /// What the client's bytes must pass.
+    inbound: Inbound,
     /// Nothing has been read yet, and HTTP/2 would be welcome.
     fresh: bool,
     /// The client began HTTP/2; what it sent is in `ahead`.
@@ -53,15 +56,21 @@ impl<H> Io<H> {
             handler,
             dirty: false,
             ahead: Vec::new(),
+            inbound: Inbound::default(),
             fresh: preface,
             switched: false,
             closing: None,
         }
     }
 
-    /// The socket, once it is no longer one of HTTP/1.1.
-    pub(super) fn into_stream(self) -> Stream {
-        self.stream
+    /// The socket, once it is no longer one of HTTP/1.1, and what was read of it and never given to the codec.
+    pub(super) fn into_raw(self) -> (Stream, Vec<u8>) {
+        (self.stream, self.inbound.into_held())
+    }
+
+    /// Whether the codec ended without a close, though it is over with HTTP/1.1 and nothing follows it.
+    pub(super) fn is_left_open(&mut self) -> bool {
+        self.closing.is_none() && self.inbound.has_refused_upgrade(&self.connection)
     }
 
     /// The connection, where it is to go on as one of HTTP/2.
@@ -101,7 +110,48 @@ impl<H: Handler> Io<H> {
             return None;
         }
         let status = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?.get(..3)?;
-        std::str::from_utf8(status).ok()?.parse().ok()
+        match std::str::from_utf8(status).ok()?.parse().ok()? {
+            // The codec counts the head as a whole.
+            431 if self.inbound.is_in_target() => Some(414),
+            status => Some(status),
+        }
+    }
+}
+
+/// What a read came to.
+enum Read {
+    Some,
+    /// The client has closed its sending side.
+    End,
+    /// Nothing for the codec yet.
+    Kept,
+    /// The client begins HTTP/2.
+    Preface,
+}
+
+impl<H> Io<H> {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut hyper::rt::ReadBufCursor<'_>) -> Poll<io::Result<Read>> {
+        if let Some(kept) = self.inbound.poll_kept(&self.connection, buf) {
+            return kept.map(|()| Ok(Read::Some));
+        }
+        let (fresh, ahead) = (std::mem::take(&mut self.fresh), &mut self.ahead);
+        let (inbound, connection) = (&mut self.inbound, &*self.connection);
+        let look = |bytes: &[u8]| {
+            if fresh && bytes.len() > 2 && bytes.iter().zip(PREFACE).all(|(byte, of)| byte == of) {
+                ahead.extend_from_slice(bytes);
+                return (0, Read::Preface);
+            }
+            match inbound.admit(bytes, connection) {
+                _ if bytes.is_empty() => (0, Read::End),
+                0 => (0, Read::Kept),
+                passed => (passed, Read::Some),
+            }
+        };
+        let read = stream::poll_fill(&mut self.stream, cx, buf, look);
+        if read.is_pending() {
+            self.fresh = fresh;
+        }
+        read
     }
 }
 
@@ -112,31 +162,22 @@ impl<H: Handler> hyper::rt::Read for Io<H> {
         mut buf: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let (fresh, ahead) = (std::mem::take(&mut this.fresh), &mut this.ahead);
-        let look = |bytes: &[u8]| {
-            let switches = fresh && bytes.len() > 2 && bytes.iter().zip(PREFACE).all(|(byte, of)| byte == of);
-            if switches {
-                ahead.extend_from_slice(bytes);
+        loop {
+            let read = ready!(this.poll_bytes(cx, &mut buf));
+            match read.inspect_err(|_| this.connection.ended.store(true, Ordering::Relaxed))? {
+                Read::Kept => continue,
+                Read::End => this.connection.ended.store(true, Ordering::Relaxed),
+                Read::Preface => {
+                    this.switched = true;
+                    return Poll::Ready(Err(io::Error::other("the client speaks HTTP/2")));
+                }
+                Read::Some if this.connection.activity.phase() == Phase::Idle => {
+                    this.connection.activity.enter(Phase::Head, now());
+                }
+                Read::Some => {}
             }
-            (bytes.len(), switches)
-        };
-        let (n, switches) = match stream::poll_fill(&mut this.stream, cx, &mut buf, look) {
-            Poll::Pending => {
-                this.fresh = fresh;
-                return Poll::Pending;
-            }
-            Poll::Ready(read) => read.inspect_err(|_| this.connection.ended.store(true, Ordering::Relaxed))?,
-        };
-        if switches {
-            this.switched = true;
-            return Poll::Ready(Err(io::Error::other("the client speaks HTTP/2")));
+            return Poll::Ready(Ok(()));
         }
-        if n == 0 {
-            this.connection.ended.store(true, Ordering::Relaxed);
-        } else if this.connection.activity.phase() == Phase::Idle {
-            this.connection.activity.enter(Phase::Head, now());
-        }
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -16,11 +16,16 @@ use super::framing::{Claims, FramingError, Length};
 pub const MAX_FIELDS: usize = 128;
 
 /// Why the head of a response was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    /// It is longer than the limit, in bytes.
-    #[error("the head is longer than {0} bytes")]
-    TooLarge(usize),
+    /// It is longer than the limit, in bytes; with the name and the length of its largest field, as far as it was read.
+    #[error("the head is longer than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+        /// The largest field.
+        largest: Option<(HeaderName, usize)>,
+    },
     /// It has more than [`MAX_FIELDS`] fields.
     #[error("the head has more than {MAX_FIELDS} fields")]
     TooMany,
@@ -75,10 +80,10 @@ impl HeadReader {
         limit: usize,
     ) -> Result<Option<ResponseHead>, HeadError> {
         let Some(end) = self.end(buf)? else {
-            return if buf.len() > limit { Err(HeadError::TooLarge(limit)) } else { Ok(None) };
+            return if buf.len() > limit { Err(too_large(buf, limit)) } else { Ok(None) };
         };
         if end > limit {
-            return Err(HeadError::TooLarge(limit));
+            return Err(too_large(buf.get(..end).unwrap_or_default(), limit));
         }
         self.scanned = 0;
         parse(buf.split_to(end), method).map(Some)
@@ -99,6 +104,14 @@ impl HeadReader {
         self.scanned = line;
         Ok(None)
     }
+}
+
+fn too_large(head: &[u8], limit: usize) -> HeadError {
+    let fields = head.split(|&byte| byte == b'\n').skip(1).filter_map(|line| {
+        let name = line.get(..memchr(b':', line)?)?;
+        Some((HeaderName::from_bytes(name).ok()?, line.trim_ascii_end().len()))
+    });
+    HeadError::TooLarge { limit, largest: fields.max_by_key(|(_, length)| *length) }
 }
 
 fn parse(head: BytesMut, method: &Method) -> Result<ResponseHead, HeadError> {

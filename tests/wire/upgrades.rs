@@ -97,6 +97,20 @@ fn what_follows_a_refused_upgrade_is_read_as_strictly_as_the_rest() {
 }
 
 #[test]
+fn a_connect_is_refused_and_settles_nothing_of_the_upgrade_behind_it() {
+    let strict = Strict::answering(|request| Answer::text(request.target()).after(ms(50)));
+    let gate = before(&strict.upstream, "");
+    let connect = request("CONNECT", "gate.test:443", &[], b"");
+    let bad = b"GET /behind HTTP/1.1\r\nHost: gate.test\r\nX : y\r\n\r\n".to_vec();
+    let mut client = gate.connect();
+    client.send([connect, request("GET", "/case", OFFERS[4], b""), bad].concat());
+    let statuses = [(); 3].map(|()| client.response().status());
+    assert_eq!(statuses, [501, 200, 400]);
+    client.expect_closed();
+    assert_eq!(strict.targets(0), ["/case"]);
+}
+
+#[test]
 fn a_client_that_leaves_while_its_upgrade_is_looked_at_is_noticed() {
     let upstream = Upstream::script(|peer| {
         if peer.request().is_ok() {

@@ -73,7 +73,8 @@ pub(crate) async fn serve<H: Handler>(
             let started = begin(&connection);
             // hyper leaves its own handle where there is an `Upgrade`, or a CONNECT, which never switches here.
             let upgrade = request.extensions_mut().remove::<OnUpgrade>().is_some();
-            let upgrade = (upgrade && request.headers().contains_key(UPGRADE)).then(|| (Arc::clone(&tunnel), Arc::clone(&connection)));
+            let upgrade = (upgrade && request.headers().contains_key(UPGRADE))
+                .then(|| (Arc::clone(&tunnel), Arc::clone(&connection)));
             let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, &connection));
             Served::<H, _> { future: handler.serve(request, connection, started), upgrade }
         }
@@ -85,7 +86,8 @@ pub(crate) async fn serve<H: Handler>(
     let tunnel = tunnel.lock().take();
     if let Some(tunnel) = tunnel.filter(|_| well) {
         let (stream, held) = parts.io.into_raw();
-        let ahead = if held.is_empty() { parts.read_buf } else { Bytes::from([&parts.read_buf[..], &held[..]].concat()) };
+        let ahead =
+            if held.is_empty() { parts.read_buf } else { Bytes::from([&parts.read_buf[..], &held[..]].concat()) };
         let client = ClientSide::http1(stream, ahead);
         // Boxed, so that a connection is no larger for what hardly any becomes.
         Box::pin(tunnel.run(client, drain)).await;

@@ -27,6 +27,8 @@ mod logs;
 mod metrics;
 mod proxy_protocol;
 mod schema;
+mod tcp;
+mod tcp_by_name;
 mod timers;
 mod tls;
 mod unix;

@@ -24,7 +24,7 @@ use pylon_proxy::websocket::WebSocket;
 use pylon_route::matching::RouteMatch;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::table::Table;
-use pylon_upstream::spec::UpstreamSpec;
+use pylon_upstream::spec::{Speaks, UpstreamSpec};
 use pylon_upstream::timeouts::TimeoutSpec;
 use pylon_upstream::upstream::{Building, Upstream};
 
@@ -33,6 +33,8 @@ use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
 use crate::load::Source;
 use crate::suggest;
 use crate::tree::Node;
+
+mod tcp;
 
 /// The id of the last route in log and metrics: requests that no route takes.
 pub const NOWHERE: &str = "(none)";
@@ -81,13 +83,14 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
     let (routes, origins, matches) = compiler.routes();
     let table = compiler.table(matches);
     let nowhere = compiler.nowhere();
+    let tcp = compiler.tcp();
     match (table, nowhere) {
         (Some(table), Some((nowhere, origin))) if compiler.wrong.is_empty() => {
             let warnings = lints(source, &table, &origins);
             let trusted = TrustedProxies::compile(&document.trusted_proxies);
             let settings = Settings::new(cx.pseudonym.to_owned(), trusted, document.telemetry.reason_header);
             let upstreams = compiler.upstreams;
-            let snapshot = Snapshot { table, routes, nowhere, settings, upstreams, hash: hash(source) };
+            let snapshot = Snapshot { table, routes, nowhere, settings, upstreams, tcp, hash: hash(source) };
             let origins = origins.into_iter().chain([origin]).collect();
             Ok(Compiled { snapshot, origins, warnings })
         }
@@ -235,21 +238,33 @@ impl Compiler<'_> {
     }
 
     fn forward(&mut self, name: &str, route: Option<&TimeoutSpec>, at: &FieldPath) -> Option<Forward> {
-        let Some(upstream) = self.upstreams.get(&UpstreamName::from(name)).map(Arc::clone) else {
-            self.no_upstream(name, at);
+        let upstream = self.upstream(name, at, "this route forwards to an upstream that does not exist")?;
+        if upstream.speaks() == Speaks::Bytes {
+            let error =
+                SpecError::new(at.clone(), format!("the endpoints of `{name}` are `tcp://`, which is not HTTP"));
+            self.note(&FieldPath::root(), [error.help("write them as `http://host:port`")]);
             return None;
-        };
+        }
         let options = upstream.options(route, self.document.limits.response_headers.as_usize());
         Some(Forward { upstream, options })
     }
 
+    /// The upstream of this name; `missing` is what is wrong where there is none.
+    fn upstream(&mut self, name: &str, at: &FieldPath, missing: &str) -> Option<Arc<Upstream>> {
+        let upstream = self.upstreams.get(&UpstreamName::from(name)).map(Arc::clone);
+        if upstream.is_none() {
+            self.no_upstream(name, at, missing);
+        }
+        upstream
+    }
+
     /// Says that there is no such upstream, unless it is there and merely wrong.
-    fn no_upstream(&mut self, name: &str, at: &FieldPath) {
+    fn no_upstream(&mut self, name: &str, at: &FieldPath, missing: &str) {
         let entries = self.source.root.get("upstreams").map(Node::entries).unwrap_or_default();
         if entries.iter().any(|(key, _)| &*key.text == name) {
             return;
         }
-        let error = SpecError::new(at.clone(), "this route forwards to an upstream that does not exist");
+        let error = SpecError::new(at.clone(), missing);
         let mut diagnostic = self.source.error(&error).label(format!("no upstream is named `{name}`"));
         let near = suggest::closest(name, entries.iter().map(|(key, _)| &*key.text));
         if let Some((key, _)) = entries.iter().find(|(key, _)| Some(&*key.text) == near) {

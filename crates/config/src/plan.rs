@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
-use pylon_net::accept::Front;
+use pylon_net::accept::{Front, Speaks};
 use pylon_net::handler::Limits;
 use pylon_net::listen::Address;
-use pylon_net::spec::LimitsSpec;
+use pylon_net::spec::{self, LimitsSpec};
 use pylon_net::tls::server::{Security, ServerTls};
 use pylon_observe::spec::Telemetry;
 
@@ -108,7 +108,7 @@ pub fn compile(source: &Source, document: &Document, secrets: PlainSecrets) -> R
 fn listeners(document: &Document) -> Result<Vec<Listener>, Vec<SpecError>> {
     let mut errors = Vec::new();
     let mut listeners = Vec::new();
-    for (index, spec) in document.listeners.iter().enumerate() {
+    for (index, (spec, id)) in document.listeners.iter().zip(&spec::ids(&document.listeners)).enumerate() {
         let at = || FieldPath::root().index(index);
         let address = spec.address.clone();
         if document.listeners.iter().take(index).any(|other| other.address.collides(&address)) {
@@ -116,14 +116,16 @@ fn listeners(document: &Document) -> Result<Vec<Listener>, Vec<SpecError>> {
         }
         let greeting =
             spec.greeting().map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at()))));
+        let speaks = spec.speaks(id).map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at()))));
+        let alpn = speaks.as_ref().map(Speaks::alpn).unwrap_or_default();
         let security = match &spec.tls {
             None => Ok(Security::Cleartext),
-            Some(tls) => ServerTls::load(tls, spec.http2).map(|tls| Security::Tls(Arc::new(tls))),
+            Some(tls) => ServerTls::load(tls, &alpn).map(|tls| Security::Tls(Arc::new(tls))),
         };
         let below = |found: Vec<SpecError>| found.into_iter().map(|error| error.below(&at().key("tls")));
         let security = security.map_err(|found| errors.extend(below(found)));
-        if let (Ok(greeting), Ok(security)) = (greeting, security) {
-            let front = Front { greeting, security, http2: spec.http2 };
+        if let (Ok(greeting), Ok(security), Ok(speaks)) = (greeting, security, speaks) {
+            let front = Front { greeting, security, speaks };
             listeners.push(Listener { address, mode: spec.mode.map(|mode| mode.0), front });
         }
     }

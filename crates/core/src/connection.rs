@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use crate::demands::Demands;
+use crate::by_host::ByHost;
 use crate::rejection::Reason;
 
 /// The scheme by which the client reached the gateway.
@@ -70,7 +70,7 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct Met {
     /// Those of all hosts of its listener.
-    pub by_host: Arc<Demands>,
+    pub by_host: Arc<ByHost>,
     /// The number of its own.
     pub number: usize,
 }

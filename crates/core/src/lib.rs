@@ -3,9 +3,9 @@
 //! Nothing here does I/O or reads a clock: time comes in as an argument.
 
 pub mod body;
+pub mod by_host;
 pub mod carry;
 pub mod connection;
-pub mod demands;
 pub mod exchange;
 pub mod host;
 pub mod names;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use pylon_core::connection::Connection;
 use pylon_core::networks::PeerSet;
@@ -13,7 +14,8 @@ use pylon_observe::series::{Handshake, OpenConnection};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::handler::{Handler, Limits};
+use crate::client_hello;
+use crate::handler::{Handler, Incoming, Limits};
 use crate::http1::{self, Preface};
 use crate::http2::{self, OnWorker};
 use crate::listen::Listener;
@@ -93,8 +95,37 @@ pub struct Front {
     pub greeting: Greeting,
     /// What comes next.
     pub security: Security,
-    /// Whether HTTP/2 is spoken beside HTTP/1.1.
-    pub http2: bool,
+    /// And then.
+    pub speaks: Speaks,
+}
+
+/// What the bytes of a connection are.
+#[derive(Debug, Clone)]
+pub enum Speaks {
+    /// HTTP/1.1.
+    Http {
+        /// Whether HTTP/2 is spoken beside it.
+        http2: bool,
+    },
+    /// Anything: they are carried as they are.
+    Bytes {
+        /// The id of the listener.
+        listener: Arc<str>,
+        /// Whether they begin TLS between the client and the service, and the name that is asked for must be known.
+        by_name: bool,
+    },
+}
+
+impl Speaks {
+    /// What may be agreed on in the handshake of TLS (ALPN, RFC 7301), best first; nothing of bytes that nobody knows.
+    pub fn alpn(&self) -> Vec<Vec<u8>> {
+        let names: &[&[u8]] = match self {
+            Self::Http { http2: true } => &[b"h2", b"http/1.1"],
+            Self::Http { http2: false } => &[b"http/1.1"],
+            Self::Bytes { .. } => &[],
+        };
+        names.iter().map(|name| name.to_vec()).collect()
+    }
 }
 
 /// What all connections of a listener have in common on one worker.
@@ -128,7 +159,7 @@ pub async fn accept<H: Handler>(
     metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
     let listener = Queue::new(listener)?;
-    let http2 = front.http2.then(|| http2::codec(&limits));
+    let http2 = matches!(front.speaks, Speaks::Http { http2: true }).then(|| http2::codec(&limits));
     let serving = Arc::new(Serving { handler, front, http1: http1::codec(&limits), http2, limits, metrics });
     let serve = |accepted: Accepted| {
         drain.open.fetch_add(1, Ordering::Relaxed);
@@ -136,8 +167,15 @@ pub async fn accept<H: Handler>(
         let open = Open(Arc::clone(&drain), serving.metrics.connected());
         let serving = Arc::clone(&serving);
         tokio::spawn(async move {
-            if let Some((stream, connection)) = serving.greet(accepted).await {
-                serving.serve(stream, connection, open).await;
+            let opened = accepted.at;
+            let Some((stream, connection)) = serving.greet(accepted).await else { return };
+            match &serving.front.speaks {
+                Speaks::Http { .. } => serving.serve(stream, connection, open).await,
+                // Boxed, so that a connection of HTTP is no larger for it.
+                Speaks::Bytes { listener, by_name } => {
+                    Box::pin(serving.carry(stream, connection, (listener, *by_name, opened))).await;
+                    drop(open);
+                }
             }
         });
     };
@@ -230,6 +268,31 @@ impl<H: Handler> Serving<H> {
         }
     }
 
+    /// Finds out which name is asked for, and leaves the rest to the data plane.
+    async fn carry(
+        &self,
+        stream: Stream,
+        connection: Arc<Connection>,
+        (listener, by_name, opened): (&Arc<str>, bool, Instant),
+    ) {
+        let (stream, first, name) = match stream {
+            Stream::Plain(mut socket) if by_name => {
+                let read = client_hello::read(&mut socket, opened + self.limits.handshake).await;
+                let (first, name) = match read {
+                    Ok((first, name)) => (first, Ok(name)),
+                    Err(error) => (BytesMut::new(), Err(error.to_string())),
+                };
+                (Stream::Plain(socket), first, name)
+            }
+            stream => {
+                let name = stream.server_name();
+                (stream, BytesMut::new(), Ok(name))
+            }
+        };
+        let incoming = Incoming { listener: Arc::clone(listener), connection, opened, stream, first, name };
+        Arc::clone(&self.handler).carry(incoming).await;
+    }
+
     async fn serve(&self, stream: Stream, connection: Arc<Connection>, open: Open) {
         let (handler, limits, drain) = (&self.handler, self.limits, &open.0);
         let preface = if stream.agreed_on_http2() {
@@ -267,8 +330,10 @@ impl<H: Handler> Serving<H> {
                 self.metrics.shaken(Handshake::Failed);
                 // What is unread at the close would be answered by a reset, and the answer lost.
                 let _ = stream.try_read(&mut [0; 16 * 1024]);
-                // Some bytes into an empty socket buffer: they fit.
-                let _ = stream.try_write(&self.handler.refuse(400, connection));
+                if matches!(self.front.speaks, Speaks::Http { .. }) {
+                    // Some bytes into an empty socket buffer: they fit.
+                    let _ = stream.try_write(&self.handler.refuse(400, connection));
+                }
                 None
             }
         }

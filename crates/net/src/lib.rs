@@ -2,7 +2,9 @@
 
 pub mod accept;
 mod client_body;
+pub mod client_hello;
 pub mod client_side;
+pub mod copy;
 pub mod dial;
 pub mod handler;
 mod http1;

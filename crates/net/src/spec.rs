@@ -1,17 +1,18 @@
 //! What a person writes about listeners and about what clients may send: the keys `listeners` and `limits`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pylon_core::networks::{PeerSet, PeerSpec};
-use pylon_core::short::{FromList, Listed, OneOrMany};
+use pylon_core::short::{FromList, FromScalar, Listed, OneOrMany, Short};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::{ByteSize, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::accept::Greeting;
+use crate::accept::{Greeting, Speaks};
 use crate::handler::Limits;
 use crate::listen::Address;
 use crate::tls::spec::TlsSpec;
@@ -38,12 +39,42 @@ pub struct ListenerSpec {
     pub tls: Option<TlsSpec>,
     /// Whether HTTP/2 is spoken beside HTTP/1.1: under TLS where the client chooses it, in cleartext where the client begins
     /// with it. Default `true`. Example: `false`.
-    #[serde(default = "yes")]
-    pub http2: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub http2: Option<bool>,
+    /// Carries bytes instead of HTTP: to the upstream of this name, or by the name that clients ask for in TLS (SNI).
+    /// Default: HTTP. Example: `database`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub tcp: Option<Short<TcpSpec>>,
 }
 
-fn yes() -> bool {
-    true
+/// Where connections go whose bytes are not looked at. Short: `forward`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpSpec {
+    /// The upstream of all connections, or of those whose name is not in `sni`. Its endpoints are written `tcp://host:port`.
+    /// Default: those whose name is not in `sni` are closed. Example: `database`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub forward: Option<String>,
+    /// Upstreams by the name that the client asks for in TLS, which is not ended here unless the listener has `tls`; `*.` at
+    /// the beginning stands for one label or more. Default: names are not looked at.
+    /// Example: `{ api.example.com: api, "*.shop.example": shop }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sni: BTreeMap<String, String>,
+    /// How long nothing may move in either direction; then the connection is closed. Default `1h`. Example: `10m`.
+    #[serde(default = "one_hour")]
+    pub idle: Span,
+}
+
+fn one_hour() -> Span {
+    Span::from_secs(3600)
+}
+
+impl FromScalar for TcpSpec {
+    const EXPECTING: &'static str = "the name of an upstream";
+
+    fn from_scalar(text: &str) -> Result<Self, String> {
+        Ok(Self { forward: Some(text.to_owned()), sni: BTreeMap::new(), idle: one_hour() })
+    }
 }
 
 /// A key may be left out but not left empty: `tls:` with nothing behind it would be cleartext.
@@ -95,7 +126,34 @@ impl JsonSchema for Mode {
     }
 }
 
+/// What tells listeners apart: where they listen, with a number where a free port is taken more than once.
+pub fn ids(listeners: &[ListenerSpec]) -> Vec<Arc<str>> {
+    let id = |(index, spec): (usize, &ListenerSpec)| {
+        let before = listeners.iter().take(index).filter(|other| other.address == spec.address).count();
+        if before == 0 { spec.address.to_string().into() } else { format!("{} ({before})", spec.address).into() }
+    };
+    listeners.iter().enumerate().map(id).collect()
+}
+
 impl ListenerSpec {
+    /// What connections are to carry, on a listener with this id.
+    pub fn speaks(&self, id: &Arc<str>) -> Result<Speaks, Vec<SpecError>> {
+        let Some(tcp) = &self.tcp else { return Ok(Speaks::Http { http2: self.http2.unwrap_or(true) }) };
+        let mut errors = Vec::new();
+        if self.http2.is_some() {
+            let error = SpecError::new(FieldPath::root().key("http2"), "no HTTP is spoken where `tcp` is written");
+            errors.push(error.help("leave `http2` out"));
+        }
+        if tcp.forward.is_none() && tcp.sni.is_empty() {
+            let error = SpecError::new(FieldPath::root().key("tcp"), "this leads nowhere");
+            errors.push(error.help("write `tcp: database`, or `tcp: { sni: { api.example.com: api } }`"));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Speaks::Bytes { listener: Arc::clone(id), by_name: !tcp.sni.is_empty() })
+    }
+
     /// What happens to a connection before TLS and HTTP.
     pub fn greeting(&self) -> Result<Greeting, Vec<SpecError>> {
         let mut errors = Vec::new();
@@ -154,7 +212,8 @@ pub struct LimitsSpec {
     /// The longest head of an upstream's answer, from 1KiB to 1MiB; over it the answer is 502, and the log names this
     /// setting. Default `64KiB`. Example: `128KiB`.
     pub response_headers: ByteSize,
-    /// From the acceptance of a connection to the end of its PROXY header and TLS handshake; then it is closed. Default `10s`. Example: `5s`.
+    /// From the acceptance of a connection to the end of its PROXY header and TLS handshake, or of the
+    /// message with the name where `tcp` goes by `sni`; then it is closed. Default `10s`. Example: `5s`.
     pub handshake_timeout: Span,
     /// From the first byte of a head to its last; then the answer is 408. Default `10s`. Example: `5s`.
     pub header_timeout: Span,

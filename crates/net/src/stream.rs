@@ -7,7 +7,9 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
@@ -36,6 +38,31 @@ impl Stream {
         match self {
             Self::Plain(stream) => stream.peer_addr(),
             Self::Tls(stream) => stream.get_ref().0.peer_addr(),
+        }
+    }
+
+    /// The name that the client asked for in the handshake.
+    pub(crate) fn server_name(&self) -> Option<Box<str>> {
+        match self {
+            Self::Tls(stream) => match &**stream {
+                TlsStream::Server(stream) => {
+                    let name = stream.get_ref().1.server_name()?;
+                    Some(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase().into())
+                }
+                TlsStream::Client(_) => None,
+            },
+            Self::Plain(_) => None,
+        }
+    }
+
+    /// From here on the end of the connection is a reset, which nobody takes for the end of what was sent.
+    pub(crate) fn reset_at_close(&self) {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        if let Socket::Tcp(stream) = socket {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 

@@ -23,6 +23,7 @@ use crate::clock::Stamp;
 use crate::metrics::LogCounts;
 use crate::redact::Redaction;
 use crate::spec::{LogPlan, LogTarget};
+use crate::tcp::TcpRecord;
 use line::Line;
 use queue::{BATCH, Batch, Queue};
 use sink::Sink;
@@ -101,10 +102,19 @@ impl AccessLog {
 
     /// Writes the line of an exchange that is over.
     pub(crate) fn record(&self, line: &Line<'_>) {
+        self.write(|out, stamp| line.write(out, stamp, &self.redaction));
+    }
+
+    /// Writes the line of a connection that is over; `started` is the time since 1970 at its acceptance.
+    pub(crate) fn record_tcp(&self, record: &TcpRecord<'_>, started: Duration) {
+        self.write(|out, stamp| record.write(out, stamp, started));
+    }
+
+    fn write(&self, line: impl FnOnce(&mut Vec<u8>, &mut Stamp)) {
         let Some(open) = &self.open else { return };
         open.buffers.with(|buffer| {
             buffer.batch.reserve();
-            line.write(&mut buffer.batch.bytes, &mut buffer.stamp, &self.redaction);
+            line(&mut buffer.batch.bytes, &mut buffer.stamp);
             buffer.batch.lines += 1;
             if buffer.batch.bytes.len() >= BATCH - line::USUAL && !open.queue.push(&mut buffer.batch) {
                 open.counts.dropped.fetch_add(buffer.batch.lines, Ordering::Relaxed);

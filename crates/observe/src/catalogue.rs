@@ -86,6 +86,10 @@ catalogue! {
         "Client connections closed because they had to begin with a PROXY header and had none that could be used";
     TUNNELS = Gauge "pylon_tunnels" [] "tunnels",
         "WebSockets that are open now";
+    TCP_CONNECTIONS = Counter "pylon_tcp_connections_total" ["end"] "connections",
+        "Connections of `tcp` listeners that are over, by how they ended, as in the access log";
+    TCP_BYTES = Counter "pylon_tcp_bytes_total" ["direction"] "bytes",
+        "Bytes that `tcp` listeners have carried on connections that are over: `in` from clients, `out` to clients";
     TLS_HANDSHAKES = Counter "pylon_tls_handshakes_total" ["outcome"] "handshakes",
         "TLS handshakes with clients: `full`, `resumed` or `failed`";
     CERTIFICATE_EXPIRES = Gauge "pylon_certificate_expires_timestamp_seconds" ["cert"] "seconds",

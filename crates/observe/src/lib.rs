@@ -17,6 +17,7 @@ mod redact;
 pub mod render;
 pub mod series;
 pub mod spec;
+pub mod tcp;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,6 +35,7 @@ use recent::{Cursor, Recent, Rings};
 use redact::Redaction;
 use series::RouteShard;
 use spec::Telemetry;
+use tcp::TcpRecord;
 
 /// All observation of the process; one, shared by workers and control plane.
 #[derive(Debug)]
@@ -91,6 +93,12 @@ impl Observer {
             recent.keep(&over, &self.redaction);
         }
         self.log.record(&over);
+    }
+
+    /// A connection that was carried byte by byte is over: counts it and writes its line. On a worker.
+    pub fn finish_tcp(&self, record: &TcpRecord<'_>) {
+        self.metrics.tcp_ended(record);
+        self.log.record_tcp(record, self.wall.unix(record.opened));
     }
 
     /// The last exchanges that the workers keep, 64 each, in order of their start. Empty when that is switched off.

@@ -16,6 +16,7 @@ use pylon_core::worker::PerWorker;
 
 use crate::render;
 use crate::series::{Handshake, OpenConnection, OpenTunnel, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
+use crate::tcp::{TcpEnd, TcpRecord};
 
 /// All counts of the process: made once, after [`worker::set_count`](pylon_core::worker::set_count).
 #[derive(Debug)]
@@ -96,6 +97,17 @@ impl Metrics {
     pub fn shaken(&self, how: Handshake) {
         if let Some(count) = self.process.mine(ProcessShard::default).handshakes.get(how as usize) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection that was carried byte by byte is over.
+    pub(crate) fn tcp_ended(&self, record: &TcpRecord<'_>) {
+        let shard = self.process.mine(ProcessShard::default);
+        if let Some(count) = shard.tcp_ends.get(record.end as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        for (count, bytes) in shard.tcp_bytes.iter().zip([record.received, record.sent]) {
+            count.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -185,6 +197,12 @@ impl Metrics {
             totals.accepted += accepted;
             totals.client_aborts += shard.client_aborts.load(Ordering::Relaxed);
             totals.proxy_headers_refused += shard.proxy_headers_refused.load(Ordering::Relaxed);
+            for (total, count) in totals.tcp_ends.iter_mut().zip(&shard.tcp_ends) {
+                *total += count.load(Ordering::Relaxed);
+            }
+            for (total, count) in totals.tcp_bytes.iter_mut().zip(&shard.tcp_bytes) {
+                *total += count.load(Ordering::Relaxed);
+            }
             for (total, count) in totals.handshakes.iter_mut().zip(&shard.handshakes) {
                 *total += count.load(Ordering::Relaxed);
             }
@@ -205,6 +223,8 @@ pub(crate) struct ProcessTotals {
     pub(crate) tunnels: u64,
     pub(crate) client_aborts: u64,
     pub(crate) proxy_headers_refused: u64,
+    pub(crate) tcp_ends: [u64; TcpEnd::NAMES.len()],
+    pub(crate) tcp_bytes: [u64; 2],
     pub(crate) handshakes: [u64; Handshake::NAMES.len()],
     pub(crate) rejections: Vec<u64>,
 }

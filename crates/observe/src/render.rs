@@ -12,9 +12,10 @@ use pylon_core::rejection;
 use crate::catalogue::{self, Metric};
 use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
-use crate::metrics::{Certificate, Metrics};
+use crate::metrics::{Certificate, Metrics, ProcessTotals};
 use crate::process::Process;
 use crate::series::{CLASSES, Handshake, Total, UpstreamSeries};
+use crate::tcp::TcpEnd;
 
 /// The media type of what [`Metrics::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,6 +39,7 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
     single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);
     single(out, &catalogue::TUNNELS, totals.tunnels);
+    tcp(out, &totals);
     head(out, &catalogue::TLS_HANDSHAKES);
     for (name, count) in Handshake::NAMES.iter().zip(totals.handshakes) {
         labelled(out, &catalogue::TLS_HANDSHAKES, &[name], count);
@@ -48,6 +50,17 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     head(out, &catalogue::BUILD_INFO);
     labelled(out, &catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
     state(out, metrics, now);
+}
+
+fn tcp(out: &mut String, totals: &ProcessTotals) {
+    head(out, &catalogue::TCP_CONNECTIONS);
+    for (name, count) in TcpEnd::NAMES.iter().zip(totals.tcp_ends) {
+        labelled(out, &catalogue::TCP_CONNECTIONS, &[name], count);
+    }
+    head(out, &catalogue::TCP_BYTES);
+    for (name, count) in ["in", "out"].iter().zip(totals.tcp_bytes) {
+        labelled(out, &catalogue::TCP_BYTES, &[name], count);
+    }
 }
 
 fn certificates(out: &mut String, certificates: &[Certificate]) {

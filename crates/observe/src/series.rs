@@ -13,6 +13,7 @@ use pylon_core::worker;
 
 use crate::histogram::{Histogram, Totals};
 use crate::json;
+use crate::tcp::TcpEnd;
 
 /// The classes of status by the values of the label `status_class`.
 pub(crate) const CLASSES: [&str; 7] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx", "other"];
@@ -240,6 +241,10 @@ pub(crate) struct ProcessShard {
     pub(crate) proxy_headers_refused: AtomicU64,
     pub(crate) tunnels_opened: AtomicU64,
     pub(crate) tunnels_closed: AtomicU64,
+    /// By [`TcpEnd`].
+    pub(crate) tcp_ends: [AtomicU64; TcpEnd::NAMES.len()],
+    /// From clients and to clients, on connections that are carried byte by byte.
+    pub(crate) tcp_bytes: [AtomicU64; 2],
     /// By [`Handshake`].
     pub(crate) handshakes: [AtomicU64; Handshake::NAMES.len()],
     /// By [`Reason::index`](pylon_core::rejection::Reason::index).
@@ -275,6 +280,8 @@ impl Default for ProcessShard {
             proxy_headers_refused: zero(),
             tunnels_opened: zero(),
             tunnels_closed: zero(),
+            tcp_ends: std::array::from_fn(|_| zero()),
+            tcp_bytes: [zero(), zero()],
             handshakes: std::array::from_fn(|_| zero()),
             rejections: pylon_core::rejection::ALL.iter().map(|_| zero()).collect(),
         }

@@ -12,7 +12,7 @@ use pylon_core::connection::Connection;
 use pylon_core::exchange::{Exchange, Head};
 use pylon_core::rejection::{REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Rejection};
 use pylon_core::units::{ByteSize, Span};
-use pylon_net::handler::Handler;
+use pylon_net::handler::{Handler, Incoming};
 use pylon_observe::Observer;
 use pylon_observe::ending::{End, Ending};
 
@@ -20,7 +20,7 @@ use crate::request_id::RequestIds;
 use crate::tail::Tailed;
 use crate::websocket::tunnel::Tunnel;
 use crate::world::{Pinned, View, World};
-use crate::{reject, serve};
+use crate::{reject, serve, tcp};
 
 /// For a pseudonym that no field can hold; there is none.
 const UNNAMED: HeaderValue = HeaderValue::from_static("1.1 pylon");
@@ -120,6 +120,11 @@ impl Handler for Engine {
         started: Instant,
     ) -> impl Future<Output = http::Response<Tailed>> + Send {
         serve::serve(&self, request, connection, started)
+    }
+
+    fn carry(self: Arc<Self>, incoming: Incoming) -> impl Future<Output = ()> + Send {
+        let begun = self.begin(Version::HTTP_11);
+        tcp::carry(begun, incoming)
     }
 
     fn switched(answer: &mut http::Response<Tailed>) -> Option<Tunnel> {

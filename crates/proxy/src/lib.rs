@@ -12,5 +12,6 @@ pub mod request_id;
 pub mod serve;
 pub mod snapshot;
 pub mod tail;
+pub mod tcp;
 pub mod websocket;
 pub mod world;

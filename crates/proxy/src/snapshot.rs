@@ -1,6 +1,6 @@
 //! A document compiled: routes, upstreams and settings. Immutable, complete, swapped whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pylon_core::names::{RouteId, UpstreamName};
@@ -12,6 +12,7 @@ use pylon_upstream::upstream::Upstream;
 
 use crate::action::Action;
 use crate::forwarding::TrustedProxies;
+use crate::tcp::Tcp;
 use crate::websocket::WebSocket;
 
 /// All that a request can meet.
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub settings: Settings,
     /// The upstreams by name.
     pub upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
+    /// Where connections of listeners go that speak no HTTP, by the ids of those.
+    pub tcp: HashMap<Arc<str>, Tcp>,
     /// The hash of the document's content, in hexadecimal.
     pub hash: String,
 }

@@ -276,7 +276,7 @@ async fn dial(lane: &Lane, cx: &mut Exchange, timeouts: &Timeouts) -> Result<(Co
 }
 
 /// A socket to the lane's endpoint and, where it is spoken to so, TLS on it.
-async fn reach(lane: &Lane, deadline: Instant) -> Result<Stream, Fault> {
+pub(crate) async fn reach(lane: &Lane, deadline: Instant) -> Result<Stream, Fault> {
     let stream = pylon_net::dial::connect(&lane.addrs, Some(deadline)).await.map_err(Fault::Connect)?;
     let Some(tls) = &lane.tls else { return Ok(Stream::Plain(stream)) };
     let shaken = timeout_at(Some(deadline), tls.connect(stream)).await;

@@ -45,6 +45,13 @@ impl Sources {
             let help = "write `endpoints: [http://host:port]` or `discover: { dns: name:port }`";
             compiler.errors.push(error.help(help));
         }
+        if spec.speaks().is_none() {
+            let error =
+                SpecError::new(FieldPath::root().key("endpoints"), "some endpoints speak HTTP and some `tcp://`");
+            compiler
+                .errors
+                .push(error.help("make them two upstreams: routes forward to one, listeners with `tcp` to the other"));
+        }
         let places = compiler.places();
         compiler.load_tls(places.iter().any(|(_, place)| place.tls) || spec.discover.is_some() && spec.tls.is_some());
         let members = compiler.members(places);

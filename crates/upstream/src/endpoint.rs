@@ -24,14 +24,16 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Reads `http://host:port` or `https://host:port`. The error is a problem and a remedy.
+    /// Reads `http://host:port`, `https://host:port` or `tcp://host:port`. The error is a problem and a remedy.
     pub(crate) fn from_url(url: &str) -> Result<Self, (String, Option<String>)> {
         let bad = |problem: &str| {
-            (format!("`{url}` {problem}"), Some("write it as `http://host:port` or `https://host:port`".to_owned()))
+            let forms = "write it as `http://host:port`, `https://host:port` or `tcp://host:port`";
+            (format!("`{url}` {problem}"), Some(forms.to_owned()))
         };
         let Some((scheme, _)) = url.split_once("://") else { return Err(bad("has no scheme")) };
         let tls = scheme.eq_ignore_ascii_case("https");
-        if !tls && !scheme.eq_ignore_ascii_case("http") {
+        let bytes = scheme.eq_ignore_ascii_case("tcp");
+        if !tls && !bytes && !scheme.eq_ignore_ascii_case("http") {
             return Err(bad("has a scheme that is not known"));
         }
         let uri: Uri = url.parse().map_err(|_| bad("is not a URL"))?;
@@ -47,6 +49,7 @@ impl Place {
         }
         let port = match authority.port() {
             None if authority.as_str() != authority.host() => return Err(bad("has no valid port")),
+            None if bytes => return Err(bad("has no port")),
             None => default_port(tls),
             Some(port) => port.as_u16(),
         };

@@ -7,6 +7,7 @@
 pub mod balance;
 pub mod call;
 mod compile;
+pub mod connect;
 mod counters;
 mod discovery;
 mod endpoint;

@@ -54,11 +54,38 @@ fn written<'de, D: Deserializer<'de>>(source: D) -> Result<Option<UpstreamTlsSpe
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSpec {
-    /// Scheme, host and port. No default. Example: `http://10.0.0.1:8080`.
+    /// Scheme, host and port; `tcp://` is for listeners with `tcp`. No default. Example: `http://10.0.0.1:8080`.
     pub url: String,
     /// Its share of the requests in proportion to the others', from 1 to 1000. Default 1. Example: `3`.
     #[serde(default = "one")]
     pub weight: u32,
+}
+
+/// What the endpoints of an upstream speak, as far as they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP: routes forward to it.
+    Http,
+    /// Something else (`tcp://`): listeners with `tcp` forward to it.
+    Bytes,
+    /// They do not say.
+    Anything,
+}
+
+impl UpstreamSpec {
+    /// What the endpoints speak. None where they contradict each other.
+    pub(crate) fn speaks(&self) -> Option<Speaks> {
+        let speaks = |endpoint: &Short<EndpointSpec>| match endpoint.url.split_once("://") {
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => Speaks::Bytes,
+            Some(_) => Speaks::Http,
+            None => Speaks::Anything,
+        };
+        self.endpoints
+            .iter()
+            .map(speaks)
+            .filter(|speaks| *speaks != Speaks::Anything)
+            .try_fold(Speaks::Anything, |all, one| (all == Speaks::Anything || all == one).then_some(one))
+    }
 }
 
 fn one() -> u32 {

@@ -28,7 +28,7 @@ use crate::discovery::static_list::Member;
 use crate::endpoint::{EndpointSet, Lane, Lease};
 use crate::error::Fault;
 use crate::pool::Limits;
-use crate::spec::{BalanceSpec, HostSpec, UpstreamSpec};
+use crate::spec::{BalanceSpec, HostSpec, Speaks, UpstreamSpec};
 use crate::timeouts::{TimeoutSpec, Timeouts};
 use crate::view::{EndpointView, NameView, UpstreamView};
 
@@ -51,6 +51,7 @@ pub struct Upstream {
     timeout: Option<TimeoutSpec>,
     balance: BalanceSpec,
     limits: Limits,
+    speaks: Speaks,
     pub(crate) host: Host,
     pub(crate) series: Option<Arc<UpstreamSeries>>,
     workers: PerWorker<Worker>,
@@ -119,6 +120,7 @@ impl Upstream {
             workers: PerWorker::new(worker),
             timeout: spec.timeout.as_ref().map(|timeout| timeout.0.clone()),
             balance: spec.balance,
+            speaks: spec.speaks().unwrap_or(Speaks::Anything),
             limits: Limits {
                 max_idle: spec.pool.max_idle as usize,
                 idle: spec.pool.idle.duration(),
@@ -183,6 +185,16 @@ impl Upstream {
     /// The name in the document.
     pub fn name(&self) -> &UpstreamName {
         &self.shared.name
+    }
+
+    /// What its endpoints speak.
+    pub fn speaks(&self) -> Speaks {
+        self.speaks
+    }
+
+    /// How long connections may take that listeners carry.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts::resolve(None, self.timeout.as_ref())
     }
 
     /// The options of calls from a route that says `timeout` or nothing; `max_head` is `limits.response_headers` in bytes.

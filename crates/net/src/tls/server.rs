@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use pylon_core::by_host::ByHost;
 use pylon_core::connection::{Connection, Met, Scheme};
-use pylon_core::demands::Demands;
 use pylon_core::host::HostPattern;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_observe::series::Handshake;
@@ -34,7 +34,7 @@ pub enum Security {
 /// TLS towards clients.
 pub struct ServerTls {
     certificates: Arc<Certificates>,
-    by_host: Arc<Demands>,
+    by_host: Arc<ByHost>,
     /// By their numbers: the first are those of the listener, of which there is always one.
     doors: Vec<Door>,
 }
@@ -73,9 +73,9 @@ impl Security {
 }
 
 impl ServerTls {
-    /// Reads all files. Everything that is wrong is told at once, from the key `tls` down. `http2` says whether clients may
-    /// choose it (ALPN).
-    pub fn load(spec: &TlsSpec, http2: bool) -> Result<Self, Vec<SpecError>> {
+    /// Reads all files. Everything that is wrong is told at once, from the key `tls` down. `alpn` is what clients may
+    /// choose from, best first.
+    pub fn load(spec: &TlsSpec, alpn: &[Vec<u8>]) -> Result<Self, Vec<SpecError>> {
         let root = FieldPath::root;
         let mut errors = Vec::new();
         if spec.certificates.is_empty() {
@@ -87,7 +87,6 @@ impl ServerTls {
             errors.extend(wrong.into_iter().map(|(index, trouble)| SpecError::new(at(index), trouble)));
         });
         let (by_host, wanted) = demands(spec, &mut errors);
-        let alpn = if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
         let certificates = certificates.map(Arc::new);
         let mut doors = Vec::new();
         for (at, (client_cert, min)) in wanted {
@@ -98,7 +97,7 @@ impl ServerTls {
                 }
             });
             let (Ok(clients), Ok(certificates)) = (clients, &certificates) else { continue };
-            match Door::open(clients, min, alpn.clone(), certificates) {
+            match Door::open(clients, min, alpn.to_vec(), certificates) {
                 Ok(door) => doors.push(door),
                 Err(error) => errors.push(SpecError::new(at, format!("TLS cannot be set up: {error}"))),
             }
@@ -163,10 +162,10 @@ fn asked_for(hello: &ClientHello<'_>) -> Option<String> {
 type Wanted<'s> = (Option<&'s ClientCertSpec>, TlsVersion);
 
 /// The demands that differ, each with where it is written first, and which host has which of them.
-fn demands<'s>(spec: &'s TlsSpec, errors: &mut Vec<SpecError>) -> (Demands, Vec<(FieldPath, Wanted<'s>)>) {
+fn demands<'s>(spec: &'s TlsSpec, errors: &mut Vec<SpecError>) -> (ByHost, Vec<(FieldPath, Wanted<'s>)>) {
     let own: Wanted<'_> = (spec.client_cert.as_ref(), spec.min_version);
     let mut wanted = vec![(FieldPath::root(), own)];
-    let mut by_host = Demands::default();
+    let mut by_host = ByHost::default();
     for (index, entry) in spec.hosts.iter().enumerate() {
         let at = || FieldPath::root().key("hosts").index(index);
         let wants: Wanted<'_> =

@@ -19,6 +19,10 @@
 //! | `headers` | the headers of the request that `access_log.headers` lists |
 //! | `end` | `complete`, `client_gone`, `client_broke`, `upstream_broke`, `timeout`, `too_large` or `drained` |
 //!
+//! A connection that is carried byte by byte has a line of its own when it is over ([`crate::tcp`]): `time` is that of its
+//! acceptance, `protocol` is `tcp`, `host` the name in its TLS, `bytes_in` and `bytes_out` all that went through, and `end`
+//! one of `complete`, `client_gone`, `upstream_broke`, `idle`, `unreached`, `no_hello`, `unknown_name` or `cut`.
+//!
 //! A value that comes from outside is cut with `…`: the path after 8 KiB, any other after 1 KiB.
 
 use std::time::Duration;
@@ -31,6 +35,7 @@ use crate::ending::Ending;
 use crate::json;
 use crate::redact::Redaction;
 use crate::series::RouteShard;
+use crate::tcp::client;
 
 /// What a usual line does not exceed, in bytes; a longer one makes its buffer grow.
 pub(crate) const USUAL: usize = 2048;
@@ -96,7 +101,7 @@ impl Line<'_> {
         out.extend_from_slice(br#"","id":"#);
         json::lossy(out, exchange.request_id.as_bytes(), VALUE);
         out.extend_from_slice(br#","client":""#);
-        client(out, exchange);
+        client(out, &exchange.connection, exchange.client);
         out.extend_from_slice(br#"","method":"#);
         json::string(out, exchange.method.as_str(), VALUE);
         if let Some(host) = &exchange.host {
@@ -113,15 +118,6 @@ impl Line<'_> {
     }
 }
 
-fn client(out: &mut Vec<u8>, exchange: &Exchange) {
-    let connection = &exchange.connection;
-    if connection.unix && exchange.client == connection.peer.ip() {
-        out.extend_from_slice(b"unix");
-    } else {
-        json::ip(out, exchange.client);
-    }
-}
-
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
@@ -130,7 +126,7 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn upstream(out: &mut Vec<u8>, trail: &Trail) {
+pub(crate) fn upstream(out: &mut Vec<u8>, trail: &Trail) {
     if let Some(upstream) = &trail.upstream {
         out.extend_from_slice(br#","upstream":"#);
         json::string(out, upstream, VALUE);

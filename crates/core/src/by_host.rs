@@ -1,19 +1,17 @@
-//! Which demands of a listener hold for which host: a client certificate, a version of TLS.
+//! Numbers by host: the exact name counts, else the longest wildcard.
 //!
-//! The name in the handshake (SNI) chooses what is demanded of a connection; the host of each request must have the same
-//! demands, else the request is misdirected (RFC 9110 §15.5.20). What exactly is demanded stays with TLS; here demands
-//! are numbers, and two hosts with the same number may share a connection.
+//! What the numbers stand for is kept by who asks: what TLS demands of clients, or where connections are passed on to.
 
 use std::collections::HashMap;
 
 use crate::host::{HostPattern, labels};
 
-/// The demands of a listener on clients that ask for no host with demands of its own, or for none at all.
-pub const OF_LISTENER: usize = 0;
+/// The number of hosts of which nothing is said, and of no host at all.
+pub const REST: usize = 0;
 
-/// The number of the demands of each host that has its own.
+/// The number of each host that has one of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Demands {
+pub struct ByHost {
     exact: HashMap<Box<str>, usize>,
     /// By what stands behind `*.`.
     wildcard: HashMap<Box<str>, usize>,
@@ -21,8 +19,8 @@ pub struct Demands {
     most_labels: usize,
 }
 
-impl Demands {
-    /// Says what holds for `hosts`. Answers false where another number was said of this very pattern before.
+impl ByHost {
+    /// Says which number `hosts` have. Answers false where another number was said of this very pattern before.
     pub fn set(&mut self, hosts: HostPattern, number: usize) -> bool {
         let before = match hosts {
             HostPattern::Exact(name) => self.exact.insert(name, number),
@@ -35,15 +33,14 @@ impl Demands {
         before.is_none_or(|before| before == number)
     }
 
-    /// The demands of a host, as [`HostName::as_str`](crate::host::HostName::as_str) gives it: those of the exact name, then
-    /// those of the longest wildcard.
+    /// The number of a host, as [`HostName::as_str`](crate::host::HostName::as_str) gives it.
     pub fn of(&self, host: Option<&str>) -> usize {
-        let Some(host) = host else { return OF_LISTENER };
+        let Some(host) = host else { return REST };
         if let Some(number) = self.exact.get(host) {
             return *number;
         }
         if self.wildcard.is_empty() {
-            return OF_LISTENER;
+            return REST;
         }
         let mut skip = labels(host).saturating_sub(self.most_labels + 1);
         let mut rest = host;
@@ -56,7 +53,7 @@ impl Demands {
             skip = skip.saturating_sub(1);
             rest = parent;
         }
-        OF_LISTENER
+        REST
     }
 }
 
@@ -66,17 +63,17 @@ mod tests {
     use crate::host::HostName;
     use proptest::prelude::{any, prop, proptest};
 
-    fn demands(patterns: &[(&str, usize)]) -> Demands {
-        let mut demands = Demands::default();
+    fn by_host(patterns: &[(&str, usize)]) -> ByHost {
+        let mut by_host = ByHost::default();
         for (pattern, number) in patterns {
-            assert!(demands.set(HostPattern::parse(pattern).unwrap(), *number));
+            assert!(by_host.set(HostPattern::parse(pattern).unwrap(), *number));
         }
-        demands
+        by_host
     }
 
     #[test]
-    fn the_exact_name_wins_then_the_longest_wildcard_then_the_listener() {
-        let demands = demands(&[("*.a.test", 1), ("*.b.a.test", 2), ("c.b.a.test", 3), ("open.a.test", OF_LISTENER)]);
+    fn the_exact_name_wins_then_the_longest_wildcard_then_the_rest() {
+        let by_host = by_host(&[("*.a.test", 1), ("*.b.a.test", 2), ("c.b.a.test", 3), ("open.a.test", REST)]);
         for (host, number) in [
             (Some("x.a.test"), 1),
             (Some("y.x.a.test"), 1),
@@ -84,22 +81,22 @@ mod tests {
             (Some("x.b.a.test"), 2),
             (Some("c.b.a.test"), 3),
             (Some("d.c.b.a.test"), 2),
-            (Some("open.a.test"), OF_LISTENER),
-            (Some("a.test"), OF_LISTENER),
-            (Some("test"), OF_LISTENER),
-            (Some("xa.test"), OF_LISTENER),
-            (None, OF_LISTENER),
+            (Some("open.a.test"), REST),
+            (Some("a.test"), REST),
+            (Some("test"), REST),
+            (Some("xa.test"), REST),
+            (None, REST),
         ] {
-            assert_eq!(demands.of(host), number, "{host:?}");
+            assert_eq!(by_host.of(host), number, "{host:?}");
         }
     }
 
     #[test]
-    fn two_demands_for_one_pattern_contradict_each_other() {
-        let mut demands = demands(&[("*.a.test", 1), ("a.test", 1)]);
-        assert!(demands.set(HostPattern::parse("A.test.").unwrap(), 1));
-        assert!(!demands.set(HostPattern::parse("a.test").unwrap(), 2));
-        assert!(!demands.set(HostPattern::parse("*.a.test").unwrap(), 2));
+    fn two_numbers_for_one_pattern_contradict_each_other() {
+        let mut by_host = by_host(&[("*.a.test", 1), ("a.test", 1)]);
+        assert!(by_host.set(HostPattern::parse("A.test.").unwrap(), 1));
+        assert!(!by_host.set(HostPattern::parse("a.test").unwrap(), 2));
+        assert!(!by_host.set(HostPattern::parse("*.a.test").unwrap(), 2));
     }
 
     proptest! {
@@ -113,8 +110,8 @@ mod tests {
             let host = HostName::parse(host.as_bytes()).unwrap();
             let parsed = patterns.iter().map(|(text, number)| (HostPattern::parse(text).unwrap(), *number));
             let taking = parsed.filter(|(pattern, _)| pattern.takes(Some(host.as_str())));
-            let expected = taking.max_by_key(|(pattern, _)| pattern.rank()).map_or(OF_LISTENER, |(_, number)| number);
-            assert_eq!(demands(&patterns).of(Some(host.as_str())), expected);
+            let expected = taking.max_by_key(|(pattern, _)| pattern.rank()).map_or(REST, |(_, number)| number);
+            assert_eq!(by_host(&patterns).of(Some(host.as_str())), expected);
         }
 
         /// Failure 10: the number of hosts changed how they were compared.
@@ -122,10 +119,10 @@ mod tests {
         fn the_number_of_hosts_changes_nothing(
             many in prop::sample::select(vec![1_usize, 99, 101, 10_000]), at in any::<prop::sample::Index>(), upper in any::<u64>(),
         ) {
-            let mut demands = Demands::default();
+            let mut by_host = ByHost::default();
             for n in 0..many {
                 let pattern = if n % 2 == 0 { format!("h{n}.test") } else { format!("*.h{n}.test") };
-                demands.set(HostPattern::parse(&pattern).unwrap(), n + 1);
+                by_host.set(HostPattern::parse(&pattern).unwrap(), n + 1);
             }
             let n = at.index(many);
             let name = if n % 2 == 0 { format!("h{n}.test") } else { format!("x.y.h{n}.test") };
@@ -133,9 +130,9 @@ mod tests {
             let spelled: String = name.chars().enumerate().map(spell).collect();
             for end in ["", ".", ":8443", ".:443", ":"] {
                 let written = format!("{spelled}{end}");
-                assert_eq!(demands.of(Some(HostName::parse(written.as_bytes()).unwrap().as_str())), n + 1, "{written}");
+                assert_eq!(by_host.of(Some(HostName::parse(written.as_bytes()).unwrap().as_str())), n + 1, "{written}");
             }
-            assert_eq!(demands.of(Some("h.test")), OF_LISTENER);
+            assert_eq!(by_host.of(Some("h.test")), REST);
         }
     }
 }

@@ -1,0 +1,62 @@
+//! A connection to a service for somebody who speaks for himself: chosen and counted as for a request, and never pooled.
+
+use std::time::Instant;
+
+use pylon_core::exchange::{Timer, Trail};
+use pylon_net::stream::Stream;
+use pylon_observe::series::{OpenUpstreamConnection, UpstreamShard};
+
+use crate::call::reach;
+use crate::endpoint::Lease;
+use crate::error::{CallError, Fault};
+use crate::upstream::Upstream;
+
+/// How many endpoints are tried.
+const TRIES: usize = 3;
+
+/// A connection, which counts as under way at its endpoint until it is dropped.
+#[derive(Debug)]
+pub struct Connected {
+    /// Its bytes.
+    pub stream: Stream,
+    _lease: Lease,
+    _open: Option<OpenUpstreamConnection>,
+}
+
+impl Upstream {
+    /// Connects to one of the endpoints; where one cannot be connected to, to the next. Fills `trail`.
+    pub async fn connect(&self, trail: &mut Trail) -> Result<Connected, CallError> {
+        let (began, timeouts) = (now(), self.timeouts());
+        let mut tried = Vec::new();
+        loop {
+            let lease = self.pick(&tried, trail).map_err(Fault::into_error)?;
+            trail.attempts = trail.attempts.saturating_add(1);
+            trail.endpoint = lease.lane.addrs.first().copied();
+            tried.push(lease.lane.id());
+            let fault = match reach(&lease.lane, now() + timeouts.connect).await {
+                Ok(stream) => {
+                    lease.lane.slot.counters.connected();
+                    trail.endpoint = stream.peer_addr().ok().or(trail.endpoint);
+                    trail.upstream_time = Some(now().saturating_duration_since(began));
+                    let open = lease.lane.metrics.as_ref().map(UpstreamShard::connected);
+                    return Ok(Connected { stream, _lease: lease, _open: open });
+                }
+                Err(Fault::Connect(error) | Fault::Tls(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                    Fault::Timeout(Timer::Connect, timeouts.connect)
+                }
+                Err(fault) => fault,
+            };
+            lease.lane.slot.counters.connect_failed();
+            if let Some(metrics) = &lease.lane.metrics {
+                metrics.connect_failed();
+            }
+            if tried.len() >= TRIES.min(self.endpoints()) {
+                return Err(fault.into_error());
+            }
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,13 +1,16 @@
 //! What independent suites say of the protocols.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use pylon_testkit::answer::Answer;
 use pylon_testkit::binary::Binary;
+use pylon_testkit::process::{Lines, Process};
 use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
-use pylon_testkit::wait::ms;
+use pylon_testkit::wait::{eventually, ms};
 
 /// h2spec plays a client that keeps to RFC 9113 and RFC 7541, and one that does not.
 #[test]
@@ -32,4 +35,53 @@ routes: [{{ match: \"/{{*rest}}\", forward: api }}]",
     let said = String::from_utf8_lossy(&output.stdout);
     let score = said.lines().last().unwrap_or_default();
     assert!(score.contains(" 0 skipped, 0 failed") && !score.starts_with("0 tests"), "{said}");
+}
+
+/// By case: what is said of the messages, and of the close.
+type Verdicts = BTreeMap<String, [String; 2]>;
+
+/// The program that plays the cases of Autobahn, and the service that they are played against.
+fn autobahn(arguments: &[&str]) -> Option<Command> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tools = root.join("../target/test-tools/websocket");
+    tools.join("kosoku").exists().then(|| {
+        let mut command = Command::new("python3");
+        command.env("PYTHONPATH", tools).arg(root.join("conformance/websocket.py")).args(arguments);
+        command
+    })
+}
+
+fn verdicts(address: SocketAddr) -> Verdicts {
+    let output = autobahn(&["run", &address.to_string()]).unwrap().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The cases of Autobahn play clients of RFC 6455 and RFC 7692 that keep to the rules, and clients that do not. Each ends
+/// through the gateway as it does at the service itself, which has its own ways in a few.
+#[test]
+fn the_cases_of_autobahn_end_through_the_gateway_as_they_do_at_the_service() {
+    let Some(mut command) = autobahn(&["echo"]) else {
+        eprintln!("kosoku is not there, so nothing was tested: ./test installs it where Python is");
+        return;
+    };
+    let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let lines = Lines::read(child.stdout.take().unwrap());
+    let _service = Process::new(child);
+    let port = eventually(ms(10_000), "the service says where it listens", || lines.all().first()?.parse::<u16>().ok());
+    let service = SocketAddr::from(([127, 0, 0, 1], port));
+    let gate = Binary::start(&format!(
+        "telemetry: {{ access_log: off }}
+upstreams: {{ echo: {{ endpoints: [http://{service}] }} }}
+routes: [{{ match: \"/{{*rest}}\", forward: echo, websocket: true }}]"
+    ));
+    let (direct, through) = (verdicts(service), verdicts(gate.address()));
+    let bad = |verdict: &[String; 2]| {
+        verdict.iter().any(|word| !matches!(word.as_str(), "OK" | "NON-STRICT" | "INFORMATIONAL"))
+    };
+    let good = direct.values().filter(|verdict| !bad(verdict)).count();
+    assert!(direct.len() >= 310 && good >= 300, "{good} of {} cases are fine without a gateway", direct.len());
+    let other: Vec<_> =
+        through.iter().filter(|(case, verdict)| bad(verdict) && direct.get(*case) != Some(*verdict)).collect();
+    assert!(other.is_empty() && through.len() == direct.len(), "{other:?}");
 }

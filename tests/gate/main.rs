@@ -18,6 +18,7 @@ mod cors;
 mod demands;
 mod documents;
 mod endings;
+mod events;
 mod expectations;
 mod explanations;
 mod forwarding;

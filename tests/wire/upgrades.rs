@@ -126,6 +126,51 @@ fn a_client_that_leaves_while_its_upgrade_is_looked_at_is_noticed() {
 }
 
 #[test]
+fn where_a_route_lets_websockets_pass_nothing_else_does_and_a_refused_one_opens_no_way() {
+    // This service answers every request, and so refuses to switch.
+    let strict = Strict::start();
+    let gate = Binary::start(&format!(
+        "upstreams: {{ api: {{ endpoints: [{}] }} }}
+routes:
+  - {{ match: \"/{{*rest}}\", forward: api, websocket: true }}
+  - {{ match: \"/admin/{{*rest}}\", forward: api, ip_filter: {{ allow: 10.0.0.0/8 }}, websocket: true }}",
+        strict.upstream.url()
+    ));
+    for (index, offer) in OFFERS.iter().enumerate() {
+        let from = strict.upstream.requests();
+        let path = format!("/offer/{index}");
+        let behind = [request("GET", "/admin/x", &[], b""), request("GET", "/behind", &[], b"")].concat();
+        let mut client = gate.connect();
+        client.send([request("GET", &path, offer, b""), behind].concat());
+        assert_eq!(client.response().text(), path, "{offer:?}");
+        assert_eq!(client.response().code().as_deref(), Some("ip_filter.denied"), "the way past the policy: {offer:?}");
+        assert_eq!(client.response().text(), "/behind");
+        assert_eq!(strict.targets(from), [path.as_str(), "/behind"]);
+    }
+    for seen in strict.upstream.seen() {
+        let upgrade = seen.field("upgrade");
+        assert_eq!(upgrade.is_some(), seen.target() == "/offer/4", "{seen:?}");
+        assert!(upgrade.is_none_or(|protocol| protocol == "websocket"), "{seen:?}");
+        assert_eq!(seen.field("connection").as_deref(), seen.field("upgrade").map(|_| "upgrade"), "{seen:?}");
+        assert_eq!((seen.field("http2-settings"), seen.field("keep-alive")), (None, None));
+    }
+    // A service that switches to something else, or to nothing that was asked for, is at fault there, too.
+    let rogue = Upstream::script(move |peer| {
+        while peer.request().is_ok() {
+            peer.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n");
+        }
+    });
+    let gate = Binary::start(&format!(
+        "upstreams: {{ api: {{ endpoints: [{}] }} }}
+routes: [{{ match: \"/{{*rest}}\", forward: api, websocket: true }}]",
+        rogue.url()
+    ));
+    for offer in OFFERS {
+        assert_eq!(gate.ask("GET", "/case", offer, b"").status(), 502, "{offer:?}");
+    }
+}
+
+#[test]
 fn the_frames_of_http_2_behind_an_upgrade_reach_nobody() {
     let strict = Strict::start();
     let gate = before(&strict.upstream, "");

@@ -241,10 +241,9 @@ pub async fn send(sending: &mut SendStream<Bytes>, mut data: Bytes) -> Result<()
     while !data.is_empty() {
         sending.reserve_capacity(data.len());
         let room = std::future::poll_fn(|cx| sending.poll_capacity(cx)).await;
-        let room = room.transpose()?.unwrap_or(0).min(data.len());
-        if room > 0 {
-            sending.send_data(data.split_to(room), false)?;
-        }
+        // None: the stream is over, and takes no more.
+        let room = room.unwrap_or_else(|| Err(h2::Reason::STREAM_CLOSED.into()))?.min(data.len());
+        sending.send_data(data.split_to(room), false)?;
     }
     Ok(())
 }

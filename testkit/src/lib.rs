@@ -17,6 +17,7 @@ pub mod client;
 pub mod command;
 pub mod haproxy;
 pub mod http2;
+pub mod http2_service;
 pub mod message;
 pub mod nginx;
 pub mod process;

@@ -33,6 +33,7 @@ mod tcp_by_name;
 mod timers;
 mod tls;
 mod unix;
+mod upstream_http2;
 mod upstream_tls;
 mod websocket;
 mod websocket_ends;

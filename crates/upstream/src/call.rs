@@ -9,23 +9,23 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
 use pylon_core::exchange::{Exchange, Timer};
 use pylon_core::{Request, Response};
-use pylon_net::stream::Stream;
-use pylon_net::timer::{sleep_until, timeout_at};
-use pylon_observe::series::UpstreamShard;
+use pylon_net::timer::sleep_until;
 
+use crate::clocks::Clocks;
+use crate::dial::{Way, dial};
 use crate::endpoint::{Lane, Lease};
 use crate::error::{Blame, CallError, Fault, Step};
-use crate::h1::body::Clocks;
-use crate::h1::conn::{Conn, Life};
+use crate::flight::{Flight, Head};
+use crate::h1;
 use crate::h1::encode::{Framing, RequestHead};
-use crate::h1::exchange::{Asked, Flight};
+use crate::h1::exchange::Asked;
 use crate::h1::pump::EXPECT;
+use crate::h2;
 use crate::timeouts::Timeouts;
 use crate::upstream::{Host, Upstream};
 
@@ -135,51 +135,30 @@ impl Upstream {
         let mut sent = past.began;
         let mut flight = self.launch_pooled(&lease.lane, out, cx, past)?;
         if flight.is_none() {
-            let (conn, stood) = Box::pin(dial(&lease.lane, cx, &options.timeouts)).await?;
+            // Boxed, so that a request that finds a connection is no larger for those that find none.
+            let (way, stood) = Box::pin(dial(&lease.lane, cx, options, key(cx).is_some())).await?;
             sent = stood;
-            flight = Some(self.launch(conn, &lease.lane, out, cx, sent)?);
+            flight = Some(self.launch(way, &lease.lane, out, cx, sent)?);
         }
-        let mut sleep = sleep_until(HeadDeadline::new(cx, sent, &options.timeouts, None).at);
-        let head = poll_fn(|task| {
-            // Borrowed alone: an exchange may be sent to another thread, but not shared with one.
-            let (Some(flight), cx) = (&mut flight, &mut *cx) else { return Poll::Pending };
-            let asked = Asked {
-                method: &out.method,
-                max_head: options.max_head,
-                interim: &cx.connection.interim,
-                version: cx.version,
-                key: key(cx),
-            };
-            if let Poll::Ready(head) = flight.poll_head(task, &asked) {
-                return Poll::Ready(head);
-            }
-            loop {
-                ready!(Pin::new(&mut sleep).poll(task));
-                let later = HeadDeadline::new(cx, sent, &options.timeouts, flight.moved());
-                if later.timer != Timer::Total && flight.awaits_client() {
-                    // The upstream has not got the whole request yet: it is the client that is late, and has a timer.
-                    let (now, total) = (now(), cx.deadline);
-                    if let Some(at) = total.filter(|at| *at <= now) {
-                        let span = at.saturating_duration_since(cx.started);
-                        return Poll::Ready(Err(Fault::Timeout(Timer::Total, span)));
-                    }
-                    let at = now + later.span;
-                    sleep.reset(total.map_or(at, |total| at.min(total)));
-                    continue;
+        let head = await_head(&mut flight, &out.method, cx, options, sent).await;
+        // Only now, since what lives across a wait is counted for every connection.
+        let Some(flight) = flight else { return Err(Fault::Connect(io::ErrorKind::NotConnected.into())) };
+        let head = match head {
+            Ok(head) => head,
+            Err(fault) => {
+                match fault {
+                    Fault::Timeout(..) => flight.gave_up(),
+                    Fault::Refused(_) => flight.take_back().into_iter().for_each(|body| out.body = body),
+                    _ => {}
                 }
-                if later.at <= sleep.at() {
-                    return Poll::Ready(Err(Fault::Timeout(later.timer, later.span)));
-                }
-                sleep.reset(later.at);
+                return Err(fault);
             }
-        })
-        .await?;
+        };
         let now = now();
         if let Some(metrics) = &lease.lane.metrics {
-            metrics.answered(head.status.as_u16(), now.saturating_duration_since(past.began));
+            metrics.answered(head.status(), now.saturating_duration_since(past.began));
         }
         let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
-        let flight = flight.ok_or_else(|| Fault::Connect(io::ErrorKind::NotConnected.into()))?;
         Ok((flight.answer(head, lease, clocks, now)?, now))
     }
 
@@ -200,22 +179,31 @@ impl Upstream {
         cx: &mut Exchange,
         past: &Past,
     ) -> Result<Option<Flight>, Fault> {
-        let pooled = if past.stale { None } else { lane.slot.take(past.began) };
+        // A WebSocket has its connection to itself, and so HTTP/1.1.
+        let alone = key(cx).is_some() || !lane.speaks_http2();
+        let pooled = match (past.stale, alone) {
+            (true, _) => None,
+            (false, true) => lane.slot.take(past.began).map(Way::Alone),
+            (false, false) => lane.slot.multiplexed.take(past.began).map(Way::Shared),
+        };
         cx.trail.reused = pooled.is_some();
-        let Some(conn) = pooled else { return Ok(None) };
+        let Some(way) = pooled else { return Ok(None) };
         lane.slot.counters.reused();
-        self.launch(conn, lane, out, cx, past.began).map(Some)
+        self.launch(way, lane, out, cx, past.began).map(Some)
     }
 
     fn launch(
         &self,
-        conn: Conn,
+        way: Way,
         lane: &Lane,
         out: &mut Outgoing,
         cx: &mut Exchange,
         now: Instant,
     ) -> Result<Flight, Fault> {
-        cx.trail.endpoint = Some(conn.life.addr);
+        cx.trail.endpoint = Some(match &way {
+            Way::Alone(conn) => conn.life.addr,
+            Way::Shared(place) => place.conn().addr,
+        });
         let head = RequestHead {
             method: &out.method,
             path: cx.sent_path(),
@@ -231,7 +219,16 @@ impl Upstream {
             websocket: key(cx).is_some(),
             expects: out.expects,
         };
-        Flight::launch(conn, &head, &mut out.body, out.expects.then(|| now + EXPECT))
+        match way {
+            Way::Alone(conn) => {
+                let expecting = out.expects.then(|| now + EXPECT);
+                h1::exchange::Flight::launch(conn, &head, &mut out.body, expecting).map(Flight::Http1)
+            }
+            Way::Shared(place) => {
+                let tls = lane.tls.is_some();
+                h2::exchange::Flight::launch(place, &head, tls, &mut out.body).map(Flight::Http2)
+            }
+        }
     }
 }
 
@@ -240,47 +237,48 @@ fn key(cx: &Exchange) -> Option<&HeaderValue> {
     cx.websocket.as_ref().filter(|handshake| handshake.allowed)?.key.as_ref().ok()
 }
 
-/// Makes a connection, and says when it stood.
-async fn dial(lane: &Lane, cx: &mut Exchange, timeouts: &Timeouts) -> Result<(Conn, Instant), Fault> {
-    cx.trail.endpoint = lane.addrs.first().copied();
-    let connect = (now() + timeouts.connect, Timer::Connect, timeouts.connect);
-    let response = (cx.started + timeouts.response, Timer::Response, timeouts.response);
-    let total = cx.deadline.map(|at| (at, Timer::Total, at.saturating_duration_since(cx.started)));
-    let first = [connect, response].into_iter().chain(total).min_by_key(|(at, ..)| *at).unwrap_or(connect);
-    let stream = match reach(lane, first.0).await {
-        Ok(stream) => stream,
-        Err(fault) => {
-            lane.slot.counters.connect_failed();
-            if let Some(metrics) = &lane.metrics {
-                metrics.connect_failed();
-            }
-            return Err(match fault {
-                Fault::Connect(error) | Fault::Tls(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    Fault::Timeout(first.1, first.2)
-                }
-                fault => fault,
-            });
+/// Drives a flight until the head of its answer is here, or a timer fires. `sent` is when it was launched.
+fn await_head<'a>(
+    flight: &'a mut Option<Flight>,
+    method: &'a Method,
+    cx: &'a mut Exchange,
+    options: &'a CallOptions,
+    sent: Instant,
+) -> impl Future<Output = Result<Head, Fault>> + Send + 'a {
+    let mut sleep = sleep_until(HeadDeadline::new(cx, sent, &options.timeouts, None).at);
+    poll_fn(move |task| {
+        // Borrowed alone: an exchange may be sent to another thread, but not shared with one.
+        let (Some(flight), cx) = (&mut *flight, &mut *cx) else { return Poll::Pending };
+        let asked = Asked {
+            method,
+            max_head: options.max_head,
+            interim: &cx.connection.interim,
+            version: cx.version,
+            key: key(cx),
+        };
+        if let Poll::Ready(head) = flight.poll_head(task, &asked) {
+            return Poll::Ready(head);
         }
-    };
-    lane.slot.counters.connected();
-    let addr = match lane.addrs.as_ref() {
-        [only] => *only,
-        _ => stream.peer_addr().map_err(Fault::Connect)?,
-    };
-    let stood = now();
-    let jitter = 0.9 + 0.2 * fastrand::f64();
-    let expires = stood + lane.limits.lifetime.mul_f64(jitter);
-    let open = lane.metrics.as_ref().map(UpstreamShard::connected);
-    let life = Box::new(Life { addr, expires, epoch: lane.epoch, _open: open });
-    Ok((Conn { stream, buf: BytesMut::new(), life }, stood))
-}
-
-/// A socket to the lane's endpoint and, where it is spoken to so, TLS on it.
-pub(crate) async fn reach(lane: &Lane, deadline: Instant) -> Result<Stream, Fault> {
-    let stream = pylon_net::dial::connect(&lane.addrs, Some(deadline)).await.map_err(Fault::Connect)?;
-    let Some(tls) = &lane.tls else { return Ok(Stream::Plain(stream)) };
-    let shaken = timeout_at(Some(deadline), tls.connect(stream)).await;
-    shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Fault::Tls)
+        loop {
+            ready!(Pin::new(&mut sleep).poll(task));
+            let later = HeadDeadline::new(cx, sent, &options.timeouts, flight.moved());
+            if later.timer != Timer::Total && flight.awaits_client() {
+                // The upstream has not got the whole request yet: it is the client that is late, and has a timer.
+                let (now, total) = (now(), cx.deadline);
+                if let Some(at) = total.filter(|at| *at <= now) {
+                    let span = at.saturating_duration_since(cx.started);
+                    return Poll::Ready(Err(Fault::Timeout(Timer::Total, span)));
+                }
+                let at = now + later.span;
+                sleep.reset(total.map_or(at, |total| at.min(total)));
+                continue;
+            }
+            if later.at <= sleep.at() {
+                return Poll::Ready(Err(Fault::Timeout(later.timer, later.span)));
+            }
+            sleep.reset(later.at);
+        }
+    })
 }
 
 impl Outgoing {
@@ -336,6 +334,10 @@ impl Past {
                 self.connect_failures = self.connect_failures.saturating_add(1);
                 true
             }
+            Fault::Refused(_) if self.connect_failures < CONNECT_RETRIES => {
+                self.connect_failures = self.connect_failures.saturating_add(1);
+                out.can_be_sent_again()
+            }
             // The peer may close an idle connection at any time (RFC 9112 §9.3.1); one more try on a fresh one.
             Fault::Unsent(_) | Fault::Reset { answered: false, .. } if cx.trail.reused && !self.stale => {
                 self.stale = true;
@@ -352,8 +354,9 @@ impl Outgoing {
     fn can_be_sent_again(&self) -> bool {
         match self.body {
             Body::Empty => self.framing == Framing::Empty,
-            Body::Full(_) => true,
-            Body::Stream(_) | Body::Tunnel(_) => false,
+            // A stream that has been sent from is gone from here.
+            Body::Full(_) | Body::Stream(_) => true,
+            Body::Tunnel(_) => false,
         }
     }
 }

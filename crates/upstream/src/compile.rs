@@ -10,7 +10,7 @@ use crate::discovery::dns::Name;
 use crate::discovery::static_list::Member;
 use crate::endpoint::Place;
 use crate::pool::Pool;
-use crate::spec::UpstreamSpec;
+use crate::spec::{ProtocolSpec, UpstreamSpec};
 use crate::upstream::Building;
 
 /// What an upstream's endpoints are made from.
@@ -101,7 +101,7 @@ impl Compiler<'_> {
                 let error = SpecError::new(at, "`tls` is written, but no endpoint is reached under TLS");
                 self.errors.push(error.help("write endpoints as `https://host:port`"));
             }
-            (spec, true) => match ClientTls::load(&spec.clone().unwrap_or_default(), Alpn::Http1) {
+            (spec, true) => match ClientTls::load(&spec.clone().unwrap_or_default(), alpn(self.spec.protocol)) {
                 Ok(tls) => self.tls = Some(Arc::new(tls)),
                 Err(errors) => self.errors.extend(errors.into_iter().map(|error| error.below(&at))),
             },
@@ -149,7 +149,19 @@ impl Compiler<'_> {
 
     /// What tells apart those who must not share connections: where, and how it is spoken to.
     fn key(&self, place: &Place) -> String {
-        let tls = self.tls.as_ref().filter(|_| place.tls).map(|tls| format!(" {}", tls.identity()));
-        format!("{}:{}{}", place.host, place.port, tls.unwrap_or_default())
+        let how = match self.tls.as_ref().filter(|_| place.tls) {
+            Some(tls) => format!(" {}", tls.identity()),
+            None if self.spec.protocol == ProtocolSpec::Http2 => " http2".to_owned(),
+            None => String::new(),
+        };
+        format!("{}:{}{how}", place.host, place.port)
+    }
+}
+
+fn alpn(protocol: ProtocolSpec) -> Alpn {
+    match protocol {
+        ProtocolSpec::Auto => Alpn::Either,
+        ProtocolSpec::Http1 => Alpn::Http1,
+        ProtocolSpec::Http2 => Alpn::Http2,
     }
 }

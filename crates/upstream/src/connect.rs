@@ -6,7 +6,7 @@ use pylon_core::exchange::{Timer, Trail};
 use pylon_net::stream::Stream;
 use pylon_observe::series::{OpenUpstreamConnection, UpstreamShard};
 
-use crate::call::reach;
+use crate::dial::reach;
 use crate::endpoint::Lease;
 use crate::error::{CallError, Fault};
 use crate::upstream::Upstream;
@@ -33,7 +33,7 @@ impl Upstream {
             trail.attempts = trail.attempts.saturating_add(1);
             trail.endpoint = lease.lane.addrs.first().copied();
             tried.push(lease.lane.id());
-            let fault = match reach(&lease.lane, now() + timeouts.connect).await {
+            let fault = match reach(&lease.lane, now() + timeouts.connect, true).await {
                 Ok(stream) => {
                     lease.lane.slot.counters.connected();
                     trail.endpoint = stream.peer_addr().ok().or(trail.endpoint);

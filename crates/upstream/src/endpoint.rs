@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Uri};
+use pylon_net::stream::Stream;
 use pylon_net::tls::client::Towards;
 use pylon_observe::series::UpstreamShard;
 
@@ -122,6 +123,8 @@ pub(crate) struct Lane {
     pub(crate) limits: Limits,
     /// Whether all workers see what is under way here.
     pub(crate) shared: bool,
+    /// Whether HTTP/2 is spoken without asking.
+    http2: bool,
 }
 
 impl Lane {
@@ -131,6 +134,7 @@ impl Lane {
         metrics: Option<&Arc<UpstreamShard>>,
         limits: Limits,
         shared: bool,
+        http2: bool,
     ) -> Option<Arc<Self>> {
         Some(Arc::new(Self {
             authority: endpoint.authority.clone(),
@@ -141,7 +145,23 @@ impl Lane {
             metrics: metrics.map(Arc::clone),
             limits,
             shared,
+            http2,
         }))
+    }
+
+    /// Whether the endpoint speaks HTTP/2, as far as is known.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.http2 || self.slot.multiplexed.is_known()
+    }
+
+    /// Whether nothing but HTTP/2 is to be spoken.
+    pub(crate) fn wants_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// Whether HTTP/2 is spoken on a connection that has just been made.
+    pub(crate) fn begins_http2(&self, stream: &Stream) -> bool {
+        stream.agreed_on_http2() || self.http2 && self.tls.is_none()
     }
 
     /// Tells endpoints apart.

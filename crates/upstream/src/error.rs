@@ -76,18 +76,27 @@ pub enum Fault {
     /// The handshake of TLS came to nothing.
     #[error("no TLS: {0}")]
     Tls(io::Error),
+    /// A WebSocket for a service that is to be spoken to by HTTP/2 alone.
+    #[error("a WebSocket needs HTTP/1.1, and `protocol` of the upstream says `http2`")]
+    Alone,
     /// The request cannot be written.
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The connection took no byte of the request.
     #[error("the connection took nothing: {0}")]
     Unsent(io::Error),
+    /// The upstream says that it has not looked at the request (RFC 9113 §8.7).
+    #[error("the request was refused unseen: {0}")]
+    Refused(String),
+    /// The answer breaks HTTP/2.
+    #[error("the answer breaks HTTP/2, or its headers are far over `limits.response_headers`: {0}")]
+    Protocol(String),
     /// The connection ended before the answer's head was whole.
     #[error("the connection ended before the answer: {source}")]
     Reset {
         /// What the socket says.
         source: io::Error,
-        /// Whether a byte of the answer, or an interim answer, had come.
+        /// Whether a byte of the answer, or an interim answer, had come, or the upstream itself broke the stream off.
         answered: bool,
     },
     /// The answer's head is not acceptable.
@@ -110,12 +119,12 @@ impl Fault {
     /// This fault as the error of a call.
     pub(crate) fn into_error(self) -> CallError {
         let (blame, retry, at) = match &self {
-            Self::NoEndpoint(_) => (Blame::Upstream, Retry::Never, Step::Pick),
+            Self::NoEndpoint(_) | Self::Alone => (Blame::Upstream, Retry::Never, Step::Pick),
             Self::Connect(_) | Self::Tls(_) => (Blame::Upstream, Retry::Always, Step::Connect),
             Self::Encode(_) => (Blame::Gateway, Retry::Never, Step::Send),
-            Self::Unsent(_) => (Blame::Upstream, Retry::Always, Step::Send),
+            Self::Unsent(_) | Self::Refused(_) => (Blame::Upstream, Retry::Always, Step::Send),
             Self::Reset { .. } => (Blame::Upstream, Retry::IfIdempotent, Step::Head),
-            Self::Head(_) => (Blame::Upstream, Retry::Never, Step::Head),
+            Self::Head(_) | Self::Protocol(_) => (Blame::Upstream, Retry::Never, Step::Head),
             Self::Body(_) => (Blame::Client, Retry::Never, Step::Send),
             Self::Timeout(Timer::Connect, _) => (Blame::Upstream, Retry::Always, Step::Connect),
             Self::Timeout(Timer::FirstByte, _) => (Blame::Upstream, Retry::IfIdempotent, Step::Head),
@@ -130,9 +139,9 @@ impl Fault {
             Self::Connect(_) => &UPSTREAM_CONNECT,
             Self::Tls(_) => &UPSTREAM_TLS,
             Self::Encode(_) => &INTERNAL,
-            Self::Unsent(_) | Self::Reset { .. } => &UPSTREAM_RESET,
+            Self::Unsent(_) | Self::Refused(_) | Self::Reset { .. } => &UPSTREAM_RESET,
             Self::Head(HeadError::TooLarge { .. } | HeadError::TooMany) => &UPSTREAM_HEADERS_TOO_LARGE,
-            Self::Head(_) => &UPSTREAM_PROTOCOL,
+            Self::Head(_) | Self::Protocol(_) | Self::Alone => &UPSTREAM_PROTOCOL,
             Self::Body(BodyError::TooLarge(_)) => &REQUEST_BODY_TOO_LARGE,
             Self::Body(BodyError::Timeout(_)) => &REQUEST_TIMEOUT,
             Self::Body(BodyError::Malformed(_)) => &REQUEST_FRAMING,

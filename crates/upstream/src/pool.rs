@@ -17,6 +17,7 @@ use pylon_core::worker;
 use crate::counters::Counters;
 use crate::h1::conn::Conn;
 use crate::h1::scratch;
+use crate::h2;
 
 /// How long and how many connections may idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(crate) struct Pool {
 #[repr(align(128))]
 pub(crate) struct Slot {
     idle: Mutex<VecDeque<Idle>>,
+    /// Connections that carry many exchanges at once.
+    pub(crate) multiplexed: h2::pool::Pool,
     in_flight: AtomicU32,
     pub(crate) counters: Counters,
     shared: Arc<Shared>,
@@ -67,6 +70,7 @@ impl Pool {
         let slot = |_| {
             Arc::new(Slot {
                 idle: Mutex::default(),
+                multiplexed: h2::pool::Pool::default(),
                 in_flight: AtomicU32::new(0),
                 counters: Counters::default(),
                 shared: Arc::clone(&shared),
@@ -92,13 +96,14 @@ impl Pool {
         let epoch = self.shared.epoch.fetch_add(1, Relaxed).wrapping_add(1);
         for slot in &self.slots {
             slot.idle.lock().retain(|idle| addrs.contains(&idle.conn.life.addr));
+            slot.multiplexed.allow(addrs);
         }
         epoch
     }
 
     /// How many connections idle, over all workers.
     pub(crate) fn idle(&self) -> usize {
-        self.slots.iter().map(|slot| slot.idle.lock().len()).sum()
+        self.slots.iter().map(|slot| slot.idle.lock().len() + slot.multiplexed.idle()).sum()
     }
 
     /// How many exchanges are under way, over all workers.
@@ -128,7 +133,8 @@ impl Slot {
     }
 
     /// Closes what has idled or lived too long, and what the peer closed.
-    pub(crate) fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant, limits: &Limits) {
+        self.multiplexed.sweep(now, limits.idle);
         self.idle.lock().retain_mut(|idle| now < idle.until && idle.conn.stream.is_quiet());
     }
 

@@ -35,6 +35,10 @@ pub struct UpstreamSpec {
     /// How many connections idle and for how long. Default `{ max_idle: 64, idle: 4s, lifetime: 10m }`. Example: `{ idle: 55s }`.
     #[serde(default)]
     pub pool: PoolSpec,
+    /// Which version of HTTP is spoken: `auto` (HTTP/1.1 in cleartext; under TLS whichever is agreed on, HTTP/2 first), `http1` or
+    /// `http2` (in cleartext without asking). gRPC needs HTTP/2. Default `auto`. Example: `http2`.
+    #[serde(default)]
+    pub protocol: ProtocolSpec,
     /// TLS towards endpoints with `https://` and those that are discovered. Default: endpoints with `https://` are verified by the
     /// system's roots, those that are discovered are spoken to in cleartext. Example: `{ ca: certs/internal.pem }`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
@@ -114,6 +118,19 @@ pub struct DiscoverSpec {
 
 pub(crate) fn one_hour() -> Span {
     Span::from_secs(3600)
+}
+
+/// Which version of HTTP is spoken to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProtocolSpec {
+    /// HTTP/1.1 in cleartext, what is agreed on (ALPN) under TLS.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, in cleartext by prior knowledge (RFC 9113 §3.3).
+    Http2,
 }
 
 /// How an endpoint is chosen.

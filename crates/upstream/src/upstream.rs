@@ -28,7 +28,7 @@ use crate::discovery::static_list::Member;
 use crate::endpoint::{EndpointSet, Lane, Lease};
 use crate::error::Fault;
 use crate::pool::Limits;
-use crate::spec::{BalanceSpec, HostSpec, Speaks, UpstreamSpec};
+use crate::spec::{BalanceSpec, HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
 use crate::timeouts::{TimeoutSpec, Timeouts};
 use crate::view::{EndpointView, NameView, UpstreamView};
 
@@ -50,6 +50,7 @@ pub struct Upstream {
     shared: Arc<Shared>,
     timeout: Option<TimeoutSpec>,
     balance: BalanceSpec,
+    protocol: ProtocolSpec,
     limits: Limits,
     speaks: Speaks,
     pub(crate) host: Host,
@@ -121,6 +122,7 @@ impl Upstream {
             timeout: spec.timeout.as_ref().map(|timeout| timeout.0.clone()),
             balance: spec.balance,
             speaks: spec.speaks().unwrap_or(Speaks::Anything),
+            protocol: spec.protocol,
             limits: Limits {
                 max_idle: spec.pool.max_idle as usize,
                 idle: spec.pool.idle.duration(),
@@ -207,7 +209,7 @@ impl Upstream {
         self.workers.with(|worker| {
             self.refresh(worker);
             for lane in &worker.lanes {
-                lane.slot.sweep(now);
+                lane.slot.sweep(now, &lane.limits);
             }
         });
     }
@@ -284,7 +286,9 @@ impl Upstream {
         worker.generation = generation;
         let metrics = self.series.as_ref().map(|series| series.mine());
         let shared = self.balance == BalanceSpec::LeastRequest;
-        let lanes = set.endpoints.iter().filter_map(|endpoint| Lane::of(endpoint, metrics, self.limits, shared));
+        let http2 = self.protocol == ProtocolSpec::Http2;
+        let lanes =
+            (set.endpoints.iter()).filter_map(|endpoint| Lane::of(endpoint, metrics, self.limits, shared, http2));
         worker.lanes = lanes.collect();
         let weights = set.endpoints.iter().map(|endpoint| endpoint.weight);
         worker.balancer = Balancer::new(Method::from(self.balance), weights, worker.offset);

@@ -51,7 +51,19 @@ pub struct Towards {
 }
 
 /// A configuration that is replaced whole.
-struct Connector(TlsConnector);
+struct Connector {
+    usual: TlsConnector,
+    /// For what cannot go by HTTP/2.
+    http1: TlsConnector,
+}
+
+impl Connector {
+    fn new(config: ClientConfig) -> Self {
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { usual: TlsConnector::from(Arc::new(config)), http1: TlsConnector::from(Arc::new(http1)) }
+    }
+}
 
 impl std::fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -72,7 +84,7 @@ impl ClientTls {
         let config = config(spec, alpn).map_err(|more| errors.extend(more));
         match (name, config) {
             (Ok(name), Ok(config)) => {
-                let connector = ArcSwap::from_pointee(Connector(TlsConnector::from(Arc::new(config))));
+                let connector = ArcSwap::from_pointee(Connector::new(config));
                 Ok(Self { spec: spec.clone(), alpn, name, connector, seen: Mutex::new(seen) })
             }
             _ => Err(errors),
@@ -103,7 +115,7 @@ impl ClientTls {
         *seen = stamps;
         match config(&self.spec, self.alpn) {
             Ok(config) => {
-                self.connector.store(Arc::new(Connector(TlsConnector::from(Arc::new(config)))));
+                self.connector.store(Arc::new(Connector::new(config)));
                 changed.then_some(Ok(()))
             }
             Err(errors) => {
@@ -114,9 +126,10 @@ impl ClientTls {
 }
 
 impl Towards {
-    /// Shakes hands. Bound it by a deadline.
-    pub async fn connect(&self, stream: Socket) -> io::Result<Stream> {
-        let connector = self.tls.connector.load().0.clone();
+    /// Shakes hands; `http1` leaves HTTP/2 out of what is offered. Bound it by a deadline.
+    pub async fn connect(&self, stream: Socket, http1: bool) -> io::Result<Stream> {
+        let connector = self.tls.connector.load();
+        let connector = if http1 { connector.http1.clone() } else { connector.usual.clone() };
         let stream = connector.connect(self.name.clone(), stream).await?;
         let stream = Stream::Tls(Box::new(stream.into()));
         if self.tls.alpn == Alpn::Http2 && !stream.agreed_on_http2() {

@@ -2,34 +2,22 @@
 //! `idle` and `total` are kept, and a clean end gives the connection back to its pool.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use pylon_core::body::BodyError;
-use pylon_core::exchange::Timer;
-use pylon_net::timer::{Sleep, sleep_until};
 
 use super::conn::Conn;
 use super::framing::{Decoder, Piece};
 use super::pump::{Pump, PumpError};
 use super::scratch;
+use crate::clocks::{Clocks, Pause};
 use crate::endpoint::Lease;
 
 /// The most that one read is given room for, in bytes.
 const MAX_READ: usize = 256 * 1024;
-
-/// The timers of a body.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clocks {
-    /// The longest pause between two pieces, either way.
-    pub(crate) idle: Option<Duration>,
-    /// When all must be over.
-    pub(crate) total: Option<Instant>,
-}
 
 /// A body that is read from a connection.
 pub(crate) struct UpstreamBody {
@@ -40,10 +28,7 @@ pub(crate) struct UpstreamBody {
     live: Option<Live>,
     keep: bool,
     room: usize,
-    clocks: Clocks,
-    /// Since when nothing has moved; none while something does.
-    since: Option<Instant>,
-    sleep: Option<Sleep>,
+    pause: Pause,
 }
 
 /// What a body answers when it is polled.
@@ -77,7 +62,7 @@ impl UpstreamBody {
             Piece::More | Piece::End => None,
         };
         let live = Some(Live { conn, pump, lease });
-        let mut body = Self { first, decoder, live, keep, room: scratch::READ, clocks, since: None, sleep: None };
+        let mut body = Self { first, decoder, live, keep, room: scratch::READ, pause: Pause::new(clocks) };
         if body.decoder.is_done() {
             body.finish();
         }
@@ -86,7 +71,7 @@ impl UpstreamBody {
 
     /// The body ended well. The connection is given back where nothing speaks against it.
     fn finish(&mut self) {
-        self.sleep = None;
+        self.pause.end();
         if let Some(Live { conn, pump, lease }) = self.live.take()
             && self.keep
             && pump.is_none()
@@ -98,7 +83,7 @@ impl UpstreamBody {
 
     fn fail(&mut self, error: BodyError) -> Poll<Next> {
         self.live = None;
-        self.sleep = None;
+        self.pause.end();
         Poll::Ready(Some(Err(error)))
     }
 
@@ -132,7 +117,7 @@ impl UpstreamBody {
                 Err(error) => self.fail(BodyError::Upstream(error.to_string())).map(Some),
             },
             Poll::Ready(Ok(read)) => {
-                self.since = None;
+                self.pause.moved();
                 if read >= room {
                     self.room = self.room.saturating_mul(2).min(MAX_READ);
                 }
@@ -140,34 +125,10 @@ impl UpstreamBody {
             }
             Poll::Ready(Err(error)) => self.fail(BodyError::Upstream(error.to_string())).map(Some),
             Poll::Pending => {
-                let timer = ready!(self.poll_timers(cx));
+                let sent = live.pump.as_ref().and_then(|pump| pump.moved());
+                let timer = ready!(self.pause.poll(cx, sent));
                 self.fail(BodyError::Timeout(timer)).map(Some)
             }
-        }
-    }
-
-    /// Ready with the timer that fired. The clock is read once for each pause.
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<Timer> {
-        let mut since = *self.since.get_or_insert_with(|| tokio::time::Instant::now().into_std());
-        if let Some(moved) = self.live.as_ref().and_then(|live| live.pump.as_ref()).and_then(|pump| pump.moved()) {
-            since = since.max(moved);
-        }
-        let idle = self.clocks.idle.map(|idle| (since + idle, Timer::Idle));
-        let total = self.clocks.total.map(|total| (total, Timer::Total));
-        let Some((at, timer)) = [idle, total].into_iter().flatten().min_by_key(|(at, _)| *at) else {
-            return Poll::Pending;
-        };
-        loop {
-            let sleep = self.sleep.get_or_insert_with(|| sleep_until(at));
-            // One that was set for an earlier pause is left to fire, and only then set anew.
-            if sleep.at() > at {
-                sleep.reset(at);
-            }
-            ready!(Pin::new(&mut *sleep).poll(cx));
-            if sleep.at() >= at {
-                return Poll::Ready(timer);
-            }
-            sleep.reset(at);
         }
     }
 }

@@ -5,11 +5,11 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 use pylon_core::body::Body;
 use pylon_core::connection::Interim;
 
-use super::body::{Clocks, UpstreamBody};
+use super::body::UpstreamBody;
 use super::conn::Conn;
 use super::encode::{self, Framing, RequestHead};
 use super::framing::{Decoder, Piece};
@@ -17,6 +17,7 @@ use super::parse::{HeadError, HeadReader, ResponseHead};
 use super::pump::{Pump, PumpError};
 use super::scratch;
 use super::switch::{self, ServiceSide};
+use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
 
@@ -186,7 +187,7 @@ impl Flight {
             }
             // RFC 9110 §15.2: not to be sent to a client of HTTP/1.0.
             _ if asked.version == Version::HTTP_11 => {
-                asked.interim.push(&wire(head));
+                asked.interim.push(&wire(head.status, &head.headers));
             }
             _ => {}
         }
@@ -206,21 +207,20 @@ fn response(head: ResponseHead, body: Body) -> Response<Body> {
 }
 
 /// An interim answer as it is passed on: without the fields that concern one connection only.
-fn wire(head: &ResponseHead) -> Vec<u8> {
+pub(crate) fn wire(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let named: Vec<&[u8]> = head
-        .headers
+    let named: Vec<&[u8]> = headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .map(<[u8]>::trim_ascii)
         .collect();
-    for (name, value) in &head.headers {
+    for (name, value) in headers {
         let hop = [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TE, header::TRAILER]
             .contains(name)
             || matches!(name.as_str(), "keep-alive" | "proxy-connection")

@@ -1,0 +1,142 @@
+//! Making a connection for a request: socket, TLS, and whichever version of HTTP the endpoint speaks.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use pylon_core::exchange::{Exchange, Timer};
+use pylon_net::stream::Stream;
+use pylon_net::timer::timeout_at;
+use pylon_observe::series::UpstreamShard;
+
+use crate::call::CallOptions;
+use crate::endpoint::Lane;
+use crate::error::Fault;
+use crate::h1::conn::{Conn, Life};
+use crate::h2;
+use crate::h2::conn::Place;
+use crate::h2::pool::{Dial, PATIENCE, Turn};
+
+/// A connection, or a place on one, that a request can be sent on.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// One that carries one exchange at a time.
+    Alone(Conn),
+    /// A stream of one that carries many.
+    Shared(Place),
+}
+
+/// When a dial must be over, and the timer that says so.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    at: Instant,
+    timer: Timer,
+    span: Duration,
+}
+
+/// Makes a connection, and says when it stood. Where it is to carry many exchanges, another's dial may bring it.
+///
+/// `alone` wants one that carries this exchange and no other.
+pub(crate) async fn dial(
+    lane: &Lane,
+    cx: &mut Exchange,
+    options: &CallOptions,
+    alone: bool,
+) -> Result<(Way, Instant), Fault> {
+    if alone && lane.wants_http2() {
+        return Err(Fault::Alone);
+    }
+    cx.trail.endpoint = lane.addrs.first().copied();
+    let bound = Bound::new(cx, options);
+    let pool = &lane.slot.multiplexed;
+    let dial = loop {
+        if alone || !lane.speaks_http2() {
+            break pool.dial();
+        }
+        let wait = match pool.turn() {
+            Turn::Dial(dial) => break dial,
+            Turn::Wait(wait) => wait,
+        };
+        let patience = (now() + PATIENCE).min(bound.at);
+        let waited = timeout_at(Some(patience), wait.dialled()).await;
+        if let Some(place) = pool.take(now()) {
+            cx.trail.endpoint = Some(place.conn().addr);
+            return Ok((Way::Shared(place), now()));
+        }
+        if waited.is_err() {
+            break pool.dial();
+        }
+    };
+    match make(lane, dial, bound, options.max_head, alone).await {
+        Ok(made) => Ok(made),
+        Err(fault) => {
+            lane.slot.counters.connect_failed();
+            if let Some(metrics) = &lane.metrics {
+                metrics.connect_failed();
+            }
+            Err(match fault {
+                Fault::Connect(error) | Fault::Tls(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    Fault::Timeout(bound.timer, bound.span)
+                }
+                fault => fault,
+            })
+        }
+    }
+}
+
+async fn make(
+    lane: &Lane,
+    dial: Dial<'_>,
+    bound: Bound,
+    max_head: usize,
+    alone: bool,
+) -> Result<(Way, Instant), Fault> {
+    let stream = reach(lane, bound.at, alone).await?;
+    lane.slot.counters.connected();
+    let addr = match lane.addrs.as_ref() {
+        [only] => *only,
+        _ => stream.peer_addr().map_err(Fault::Connect)?,
+    };
+    let stood = now();
+    let expires = stood + lane.limits.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
+    let open = lane.metrics.as_ref().map(UpstreamShard::connected);
+    if !lane.begins_http2(&stream) {
+        if !alone {
+            dial.without_http2();
+        }
+        let life = Box::new(Life { addr, expires, epoch: lane.epoch, _open: open });
+        return Ok((Way::Alone(Conn { stream, buf: BytesMut::new(), life }), stood));
+    }
+    let begun = timeout_at(Some(bound.at), h2::conn::Conn::begin(stream, addr, expires, max_head, open)).await;
+    let conn = match begun {
+        Ok(Ok(conn)) => conn,
+        Ok(Err(error)) => return Err(Fault::Connect(io::Error::other(format!("no HTTP/2: {error}")))),
+        Err(_) => return Err(Fault::Connect(io::ErrorKind::TimedOut.into())),
+    };
+    let place = conn.place().ok_or_else(|| Fault::Refused("the connection allows no stream".to_owned()))?;
+    dial.done(&conn);
+    Ok((Way::Shared(place), now()))
+}
+
+/// A socket to the lane's endpoint and, where it is spoken to so, TLS on it; `alone` leaves HTTP/2 out of what is offered.
+pub(crate) async fn reach(lane: &Lane, deadline: Instant, alone: bool) -> Result<Stream, Fault> {
+    let stream = pylon_net::dial::connect(&lane.addrs, Some(deadline)).await.map_err(Fault::Connect)?;
+    let Some(tls) = &lane.tls else { return Ok(Stream::Plain(stream)) };
+    let shaken = timeout_at(Some(deadline), tls.connect(stream, alone)).await;
+    shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Fault::Tls)
+}
+
+impl Bound {
+    fn new(cx: &Exchange, options: &CallOptions) -> Self {
+        let timeouts = &options.timeouts;
+        let connect = Self { at: now() + timeouts.connect, timer: Timer::Connect, span: timeouts.connect };
+        let response = Self { at: cx.started + timeouts.response, timer: Timer::Response, span: timeouts.response };
+        let total =
+            cx.deadline.map(|at| Self { at, timer: Timer::Total, span: at.saturating_duration_since(cx.started) });
+        [connect, response].into_iter().chain(total).min_by_key(|bound| bound.at).unwrap_or(connect)
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

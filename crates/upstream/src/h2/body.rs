@@ -1,0 +1,117 @@
+//! The body of an answer while it arrives; what is left of the request is sent meanwhile.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Frame, SizeHint};
+use pylon_core::body::BodyError;
+
+use super::conn::Place;
+use super::upload::Upload;
+use crate::clocks::{Clocks, Pause};
+use crate::endpoint::Lease;
+
+/// A body that is read from a stream.
+pub(crate) struct AnswerBody {
+    /// None once the body is over, whether well or not: what drops with it cancels a stream that is not over.
+    live: Option<Live>,
+    pause: Pause,
+}
+
+struct Live {
+    stream: RecvStream,
+    upload: Option<Box<Upload>>,
+    /// Whether only trailers can follow.
+    data_over: bool,
+    _place: Place,
+    _lease: Lease,
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerBody").finish_non_exhaustive()
+    }
+}
+
+impl AnswerBody {
+    pub(crate) fn new(
+        stream: RecvStream,
+        upload: Option<Box<Upload>>,
+        place: Place,
+        lease: Lease,
+        clocks: Clocks,
+    ) -> Self {
+        let live = Live { stream, upload, data_over: false, _place: place, _lease: lease };
+        Self { live: Some(live), pause: Pause::new(clocks) }
+    }
+}
+
+impl Live {
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        if let Some(upload) = &mut self.upload
+            && let Poll::Ready(end) = upload.poll(cx)
+        {
+            end?;
+            self.upload = None;
+        }
+        Ok(())
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let broke = |error: h2::Error| BodyError::Upstream(error.to_string());
+        if !self.data_over {
+            if let Some(data) = ready!(self.stream.poll_data(cx)) {
+                let data = data.map_err(broke)?;
+                // Whoever takes it has room for it: more may come.
+                self.stream.flow_control().release_capacity(data.len()).map_err(broke)?;
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            self.data_over = true;
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx)).map_err(broke)?;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(live) = &mut this.live else { return Poll::Ready(None) };
+        if let Err(error) = live.poll_upload(cx) {
+            this.live = None;
+            return Poll::Ready(Some(Err(error)));
+        }
+        match live.poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.pause.moved();
+                if live.stream.is_end_stream() {
+                    this.live = None;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(end) => {
+                this.live = None;
+                Poll::Ready(end)
+            }
+            Poll::Pending => {
+                let timer = ready!(this.pause.poll(cx, live.upload.as_ref().and_then(|upload| upload.moved())));
+                this.live = None;
+                Poll::Ready(Some(Err(BodyError::Timeout(timer))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.live.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}

@@ -1,0 +1,95 @@
+//! Writes the head of a request for HTTP/2 (RFC 9113 §8.3.1): `:authority` in place of `Host`, no field of one connection.
+
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+
+use crate::h1::encode::{EncodeError, Framing, RequestHead};
+
+/// The head as `h2` wants it. `tls` tells the scheme.
+pub(crate) fn request(head: &RequestHead<'_>, tls: bool) -> Result<Request<()>, EncodeError> {
+    let mut headers = head.headers.clone();
+    let host = head.host.or_else(|| head.headers.get(header::HOST)).unwrap_or(head.fallback_host);
+    let authority = Authority::try_from(host.as_bytes()).map_err(|_| EncodeError::Host)?;
+    headers.remove(header::HOST);
+    // The upstream's own 100 would come too late to be of use: the body goes when the window allows.
+    headers.remove(header::EXPECT);
+    for name in [header::TRANSFER_ENCODING, header::UPGRADE, header::CONNECTION] {
+        if headers.contains_key(&name) {
+            return Err(EncodeError::Field(name));
+        }
+    }
+    match head.framing {
+        Framing::Fixed(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
+        Framing::Chunked => drop(headers.remove(header::CONTENT_LENGTH)),
+        Framing::Empty if headers.contains_key(header::CONTENT_LENGTH) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+        }
+        Framing::Empty => {}
+    }
+    announce(&mut headers, head.announced);
+    let mut request = Request::new(());
+    let path = head.path.as_str();
+    let path = if path.starts_with('/') || path == "*" {
+        head.path.clone()
+    } else {
+        PathAndQuery::try_from(format!("/{path}")).map_err(|_| EncodeError::Host)?
+    };
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(path);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| EncodeError::Host)?;
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Adds what the gateway vouches for, in place of what stands there under the same names.
+fn announce(headers: &mut HeaderMap, lines: &[u8]) {
+    for line in lines.split(|&byte| byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(colon) = memchr::memchr(b':', line) else { continue };
+        let (name, value) = line.split_at(colon);
+        let value = value.strip_prefix(b": ").unwrap_or_default();
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Method;
+
+    #[test]
+    fn the_host_becomes_the_authority_and_what_is_vouched_for_wins() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("host", "client.test"), ("content-length", "9"), ("via", "forged"), ("te", "trailers")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let head = RequestHead {
+            method: &Method::POST,
+            path: &PathAndQuery::from_static("/a?b"),
+            headers: &headers,
+            announced: b"via: 1.1 pylon\r\nx-request-id: 7\r\n",
+            host: None,
+            fallback_host: &HeaderValue::from_static("endpoint:1"),
+            framing: Framing::Fixed(3),
+            websocket: false,
+            expects: false,
+        };
+        let sent = request(&head, true).unwrap();
+        assert_eq!(sent.uri(), "https://client.test/a?b");
+        let mut fields: Vec<_> = sent.headers().iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        fields.sort();
+        assert_eq!(fields, ["content-length: \"3\"", "te: \"trailers\"", "via: \"1.1 pylon\"", "x-request-id: \"7\""]);
+        let other = HeaderValue::from_static("other.test:81");
+        let sent = request(&RequestHead { host: Some(&other), framing: Framing::Chunked, ..head }, false).unwrap();
+        assert_eq!(sent.uri(), "http://other.test:81/a?b");
+        assert!(!sent.headers().contains_key("content-length"));
+        let bad = HeaderValue::from_static("a b");
+        assert_eq!(request(&RequestHead { host: Some(&bad), ..head }, false).unwrap_err(), EncodeError::Host);
+    }
+}

@@ -1,0 +1,139 @@
+//! One request on a stream, until the head of its answer is here.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Response, StatusCode, Version};
+use pylon_core::body::Body;
+
+use super::body::AnswerBody;
+use super::conn::Place;
+use super::encode;
+use super::upload::{Progress, Upload};
+use crate::clocks::Clocks;
+use crate::endpoint::Lease;
+use crate::error::Fault;
+use crate::h1::encode::{Framing, RequestHead};
+use crate::h1::exchange::{Asked, wire};
+use crate::h1::parse::{HeadError, MAX_FIELDS};
+
+/// A request that has been sent, or is being sent.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    answer: ResponseFuture,
+    upload: Option<Box<Upload>>,
+    place: Place,
+    interim: bool,
+}
+
+/// The head of an answer, with its body to come.
+pub(crate) type Answered = Response<RecvStream>;
+
+impl Flight {
+    /// Sends what can be sent at once. A stream is taken out of `body`; bytes at hand stay there for another attempt.
+    pub(crate) fn launch(place: Place, head: &RequestHead<'_>, tls: bool, body: &mut Body) -> Result<Self, Fault> {
+        let request = encode::request(head, tls)?;
+        let ends = head.framing == Framing::Empty;
+        let unsent = |error: h2::Error| Fault::Unsent(std::io::Error::other(error));
+        let (answer, stream): (_, SendStream<Bytes>) = place.send(request, ends).map_err(unsent)?;
+        let upload = Upload::begin(stream, body, head.framing).map_err(unsent)?;
+        Ok(Self { answer, upload, place, interim: false })
+    }
+
+    /// Goes on sending, until the head of the final answer is here.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Asked<'_>) -> Poll<Result<Answered, Fault>> {
+        if let Some(upload) = &mut self.upload {
+            match upload.poll(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::Body(error))),
+                Poll::Ready(Ok(Progress::Cut)) => self.upload = None,
+                // One that is done stays, since it knows when the body last moved.
+                Poll::Ready(Ok(Progress::Sent)) | Poll::Pending => {}
+            }
+        }
+        while let Poll::Ready(Some(Ok(interim))) = self.answer.poll_informational(cx) {
+            self.interim = true;
+            let status = interim.status();
+            // RFC 9110 §15.2: not to be sent to a client of HTTP/1.0.
+            if status != StatusCode::CONTINUE && asked.version == Version::HTTP_11 {
+                asked.interim.push(&wire(status, interim.headers()));
+            }
+        }
+        match Pin::new(&mut self.answer).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(head)) => Poll::Ready(check(head, asked.max_head)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(fault(error, self.interim))),
+        }
+    }
+
+    /// When the request's body last moved on, where it is a stream.
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        self.upload.as_ref().and_then(|upload| upload.moved())
+    }
+
+    /// Whether nothing can be sent because the client has not sent it yet.
+    pub(crate) fn awaits_client(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.awaits_client())
+    }
+
+    /// The body of a request that was not looked at, where it is still whole.
+    pub(crate) fn take_back(self) -> Option<Body> {
+        self.upload.and_then(|upload| upload.take_back())
+    }
+
+    /// A timer fired: whoever is this silent gets no further request on this connection.
+    pub(crate) fn gave_up(&self) {
+        self.place.conn().retire();
+    }
+
+    /// The answer, whose body goes on sending what is left of the request.
+    pub(crate) fn answer(self, head: Answered, lease: Lease, clocks: Clocks) -> Response<Body> {
+        let Self { upload, place, .. } = self;
+        head.map(|stream| {
+            if stream.is_end_stream() {
+                Body::Empty
+            } else {
+                Body::stream(AnswerBody::new(stream, upload, place, lease, clocks))
+            }
+        })
+    }
+}
+
+/// Holds an answer to the same limits as one of HTTP/1.
+fn check(head: Answered, max_head: usize) -> Result<Answered, Fault> {
+    if head.headers().len() > MAX_FIELDS {
+        return Err(HeadError::TooMany.into());
+    }
+    if length(head.headers()) > max_head {
+        let fields = head.headers().iter().map(|(name, value)| (name, name.as_str().len().saturating_add(value.len())));
+        let largest = fields.max_by_key(|(_, length)| *length).map(|(name, length)| (name.clone(), length));
+        return Err(HeadError::TooLarge { limit: max_head, largest }.into());
+    }
+    Ok(head)
+}
+
+/// As long as it would be in HTTP/1.
+fn length(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()).saturating_add(4)).sum()
+}
+
+/// What an error of the stream comes to.
+fn fault(error: h2::Error, answered: bool) -> Fault {
+    let reason = error.reason();
+    // RFC 9113 §8.7: streams that were refused, and those beyond the last that a GOAWAY names, were not looked at.
+    let refused = error.is_remote()
+        && (error.is_reset() && reason == Some(Reason::REFUSED_STREAM)
+            || error.is_go_away() && reason == Some(Reason::NO_ERROR));
+    if refused && !answered {
+        return Fault::Refused(error.to_string());
+    }
+    if error.is_library() && !error.is_io() {
+        return Fault::Protocol(error.to_string());
+    }
+    let answered = answered || error.is_reset();
+    let source = error.into_io().unwrap_or_else(|| std::io::Error::other("the stream was reset"));
+    Fault::Reset { source, answered }
+}

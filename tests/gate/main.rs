@@ -12,6 +12,7 @@
 mod aborts;
 mod admin;
 mod bodies;
+mod caps;
 mod closed;
 mod conformance;
 mod cors;
@@ -28,6 +29,7 @@ mod logs;
 mod metrics;
 mod proxy_protocol;
 mod schema;
+mod slow;
 mod tcp;
 mod tcp_by_name;
 mod timers;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pylon_core::networks::PeerSet;
 use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::accept::{Front, Speaks};
@@ -25,8 +26,10 @@ pub struct Plan {
     pub workers: usize,
     /// What clients may send.
     pub limits: Limits,
-    /// The same as written, for messages.
+    /// The same as written.
     pub limits_spec: LimitsSpec,
+    /// The proxies whose word counts.
+    pub proxies: PeerSet,
     /// Where the admin API listens, if it does.
     pub admin: Option<Admin>,
     /// Log and metrics.
@@ -97,6 +100,7 @@ pub fn compile(source: &Source, document: &Document, secrets: PlainSecrets) -> R
             workers: document.workers.unwrap_or_else(cores),
             limits,
             limits_spec: document.limits.clone(),
+            proxies: PeerSet::new(&document.trusted_proxies.networks),
             admin: document.admin.enabled.then_some(Admin { address: document.admin.address, token }),
             telemetry,
         }),

@@ -117,10 +117,13 @@ async fn authenticate(Shared(state): Shared<Arc<State>>, request: Request, next:
 }
 
 async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
-    if state.ready.load(Ordering::Relaxed) {
-        "ready\n".into_response()
+    let no = |why: &'static str| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    if !state.ready.load(Ordering::Relaxed) {
+        no("draining\n")
+    } else if state.caps.is_shedding() {
+        no("memory is short\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+        "ready\n".into_response()
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pylon_config::plan::Plan;
 use pylon_net::accept::Drain;
+use pylon_net::caps::Caps;
+use pylon_net::files;
 use pylon_net::listen::{self, Address, Bound, SocketFile};
 use pylon_observe::Observer;
 use pylon_proxy::engine::{Engine, Told};
@@ -17,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::admin;
 use crate::certificates;
+use crate::memory;
 use crate::prepare::Prepared;
 use crate::worker::{Listening, Worker};
 
@@ -70,6 +74,7 @@ pub(crate) struct State {
     pub(crate) world: Arc<World>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) drains: Vec<Arc<Drain>>,
+    pub(crate) caps: Arc<Caps>,
     pub(crate) ready: AtomicBool,
     pub(crate) prepared: Facts,
 }
@@ -113,9 +118,11 @@ impl Gateway {
             .build()
             .map_err(StartError::Thread)?;
         let now = tokio::time::Instant::now().into_std();
+        let files = files::raise();
         let observer = Observer::open(&plan.telemetry, Arc::clone(&prepared.metrics), now)?;
         let observer = Arc::new(observer);
-        Self::serve(prepared, bound, admin_socket, control, observer)
+        let caps = Arc::new(caps(plan, files));
+        Self::serve(prepared, bound, admin_socket, control, observer, caps)
     }
 
     fn serve(
@@ -124,6 +131,7 @@ impl Gateway {
         admin_socket: Option<TcpListener>,
         control: Runtime,
         observer: Arc<Observer>,
+        caps: Arc<Caps>,
     ) -> Result<Self, StartError> {
         let listeners = bound.iter().map(|bound| bound.address.clone()).collect();
         let files = bound.iter_mut().filter_map(|bound| bound.file.take()).collect();
@@ -146,12 +154,11 @@ impl Gateway {
         let told =
             Told { request_headers: plan.limits_spec.request_headers, header_timeout: plan.limits_spec.header_timeout };
         let (stop, stopped) = watch::channel(false);
-        let mut drains = Vec::new();
-        let mut workers = Vec::new();
+        let (mut drains, mut workers) = (Vec::new(), Vec::new());
         for (id, listeners) in share_out(bound, &plan).into_iter().enumerate() {
-            let drain = Arc::new(Drain::default());
+            let drain = Arc::new(Drain::new(Arc::clone(&caps)));
             drains.push(Arc::clone(&drain));
-            let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), told));
+            let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), told, Arc::clone(&caps)));
             let worker = Worker {
                 id,
                 listeners,
@@ -159,6 +166,7 @@ impl Gateway {
                 world: Arc::clone(&world),
                 limits: plan.limits,
                 drain,
+                caps: Arc::clone(&caps),
                 metrics: Arc::clone(&metrics),
                 stop: stopped.clone(),
             };
@@ -166,8 +174,10 @@ impl Gateway {
         }
         let token = plan.admin.and_then(|admin| admin.token);
         let prepared = Facts { pseudonym, routes, token, since: now, _carry: carry };
-        let state =
-            Arc::new(State { world, observer: Arc::clone(&observer), drains, ready: AtomicBool::new(true), prepared });
+        metrics.connections_at_most(caps.most());
+        memory::follow(control.handle(), plan.limits_spec.memory, &caps, &metrics);
+        let ready = AtomicBool::new(true);
+        let state = Arc::new(State { world, observer: Arc::clone(&observer), drains, caps, ready, prepared });
         if let Some(socket) = admin_socket {
             control.spawn(admin::serve(socket, Arc::clone(&state)));
         }
@@ -223,6 +233,13 @@ impl Gateway {
         self.control.shutdown_timeout(Duration::from_millis(500));
         cut
     }
+}
+
+/// How many connections of clients there may be, where so many files may be open.
+fn caps(plan: &Plan, files: Option<u64>) -> Caps {
+    let limits = &plan.limits_spec;
+    let most = limits.connections.map_or_else(|| files::connections(files), NonZeroUsize::get);
+    Caps::new(most, limits.connections_per_address.map(NonZeroUsize::get), plan.proxies.clone())
 }
 
 /// One socket of each listener for each worker.

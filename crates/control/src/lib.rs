@@ -4,5 +4,6 @@ pub mod admin;
 mod certificates;
 pub mod explain;
 pub mod gateway;
+mod memory;
 pub mod prepare;
 mod worker;

@@ -93,7 +93,8 @@ mod tests {
             request_headers: prepared.document.limits.request_headers,
             header_timeout: prepared.document.limits.header_timeout,
         };
-        let engine = Arc::new(Engine::new(Arc::new(World::new(prepared.compiled.snapshot)), observer, told));
+        let engine =
+            Arc::new(Engine::new(Arc::new(World::new(prepared.compiled.snapshot)), observer, told, Arc::default()));
         let address = "127.0.0.1:1".parse().unwrap();
         let connection = Arc::new(Connection::new(address, address, Scheme::Http, now));
         let request = http::Request::builder().header("host", "a").body(Body::Empty).unwrap();

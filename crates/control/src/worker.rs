@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pylon_net::accept::{Drain, Front, accept};
+use pylon_net::caps::Caps;
 use pylon_net::handler::Limits;
 use pylon_net::listen::Listener;
 use pylon_net::timer;
 use pylon_observe::metrics::Metrics;
+use pylon_observe::series::Evicted;
 use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
 use tokio::sync::watch;
@@ -29,6 +31,7 @@ pub(crate) struct Worker {
     pub(crate) world: Arc<World>,
     pub(crate) limits: Limits,
     pub(crate) drain: Arc<Drain>,
+    pub(crate) caps: Arc<Caps>,
     pub(crate) metrics: Arc<Metrics>,
     /// Turns true when the worker is to end.
     pub(crate) stop: watch::Receiver<bool>,
@@ -47,6 +50,7 @@ impl Worker {
     async fn run(mut self) {
         tokio::spawn(timer::run());
         tokio::spawn(sweep(Arc::clone(&self.world)));
+        tokio::spawn(shed(Arc::clone(&self.drain), Arc::clone(&self.caps), Arc::clone(&self.metrics)));
         for Listening { socket, front } in std::mem::take(&mut self.listeners) {
             let (engine, drain, limits) = (Arc::clone(&self.engine), Arc::clone(&self.drain), self.limits);
             let metrics = Arc::clone(&self.metrics);
@@ -58,6 +62,16 @@ impl Worker {
         }
         // An error means that the gateway is gone, which is a reason to stop as well.
         let _ = self.stop.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Closes idle connections of clients while memory is short.
+async fn shed(drain: Arc<Drain>, caps: Arc<Caps>, metrics: Arc<Metrics>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        if caps.is_shedding() {
+            metrics.evicted(Evicted::Memory, drain.clear());
+        }
     }
 }
 

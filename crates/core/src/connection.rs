@@ -58,6 +58,8 @@ pub struct Connection {
     pub activity: Activity,
     /// Whether the client has closed its sending side, or the socket broke.
     pub ended: AtomicBool,
+    /// Whether the client does not take what is sent to it, so that it is being given up.
+    pub stalled: AtomicBool,
     /// What was demanded in the handshake, where a listener makes demands by host.
     pub met: OnceLock<Met>,
     /// What became of the client's wish to go on in another protocol.
@@ -99,6 +101,7 @@ impl Connection {
             interim,
             activity,
             ended: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
             met: OnceLock::new(),
             upgrade: Upgrade::default(),
             malformed: OnceLock::new(),

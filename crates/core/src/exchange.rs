@@ -175,6 +175,10 @@ pub enum Timer {
     ClientHeader,
     /// Between two pieces of the client's body.
     ClientBody,
+    /// The client's body on the whole.
+    ClientBodyRate,
+    /// The client's taking of the answer.
+    ClientRead,
 }
 
 impl Timer {
@@ -189,6 +193,21 @@ impl Timer {
             Self::MaxLifetime => "max_lifetime",
             Self::ClientHeader => "client_header",
             Self::ClientBody => "client_body",
+            Self::ClientBodyRate => "client_body_rate",
+            Self::ClientRead => "client_read",
+        }
+    }
+}
+
+impl Timer {
+    /// The key of the document that sets it, where that is one of `limits`.
+    pub fn limit(self) -> Option<&'static str> {
+        match self {
+            Self::ClientHeader => Some("limits.header_timeout"),
+            Self::ClientBody => Some("limits.body_timeout"),
+            Self::ClientBodyRate => Some("limits.body_rate"),
+            Self::ClientRead => Some("limits.write_timeout"),
+            Self::Connect | Self::FirstByte | Self::Response | Self::Idle | Self::Total | Self::MaxLifetime => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Quantities that carry their unit: spans of time, sizes in bytes, shares in percent.
+//! Quantities that carry their unit: spans of time, sizes in bytes, rates, shares in percent.
 //!
 //! Written with a unit, always: `10s`, `250ms`, `1m30s`; `64KiB`, `10MB`; `5%`. A bare number is an error that says so.
 
@@ -133,6 +133,36 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A number of bytes for each second: `240B/s`, `1KiB/s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteRate(ByteSize);
+
+impl ByteRate {
+    /// A rate of `bytes` for each second.
+    pub const fn new(bytes: u64) -> Self {
+        Self(ByteSize(bytes))
+    }
+
+    /// How many bytes for each second.
+    pub const fn bytes(self) -> u64 {
+        self.0.0
+    }
+
+    /// Reads `1KiB/s`. The error is a sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.trim().strip_suffix("/s") {
+            Some(size) => ByteSize::parse(size).map(Self),
+            None => Err(format!("`{text}` is not a rate: write it with a size and `/s`, such as `240B/s`")),
+        }
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
 /// A share from `0%` to `100%`, in steps of a hundredth of a percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent(u16);
@@ -241,6 +271,7 @@ macro_rules! as_text {
 
 as_text!(Span, "a span of time such as `30s` or `250ms`", r"^([0-9]+(ms|s|m|h|d))+$");
 as_text!(ByteSize, "a size such as `64KiB` or `10MB`", r"^[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)$");
+as_text!(ByteRate, "a rate such as `240B/s`", r"^[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)/s$");
 as_text!(Percent, "a share such as `5%`", r"^[0-9]{1,3}(\.[0-9]{1,2})?%$");
 
 #[cfg(test)]
@@ -276,12 +307,13 @@ mod tests {
             let span = Span::from_millis(millis);
             prop_assert_eq!(Span::parse(&span.to_string()), Ok(span));
             prop_assert_eq!(ByteSize::parse(&ByteSize(bytes).to_string()), Ok(ByteSize(bytes)));
+            prop_assert_eq!(ByteRate::parse(&ByteRate::new(bytes).to_string()), Ok(ByteRate::new(bytes)));
             prop_assert_eq!(Percent::parse(&Percent(points).to_string()), Ok(Percent(points)));
         }
 
         #[test]
         fn no_text_makes_them_panic(text in ".*") {
-            let _ = (Span::parse(&text), ByteSize::parse(&text), Percent::parse(&text));
+            let _ = (Span::parse(&text), ByteSize::parse(&text), ByteRate::parse(&text), Percent::parse(&text));
         }
     }
 }

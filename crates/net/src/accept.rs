@@ -1,20 +1,25 @@
 //! Accepting connections on a worker, and the end of it: a drain that lets exchanges finish.
 
-use std::net::SocketAddr;
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
-use pylon_core::connection::Connection;
+use pylon_core::connection::{Connection, Phase};
 use pylon_core::networks::PeerSet;
 use pylon_observe::metrics::Metrics;
 use pylon_observe::series::{Handshake, OpenConnection};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use crate::caps::Caps;
 use crate::client_hello;
+use crate::guests::{Guests, Seat};
 use crate::handler::{Handler, Incoming, Limits};
 use crate::http1::{self, Preface};
 use crate::http2::{self, OnWorker};
@@ -34,9 +39,20 @@ pub struct Drain {
     wanted: Notify,
     open: AtomicUsize,
     accepted: AtomicUsize,
+    guests: Guests,
 }
 
 impl Drain {
+    /// No connection yet; `caps` say how many there may be.
+    pub fn new(caps: Arc<Caps>) -> Self {
+        Self { guests: Guests::new(caps), ..Self::default() }
+    }
+
+    /// Closes all connections that are idle. Answers how many.
+    pub fn clear(&self) -> usize {
+        self.guests.clear()
+    }
+
     /// Tells every connection to end after the exchange it is in, and listeners to stop.
     pub fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
@@ -73,11 +89,53 @@ impl Drain {
 }
 
 /// Counts a connection as open for as long as it lives.
-struct Open(Arc<Drain>, #[expect(dead_code, reason = "counts by being dropped")] OpenConnection);
+pub(crate) struct Open {
+    drain: Arc<Drain>,
+    seat: Arc<Seat>,
+    #[expect(dead_code, reason = "counts by being dropped")]
+    counted: OpenConnection,
+}
+
+impl Open {
+    /// A place for a connection of `peer` that was accepted at `now`, if it may have one.
+    fn begin(drain: &Arc<Drain>, metrics: &Metrics, peer: Option<IpAddr>, now: Instant) -> Option<Self> {
+        match drain.guests.seat(peer, now) {
+            Ok((seat, evicted)) => {
+                if let Some(which) = evicted {
+                    metrics.evicted(which, 1);
+                }
+                drain.open.fetch_add(1, Ordering::Relaxed);
+                drain.accepted.fetch_add(1, Ordering::Relaxed);
+                Some(Self { drain: Arc::clone(drain), seat, counted: metrics.connected() })
+            }
+            Err(why) => {
+                metrics.refused(why);
+                None
+            }
+        }
+    }
+
+    /// The worker's word that no further request is wanted.
+    pub(crate) fn drain(&self) -> &Arc<Drain> {
+        &self.drain
+    }
+
+    /// Whether the connection has to make room for another. Until then `cx` will be woken when it has to.
+    pub(crate) fn is_evicted(&self, cx: &Context<'_>) -> bool {
+        self.seat.is_evicted(cx)
+    }
+
+    /// Waits for `future`, unless the connection has to go before it is ready.
+    async fn while_seated<T>(&self, future: impl Future<Output = Option<T>>) -> Option<T> {
+        let mut future = pin!(future);
+        poll_fn(|cx| if self.is_evicted(cx) { Poll::Ready(None) } else { future.as_mut().poll(cx) }).await
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.drain.guests.leave(&self.seat);
+        self.drain.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -162,17 +220,19 @@ pub async fn accept<H: Handler>(
     let http2 = matches!(front.speaks, Speaks::Http { http2: true }).then(|| http2::codec(&limits));
     let serving = Arc::new(Serving { handler, front, http1: http1::codec(&limits), http2, limits, metrics });
     let serve = |accepted: Accepted| {
-        drain.open.fetch_add(1, Ordering::Relaxed);
-        drain.accepted.fetch_add(1, Ordering::Relaxed);
-        let open = Open(Arc::clone(&drain), serving.metrics.connected());
+        let address = accepted.peer.map(|peer| peer.ip());
+        // Whom a balancer's connection is from is told by its header.
+        let counted = if serving.front.greeting.headers_from.contains(address) { None } else { address };
+        let Some(open) = Open::begin(&drain, &serving.metrics, counted, accepted.at) else { return };
         let serving = Arc::clone(&serving);
         tokio::spawn(async move {
             let opened = accepted.at;
-            let Some((stream, connection)) = serving.greet(accepted).await else { return };
+            let Some((stream, connection)) = open.while_seated(serving.greet(accepted, &open)).await else { return };
             match &serving.front.speaks {
                 Speaks::Http { .. } => serving.serve(stream, connection, open).await,
                 // Boxed, so that a connection of HTTP is no larger for it.
                 Speaks::Bytes { listener, by_name } => {
+                    connection.activity.enter(Phase::Serving, opened);
                     Box::pin(serving.carry(stream, connection, (listener, *by_name, opened))).await;
                     drop(open);
                 }
@@ -229,7 +289,7 @@ impl Queue {
 
 impl<H: Handler> Serving<H> {
     /// What comes before HTTP: PROXY header and TLS. None where the connection is not to be served.
-    async fn greet(&self, accepted: Accepted) -> Option<(Stream, Arc<Connection>)> {
+    async fn greet(&self, accepted: Accepted, open: &Open) -> Option<(Stream, Arc<Connection>)> {
         let Accepted { mut socket, mut peer, at } = accepted;
         let deadline = at + self.limits.handshake;
         // Boxed, so that a connection is no larger for what is over.
@@ -237,12 +297,19 @@ impl<H: Handler> Serving<H> {
             let told;
             (socket, told) = Box::pin(self.header(socket, peer, deadline)).await?;
             peer = told.or(peer);
+            if let Some(peer) = peer
+                && let Err(why) = open.drain.guests.is_from(&open.seat, peer.ip())
+            {
+                self.metrics.refused(why);
+                return None;
+            }
         }
         let scheme = self.front.security.scheme();
         let connection = Arc::new(match peer {
             Some(peer) => Connection::new(peer, socket.local_addr().map_or(peer, canonical), scheme, at),
             None => Connection::by_unix_socket(scheme, at),
         });
+        open.seat.is(&connection);
         let stream = match &self.front.security {
             Security::Cleartext => Stream::Plain(socket),
             Security::Tls(tls) => Box::pin(self.shake_hands(tls, socket, &connection, deadline)).await?,
@@ -294,18 +361,18 @@ impl<H: Handler> Serving<H> {
     }
 
     async fn serve(&self, stream: Stream, connection: Arc<Connection>, open: Open) {
-        let (handler, limits, drain) = (&self.handler, self.limits, &open.0);
+        let (handler, limits, open) = (&self.handler, self.limits, &open);
         let preface = if stream.agreed_on_http2() {
             Some(Preface { stream, read: Vec::new() })
         } else {
             // Under TLS the handshake settles it.
             let may_switch = self.http2.is_some() && matches!(stream, Stream::Plain(_));
             let connection = Arc::clone(&connection);
-            http1::serve(stream, may_switch, connection, Arc::clone(handler), &self.http1, limits, drain).await
+            http1::serve(stream, may_switch, connection, Arc::clone(handler), &self.http1, limits, open).await
         };
         if let (Some(preface), Some(codec)) = (preface, &self.http2) {
             // Boxed, so that a connection of HTTP/1 is no larger for it.
-            Box::pin(http2::serve(preface, connection, Arc::clone(handler), codec, limits, drain)).await;
+            Box::pin(http2::serve(preface, connection, Arc::clone(handler), codec, limits, open)).await;
         }
     }
 

@@ -1,39 +1,56 @@
-//! The body of a client's request, piece by piece, with a bound on the pause between two pieces.
+//! The body of a client's request, piece by piece, none of which may be waited for too long.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::Connection;
 use pylon_core::exchange::Timer;
 
+use crate::pace::{Allowance, Pace};
 use crate::timer;
 
 /// A body that arrives from a client, piece by piece, none too long after the one before.
 pub(crate) struct ClientBody {
     body: Incoming,
-    idle: Duration,
+    allowance: Allowance,
     connection: Arc<Connection>,
     /// Runs while a piece is waited for.
-    timer: Option<timer::Sleep>,
+    waiting: Option<Waiting>,
+}
+
+/// Nothing of a body is there.
+struct Waiting {
+    since: Instant,
+    timer: timer::Sleep,
 }
 
 impl ClientBody {
-    /// The body of a request, or none where it is over already.
-    pub(crate) fn wrap(body: Incoming, idle: Duration, connection: &Arc<Connection>) -> Body {
-        if http_body::Body::is_end_stream(&body) {
-            return Body::Empty;
+    /// A request whose body, unless it is over already, is held to `pace`.
+    pub(crate) fn wrap(request: Request<Incoming>, mut pace: Pace, connection: &Arc<Connection>) -> Request<Body> {
+        if http_body::Body::is_end_stream(request.body()) {
+            return request.map(|_| Body::Empty);
         }
-        Body::stream(Self { body, idle, connection: Arc::clone(connection), timer: None })
+        if is_grpc(request.headers()) {
+            pace.rate = None;
+        }
+        let (allowance, connection) = (Allowance::new(pace), Arc::clone(connection));
+        request.map(|body| Body::stream(Self { body, allowance, connection, waiting: None }))
     }
-}
 
-impl ClientBody {
+    /// A piece of `bytes` is there.
+    fn arrived(&mut self, bytes: usize) {
+        let waited = self.waiting.take().map(|waiting| now().saturating_duration_since(waiting.since));
+        self.allowance.arrived(waited.unwrap_or_default(), bytes);
+    }
+
     /// What the codec stumbled over is for our own words where we put it there.
     fn failed(&self, error: &hyper::Error) -> BodyError {
         match self.connection.malformed.get() {
@@ -52,13 +69,19 @@ impl http_body::Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.timer = None;
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            self.arrived(data.map_or(0, Bytes::len));
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(&error))));
         }
-        let idle = self.idle;
-        let timer = self.timer.get_or_insert_with(|| timer::sleep_until(tokio::time::Instant::now().into_std() + idle));
-        ready!(Pin::new(timer).poll(cx));
-        Poll::Ready(Some(Err(BodyError::Timeout(Timer::ClientBody))))
+        let left = self.allowance.left();
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let since = now();
+            Waiting { since, timer: timer::sleep_until(since + left) }
+        });
+        ready!(Pin::new(&mut waiting.timer).poll(cx));
+        let waited = now().saturating_duration_since(waiting.since);
+        let timer = if self.allowance.is_pause(waited) { Timer::ClientBody } else { Timer::ClientBodyRate };
+        Poll::Ready(Some(Err(BodyError::Timeout(timer))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -68,4 +91,13 @@ impl http_body::Body for ClientBody {
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
     }
+}
+
+/// The messages of a call may come at any pace: few and small ones are no sign of an attack.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

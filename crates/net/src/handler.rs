@@ -11,6 +11,7 @@ use pylon_core::connection::Connection;
 
 use crate::accept::Drain;
 use crate::client_side::ClientSide;
+use crate::pace::Pace;
 use crate::stream::Stream;
 
 /// What answers requests: the data plane, as `net` sees it. One for each worker.
@@ -73,6 +74,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// Between two exchanges.
     pub idle: Duration,
-    /// Between two pieces of a request's body.
-    pub body_idle: Duration,
+    /// How slowly a request's body may come.
+    pub body: Pace,
+    /// For how long a client may take nothing of what is sent to it.
+    pub write_time: Duration,
 }

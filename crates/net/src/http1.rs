@@ -21,7 +21,7 @@ use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use pylon_core::connection::{Connection, Phase};
 
-use crate::accept::Drain;
+use crate::accept::Open;
 use crate::client_body::ClientBody;
 use crate::client_side::ClientSide;
 use crate::handler::{Handler, Limits, Tunnel as _};
@@ -50,9 +50,8 @@ pub(crate) struct Preface {
     pub(crate) read: Vec<u8>,
 }
 
-/// Serves one client connection until it ends. `drain` tells that no further request is wanted. Where `preface` says
-/// that a client may as well begin HTTP/2, and it does, the connection is given back. Where an answer switches protocols,
-/// the tunnel is run here to its end.
+/// Serves one client connection until it ends, or has to. Where `preface` says that a client may as well begin HTTP/2, and
+/// it does, the connection is given back. Where an answer switches protocols, the tunnel is run here to its end.
 pub(crate) async fn serve<H: Handler>(
     stream: Stream,
     preface: bool,
@@ -60,9 +59,9 @@ pub(crate) async fn serve<H: Handler>(
     handler: Arc<H>,
     codec: &Builder,
     limits: Limits,
-    drain: &Drain,
+    open: &Open,
 ) -> Option<Preface> {
-    let io = Io::new(stream, preface, Arc::clone(&connection), Arc::clone(&handler));
+    let io = Io::new(stream, preface, Arc::clone(&connection), Arc::clone(&handler), limits.write_time);
     let tunnel = Arc::new(Mutex::new(None));
     let service = service_fn({
         let handler = Arc::clone(&handler);
@@ -75,12 +74,12 @@ pub(crate) async fn serve<H: Handler>(
             let upgrade = request.extensions_mut().remove::<OnUpgrade>().is_some();
             let upgrade = (upgrade && request.headers().contains_key(UPGRADE))
                 .then(|| (Arc::clone(&tunnel), Arc::clone(&connection)));
-            let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, &connection));
+            let request = ClientBody::wrap(request, limits.body, &connection);
             Served::<H, _> { future: handler.serve(request, connection, started), upgrade }
         }
     });
     let mut codec = codec.serve_connection(io, service);
-    let well = drive(&mut codec, &connection, &*handler, limits, drain).await;
+    let well = drive(&mut codec, &connection, &*handler, limits, open).await;
     let mut parts = codec.into_parts();
     // The codec ends well behind an answer that switches, and only once that is written out.
     let tunnel = tunnel.lock().take();
@@ -89,8 +88,10 @@ pub(crate) async fn serve<H: Handler>(
         let ahead =
             if held.is_empty() { parts.read_buf } else { Bytes::from([&parts.read_buf[..], &held[..]].concat()) };
         let client = ClientSide::http1(stream, ahead);
+        // It is no idle connection, whatever became of the exchange that began it.
+        connection.activity.enter(Phase::Serving, now());
         // Boxed, so that a connection is no larger for what hardly any becomes.
-        Box::pin(tunnel.run(client, drain)).await;
+        Box::pin(tunnel.run(client, open.drain())).await;
         return None;
     }
     if parts.io.is_left_open() {
@@ -145,7 +146,7 @@ async fn drive<H, S>(
     connection: &Arc<Connection>,
     handler: &H,
     limits: Limits,
-    drain: &Drain,
+    open: &Open,
 ) -> bool
 where
     H: Handler,
@@ -153,10 +154,15 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut codec = Pin::new(codec);
+    let drain = open.drain();
     let mut wanted = pin!(drain.wanted());
     let mut draining = false;
     let mut timer = timer::sleep_until(now() + limits.head_time);
     poll_fn(|cx| {
+        // Before it is polled: one that is told to go has begun nothing.
+        if open.is_evicted(cx) {
+            return Poll::Ready(false);
+        }
         if let Poll::Ready(end) = codec.as_mut().poll(cx) {
             if let Err(error) = &end {
                 tracing::debug!(peer = %connection.peer, %error, "connection ended");

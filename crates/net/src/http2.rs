@@ -2,7 +2,8 @@
 //!
 //! Each stream is a task of the connection's worker. Floods are bounded by h2: streams that are reset before they were
 //! answered (rapid reset), streams that the client makes us reset, CONTINUATION frames, frames without content. Header lists
-//! and windows are capped here; a connection without streams ends after the idle time, in good order (GOAWAY).
+//! and windows are capped here; a connection without streams ends after the idle time, in good order (GOAWAY). A head that
+//! is not whole in time ends it at once, and a client that takes nothing of an answer loses the stream, or all of them.
 //! Interim answers other than 100 are not passed on. A CONNECT for a WebSocket (RFC 8441) is handed on as the GET that it
 //! would be on HTTP/1.1; its tunnel is a task of its own, for as long as which the stream counts as open.
 
@@ -11,16 +12,15 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
-use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -28,14 +28,21 @@ use pylon_core::body::BodyError;
 use pylon_core::connection::{Connection, Phase};
 use tokio::io::AsyncWrite as _;
 
-use crate::accept::Drain;
+use crate::accept::{Drain, Open as OpenConnection};
 use crate::client_body::ClientBody;
 use crate::client_side::ClientSide;
 use crate::handler::{Handler, Limits, Tunnel as _};
 use crate::http1::Preface;
+use crate::stall::Stall;
 use crate::stream::{self, Stream};
 use crate::timer;
 use crate::websocket;
+
+mod frames;
+mod stream_task;
+
+use frames::Frames;
+pub(crate) use stream_task::OnWorker;
 
 /// How many requests a client may have under way on one connection.
 const STREAMS: u32 = 128;
@@ -48,22 +55,14 @@ const SEND_BUFFER: usize = 64 << 10;
 const RESETS: usize = 20;
 /// Streams that we had to reset for the client's mistakes, at most: more is an attack (CVE-2025-8671).
 const MISTAKES: usize = 128;
+/// The largest piece of an answer that is handed over at once: by these a client shows that it takes any.
+const PIECE: usize = 16 << 10;
 /// How long a client may take to close after it was told that the connection ends.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Runs streams on the worker of their connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OnWorker;
-
-impl<F: Future<Output: Send + 'static> + Send + 'static> Executor<F> for OnWorker {
-    fn execute(&self, future: F) {
-        tokio::spawn(future);
-    }
-}
-
 /// A codec by these limits, to be shared by all connections of a worker.
 pub(crate) fn codec(limits: &Limits) -> Builder<OnWorker> {
-    let mut builder = Builder::new(OnWorker);
+    let mut builder = Builder::new(OnWorker { patience: limits.write_time });
     builder
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
@@ -76,54 +75,79 @@ pub(crate) fn codec(limits: &Limits) -> Builder<OnWorker> {
     builder
 }
 
-/// Serves one client connection until it ends. `drain` tells that no further request is wanted.
+/// Serves one client connection until it ends, or has to.
 pub(crate) async fn serve<H: Handler>(
     preface: Preface,
     connection: Arc<Connection>,
     handler: Arc<H>,
     codec: &Builder<OnWorker>,
     limits: Limits,
-    drain: &Arc<Drain>,
+    open: &OpenConnection,
 ) {
-    let streams = Arc::new(Streams { open: AtomicUsize::new(0), connection: Arc::clone(&connection) });
+    let streams = Arc::new(Streams::new(&connection));
     let service = service_fn({
-        let (connection, streams, drain) = (Arc::clone(&connection), Arc::clone(&streams), Arc::clone(drain));
+        let (connection, streams, drain) = (Arc::clone(&connection), Arc::clone(&streams), Arc::clone(open.drain()));
         move |mut request: http::Request<Incoming>| {
             let started = now();
             let open = Open::begin(&streams, started);
             let upgrade = upgrade(&mut request).map(|upgrade| (upgrade, Arc::clone(&drain)));
-            let request = request.map(|body| ClientBody::wrap(body, limits.body_idle, &connection));
+            let request = ClientBody::wrap(request, limits.body, &connection);
             let future = Arc::clone(&handler).serve(request, Arc::clone(&connection), started);
             async move { Ok::<_, Infallible>(deliver::<H>(future.await, upgrade, open)) }
         }
     });
-    let io = Io { stream: preface.stream, ahead: preface.read.into() };
-    let mut codec = pin!(codec.serve_connection(io, service));
+    let io = Io::new(preface, &streams, limits.write_time);
+    let codec = pin!(codec.serve_connection(io, service));
+    drive(codec, hyper::server::conn::http2::Connection::graceful_shutdown, &streams, limits, open).await;
+}
+
+/// Runs the codec to its end, or until the client has run out of time or has to make room.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    mut codec: Pin<&mut C>,
+    end: impl Fn(Pin<&mut C>),
+    streams: &Streams,
+    limits: Limits,
+    open: &OpenConnection,
+) {
+    let drain = open.drain();
     let mut wanted = pin!(drain.wanted());
     let mut ending = false;
-    let mut timer = timer::sleep_until(now() + limits.idle);
+    let mut timer = timer::sleep_until(now() + limits.idle.min(limits.head_time));
     poll_fn(|cx| {
+        if open.is_evicted(cx) {
+            end(codec.as_mut());
+            let _ = codec.as_mut().poll(cx);
+            return Poll::Ready(());
+        }
         if let Poll::Ready(end) = codec.as_mut().poll(cx) {
             if let Err(error) = end {
-                tracing::debug!(peer = %connection.peer, ?error, "connection ended");
+                tracing::debug!(peer = %streams.connection.peer, ?error, "connection ended");
             }
             return Poll::Ready(());
         }
         if !ending && (wanted.as_mut().poll(cx).is_ready() || drain.has_begun()) {
             ending = true;
-            codec.as_mut().graceful_shutdown();
+            end(codec.as_mut());
             cx.waker().wake_by_ref();
+        }
+        if let Some(due) = streams.head_since().map(|since| since + limits.head_time)
+            && due < timer.at()
+        {
+            timer.reset(due);
         }
         while Pin::new(&mut timer).poll(cx).is_ready() {
             let now = now();
-            let idle = streams.open.load(Ordering::Relaxed) == 0;
-            match connection.activity.since() + limits.idle {
-                _ if !idle => timer.reset(now + limits.idle),
-                due if due > now => timer.reset(due),
-                _ if ending => return Poll::Ready(()),
-                _ => {
+            match due(streams, limits, now) {
+                Due::At(at) => timer.reset(at),
+                Due::Head => {
+                    end(codec.as_mut());
+                    let _ = codec.as_mut().poll(cx);
+                    return Poll::Ready(());
+                }
+                Due::Idle if ending => return Poll::Ready(()),
+                Due::Idle => {
                     ending = true;
-                    codec.as_mut().graceful_shutdown();
+                    end(codec.as_mut());
                     cx.waker().wake_by_ref();
                     timer.reset(now + LINGER);
                 }
@@ -140,14 +164,14 @@ fn deliver<H: Handler>(
     upgrade: Option<(OnUpgrade, Arc<Drain>)>,
     open: Open,
 ) -> http::Response<Counted<H::Body>> {
-    let Some((upgrade, drain)) = upgrade else { return answer.map(|body| Counted { body, _open: Some(open) }) };
-    let Some(tunnel) = H::switched(&mut answer) else { return answer.map(|body| Counted { body, _open: Some(open) }) };
+    let Some((upgrade, drain)) = upgrade else { return answer.map(|body| Counted::new(body, Some(open))) };
+    let Some(tunnel) = H::switched(&mut answer) else { return answer.map(|body| Counted::new(body, Some(open))) };
     tokio::spawn(async move {
         if let Ok(stream) = upgrade.await {
             tunnel.run(ClientSide::http2(stream, open), &drain).await;
         }
     });
-    answer.map(|body| Counted { body, _open: None })
+    answer.map(|body| Counted::new(body, None))
 }
 
 /// What a CONNECT may become, where it is one for a WebSocket: then it takes the form that it has on HTTP/1.1. Every other
@@ -168,11 +192,61 @@ fn upgrade(request: &mut http::Request<Incoming>) -> Option<OnUpgrade> {
     Some(upgrade)
 }
 
-/// How many streams of a connection are open.
+/// What the time has come for.
+enum Due {
+    /// Nothing yet.
+    At(Instant),
+    /// To end, since a head has not ended.
+    Head,
+    /// To end, since nothing has been going on.
+    Idle,
+}
+
+fn due(streams: &Streams, limits: Limits, now: Instant) -> Due {
+    if streams.head_since().is_some_and(|since| since + limits.head_time <= now) {
+        return Due::Head;
+    }
+    if streams.open.load(Ordering::Relaxed) > 0 {
+        return Due::At(now + limits.idle);
+    }
+    match streams.connection.activity.since() + limits.idle {
+        at if at > now => Due::At(at),
+        _ => Due::Idle,
+    }
+}
+
+/// How many streams of a connection are open, and whether a head is on its way.
 #[derive(Debug)]
 struct Streams {
     open: AtomicUsize,
+    /// Since when, in microseconds from `opened` on and never 0; 0 where there is none.
+    head: AtomicU64,
+    opened: Instant,
     connection: Arc<Connection>,
+}
+
+impl Streams {
+    fn new(connection: &Arc<Connection>) -> Self {
+        // A connection begins with its preface.
+        let head = AtomicU64::new(1);
+        Self { open: AtomicUsize::new(0), head, opened: now(), connection: Arc::clone(connection) }
+    }
+
+    fn head_since(&self) -> Option<Instant> {
+        match self.head.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(self.opened + Duration::from_micros(micros)),
+        }
+    }
+
+    fn head_begins(&self) {
+        let micros = now().saturating_duration_since(self.opened).as_micros();
+        self.head.store(u64::try_from(micros).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    fn head_ends(&self) {
+        self.head.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Counts a stream for as long as it is answered.
@@ -188,6 +262,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if stream_task::is_stalled() {
+            self.0.connection.stalled.store(false, Ordering::Relaxed);
+        }
         if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.connection.activity.enter(Phase::Idle, now());
         }
@@ -196,7 +273,31 @@ impl Drop for Open {
 
 pin_project_lite::pin_project! {
     /// The body of an answer, whose stream counts as open for as long as it lives.
-    struct Counted<B> { #[pin] body: B, _open: Option<Open> }
+    struct Counted<B> {
+        #[pin]
+        body: B,
+        // What is left of a piece that was too large.
+        rest: Bytes,
+        open: Option<Open>,
+    }
+
+    impl<B> PinnedDrop for Counted<B> {
+        /// The end of the exchange is told by its body, which is dropped next.
+        fn drop(this: Pin<&mut Self>) {
+            if stream_task::is_stalled()
+                && let Some(open) = &this.open
+            {
+                open.0.connection.stalled.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl<B> Counted<B> {
+    fn new(body: B, open: Option<Open>) -> Self {
+        stream_task::handed();
+        Self { body, rest: Bytes::new(), open }
+    }
 }
 
 impl<B: http_body::Body<Data = Bytes, Error = BodyError>> http_body::Body for Counted<B> {
@@ -207,11 +308,27 @@ impl<B: http_body::Body<Data = Bytes, Error = BodyError>> http_body::Body for Co
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        if this.rest.is_empty() {
+            match this.body.poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => *this.rest = data,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                Poll::Ready(end) => return Poll::Ready(end),
+                Poll::Pending => {
+                    stream_task::awaited();
+                    return Poll::Pending;
+                }
+            }
+        }
+        stream_task::handed();
+        let piece = this.rest.split_to(this.rest.len().min(PIECE));
+        Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
@@ -223,6 +340,35 @@ impl<B: http_body::Body<Data = Bytes, Error = BodyError>> http_body::Body for Co
 struct Io {
     stream: Stream,
     ahead: Bytes,
+    frames: Frames,
+    /// The number of the head that is on its way.
+    head: Option<u64>,
+    streams: Arc<Streams>,
+    /// Ends what the client does not take.
+    stall: Stall,
+}
+
+impl Io {
+    fn new(preface: Preface, streams: &Arc<Streams>, write_time: Duration) -> Self {
+        let (ahead, frames) = (preface.read.into(), Frames::new());
+        let (streams, stall) = (Arc::clone(streams), Stall::new(write_time));
+        Self { stream: preface.stream, ahead, head: frames.head(), frames, streams, stall }
+    }
+
+    /// Notes since when a head is on its way.
+    fn look(&mut self) {
+        let head = self.frames.head();
+        if head == self.head {
+            return;
+        }
+        self.head = head;
+        if head.is_some() { self.streams.head_begins() } else { self.streams.head_ends() }
+    }
+
+    /// Passes on what a write came to, unless it has come to nothing for too long.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.stall.watch(cx, &self.stream, &self.streams.connection, outcome)
+    }
 }
 
 impl hyper::rt::Read for Io {
@@ -231,19 +377,29 @@ impl hyper::rt::Read for Io {
         cx: &mut Context<'_>,
         mut buf: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return stream::poll_fill(&mut self.stream, cx, &mut buf, |bytes| (bytes.len(), ()));
+        let this = &mut *self;
+        if this.ahead.is_empty() {
+            let Self { stream, frames, .. } = this;
+            ready!(stream::poll_fill(stream, cx, &mut buf, |bytes| {
+                frames.see(bytes);
+                (bytes.len(), ())
+            }))?;
+            this.look();
+            return Poll::Ready(Ok(()));
         }
-        let n = self.ahead.len().min(buf.remaining());
-        buf.put_slice(self.ahead.get(..n).unwrap_or_default());
-        self.ahead.advance(n);
+        let n = this.ahead.len().min(buf.remaining());
+        let piece = this.ahead.split_to(n);
+        buf.put_slice(&piece);
+        this.frames.see(&piece);
+        this.look();
         Poll::Ready(Ok(()))
     }
 }
 
 impl hyper::rt::Write for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch(cx, wrote)
     }
 
     fn poll_write_vectored(
@@ -251,7 +407,8 @@ impl hyper::rt::Write for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch(cx, wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -259,11 +416,13 @@ impl hyper::rt::Write for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watch(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.watch(cx, shut)
     }
 }
 

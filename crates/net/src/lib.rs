@@ -1,19 +1,24 @@
 //! Sockets: listeners, dialling, resolving, timers, and the one adapter to hyper.
 
 pub mod accept;
+pub mod caps;
 mod client_body;
 pub mod client_hello;
 pub mod client_side;
 pub mod copy;
 pub mod dial;
+pub mod files;
+mod guests;
 pub mod handler;
 mod http1;
 mod http2;
 pub mod listen;
+pub mod pace;
 pub mod proxy_protocol;
 pub mod resolve;
 pub mod socket;
 pub mod spec;
+mod stall;
 pub mod stream;
 pub mod strict;
 pub mod timer;

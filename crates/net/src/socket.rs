@@ -1,13 +1,18 @@
 //! A connected socket of either family: TCP or Unix.
 
+use std::ffi::c_int;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+/// TIOCOUTQ (tcp(7), where it is `SIOCOUTQ`).
+const OUTQ: rustix::ioctl::Opcode = 0x5411;
 
 /// A connection as the system gives it.
 #[derive(Debug)]
@@ -33,6 +38,18 @@ impl Socket {
             Self::Tcp(stream) => stream.peer_addr(),
             Self::Unix(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
+    }
+
+    /// How many bytes were sent that the other side has not taken yet, where the system tells.
+    pub(crate) fn unsent(&self) -> Option<u64> {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        // SAFETY: TIOCOUTQ writes one C int, which is what the getter gives it room for.
+        #[expect(unsafe_code, reason = "the system tells this by ioctl alone")]
+        let unsent = unsafe { rustix::ioctl::ioctl(socket, rustix::ioctl::Getter::<OUTQ, c_int>::new()) };
+        unsent.ok().and_then(|unsent| u64::try_from(unsent).ok())
     }
 
     /// Looks at what has come without taking it; waits until something has. None at the end of the stream.

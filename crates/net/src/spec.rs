@@ -3,18 +3,20 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
 use pylon_core::networks::{PeerSet, PeerSpec};
 use pylon_core::short::{FromList, FromScalar, Listed, OneOrMany, Short};
 use pylon_core::spec::{FieldPath, SpecError};
-use pylon_core::units::{ByteSize, Span};
+use pylon_core::units::{ByteRate, ByteSize, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::accept::{Greeting, Speaks};
 use crate::handler::Limits;
 use crate::listen::Address;
+use crate::pace::Pace;
 use crate::tls::spec::TlsSpec;
 
 /// An address that accepts connections.
@@ -217,11 +219,31 @@ pub struct LimitsSpec {
     pub handshake_timeout: Span,
     /// From the first byte of a head to its last; then the answer is 408. Default `10s`. Example: `5s`.
     pub header_timeout: Span,
-    /// Between two pieces of a request's body; then the answer is 408. A slow upload that goes on is no idle one.
-    /// Default `30s`. Example: `10s`.
+    /// Between two pieces of a request's body; then the answer is 408. Time in which the gateway itself has no use for more
+    /// does not count. Default `30s`. Example: `10s`.
     pub body_timeout: Span,
+    /// How fast a request's body comes at the least, on the whole: a client that is slower has `body_timeout` in all to spend
+    /// on waiting; then the answer is 408. `0B/s` is any pace. Does not hold for gRPC. Default `240B/s`. Example: `1KiB/s`.
+    pub body_rate: ByteRate,
+    /// For how long a client may take nothing of its answer; then its connection, or its stream of HTTP/2, is closed.
+    /// Default `60s`. Example: `20s`.
+    pub write_timeout: Span,
     /// How long a client's connection may be idle between two requests. Default `75s`. Example: `30s`.
     pub idle_timeout: Span,
+    /// How many connections of clients there may be, in the whole process. Over it an idle one is closed for the new one, or
+    /// one that is slow with its head; while all are busy, new ones are turned away. Default: half of the files that the
+    /// process may open (`ulimit -n`, raised to the hard limit). Example: `20000`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<NonZeroUsize>,
+    /// How many of them may come from one address; an IPv6 address counts with its /64, and `trusted_proxies` do not count.
+    /// More are turned away. Default: as many as there may be at all. Example: `200`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_address: Option<NonZeroUsize>,
+    /// How much memory the process may have before new work is turned away: connections are closed at once, idle ones too,
+    /// and requests are answered with 503, until it is a tenth below. Default: nine tenths of the limit of its control group
+    /// (a container's), if it has one. Example: `2GiB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
 }
 
 impl Default for LimitsSpec {
@@ -232,7 +254,12 @@ impl Default for LimitsSpec {
             handshake_timeout: Span::from_secs(10),
             header_timeout: Span::from_secs(10),
             body_timeout: Span::from_secs(30),
+            body_rate: ByteRate::new(240),
+            write_timeout: Span::from_secs(60),
             idle_timeout: Span::from_secs(75),
+            connections: None,
+            connections_per_address: None,
+            memory: None,
         }
     }
 }
@@ -253,7 +280,8 @@ impl LimitsSpec {
             handshake: self.handshake_timeout.duration(),
             head_time: self.header_timeout.duration(),
             idle: self.idle_timeout.duration(),
-            body_idle: self.body_timeout.duration(),
+            body: Pace { pause: self.body_timeout.duration(), rate: NonZeroU64::new(self.body_rate.bytes()) },
+            write_time: self.write_timeout.duration(),
         })
     }
 }

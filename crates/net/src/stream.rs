@@ -25,6 +25,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// How many bytes were sent that the other side has not taken yet, where the system tells.
+    pub(crate) fn unsent(&self) -> Option<u64> {
+        match self {
+            Self::Plain(socket) => socket.unsent(),
+            Self::Tls(stream) => stream.get_ref().0.unsent(),
+        }
+    }
+
     /// Whether the handshake of TLS has settled on HTTP/2 (ALPN, RFC 7301).
     pub fn agreed_on_http2(&self) -> bool {
         match self {

@@ -90,6 +90,14 @@ catalogue! {
         "Connections of `tcp` listeners that are over, by how they ended, as in the access log";
     TCP_BYTES = Counter "pylon_tcp_bytes_total" ["direction"] "bytes",
         "Bytes that `tcp` listeners have carried on connections that are over: `in` from clients, `out` to clients";
+    CONNECTIONS_MOST = Gauge "pylon_connections_max" [] "connections",
+        "Client connections that may be open";
+    CONNECTIONS_REFUSED = Counter "pylon_connections_refused_total" ["reason"] "connections",
+        "Client connections closed at once: over a cap (`connections`, `connections_per_address`), or for want of `memory`";
+    CONNECTIONS_EVICTED = Counter "pylon_connections_evicted_total" ["reason"] "connections",
+        "Client connections closed to make room: `idle` ones, `slow` ones whose head was on its way; idle ones for want of `memory`";
+    SHEDDING = Gauge "pylon_shedding" [] "1",
+        "1 while new work is turned away since memory is short";
     TLS_HANDSHAKES = Counter "pylon_tls_handshakes_total" ["outcome"] "handshakes",
         "TLS handshakes with clients: `full`, `resumed` or `failed`";
     CERTIFICATE_EXPIRES = Gauge "pylon_certificate_expires_timestamp_seconds" ["cert"] "seconds",

@@ -11,7 +11,7 @@ pub mod ending;
 mod histogram;
 mod json;
 pub mod metrics;
-mod process;
+pub mod process;
 pub mod recent;
 mod redact;
 pub mod render;

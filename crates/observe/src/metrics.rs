@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -15,7 +15,9 @@ use pylon_core::rejection;
 use pylon_core::worker::PerWorker;
 
 use crate::render;
-use crate::series::{Handshake, OpenConnection, OpenTunnel, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
+use crate::series::{
+    Evicted, Handshake, OpenConnection, OpenTunnel, ProcessShard, Refused, RouteSeries, Sharded, UpstreamSeries,
+};
 use crate::tcp::{TcpEnd, TcpRecord};
 
 /// All counts of the process: made once, after [`worker::set_count`](pylon_core::worker::set_count).
@@ -29,6 +31,8 @@ pub struct Metrics {
     log: Arc<LogCounts>,
     snapshot: Mutex<Option<Snapshot>>,
     certificates: Mutex<Vec<Certificate>>,
+    shedding: AtomicBool,
+    most_connections: AtomicU64,
 }
 
 /// Key of the policy and code of the refusal: both from tables of the program, so there are few.
@@ -66,6 +70,8 @@ impl Metrics {
             log: Arc::default(),
             snapshot: Mutex::new(None),
             certificates: Mutex::default(),
+            shedding: AtomicBool::new(false),
+            most_connections: AtomicU64::new(0),
         }
     }
 
@@ -116,6 +122,38 @@ impl Metrics {
         self.process.mine(ProcessShard::default).proxy_headers_refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A client's connection was turned away.
+    pub fn refused(&self, why: Refused) {
+        if let Some(count) = self.process.mine(ProcessShard::default).refused.get(why as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So many connections of clients were closed before their time.
+    pub fn evicted(&self, which: Evicted, many: usize) {
+        if let Some(count) = self.process.mine(ProcessShard::default).evicted.get(which as usize) {
+            count.fetch_add(many as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether new work is turned away since memory is short.
+    pub fn sheds(&self, whether: bool) {
+        self.shedding.store(whether, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_shedding(&self) -> bool {
+        self.shedding.load(Ordering::Relaxed)
+    }
+
+    /// There may be so many connections of clients.
+    pub fn connections_at_most(&self, most: usize) {
+        self.most_connections.store(most as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn most_connections(&self) -> u64 {
+        self.most_connections.load(Ordering::Relaxed)
+    }
+
     /// These are the certificates in force.
     pub fn certificates_in_force(&self, certificates: Vec<Certificate>) {
         *self.certificates.lock() = certificates;
@@ -126,6 +164,16 @@ impl Metrics {
         let mut served = 0;
         self.process.each(|shard| served += shard.ended.load(Ordering::Relaxed));
         served
+    }
+
+    /// How many exchanges have begun and not ended.
+    pub fn in_flight(&self) -> u64 {
+        let mut in_flight = 0;
+        self.process.each(|shard| {
+            let ended = shard.ended.load(Ordering::Acquire);
+            in_flight += shard.begun.load(Ordering::Relaxed).saturating_sub(ended);
+        });
+        in_flight
     }
 
     /// A document came into force at `now`; `hash` is that of its content.
@@ -206,6 +254,12 @@ impl Metrics {
             for (total, count) in totals.handshakes.iter_mut().zip(&shard.handshakes) {
                 *total += count.load(Ordering::Relaxed);
             }
+            for (total, count) in totals.refused.iter_mut().zip(&shard.refused) {
+                *total += count.load(Ordering::Relaxed);
+            }
+            for (total, count) in totals.evicted.iter_mut().zip(&shard.evicted) {
+                *total += count.load(Ordering::Relaxed);
+            }
             for (total, count) in totals.rejections.iter_mut().zip(&shard.rejections) {
                 *total += count.load(Ordering::Relaxed);
             }
@@ -226,6 +280,8 @@ pub(crate) struct ProcessTotals {
     pub(crate) tcp_ends: [u64; TcpEnd::NAMES.len()],
     pub(crate) tcp_bytes: [u64; 2],
     pub(crate) handshakes: [u64; Handshake::NAMES.len()],
+    pub(crate) refused: [u64; Refused::NAMES.len()],
+    pub(crate) evicted: [u64; Evicted::NAMES.len()],
     pub(crate) rejections: Vec<u64>,
 }
 

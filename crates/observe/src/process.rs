@@ -17,7 +17,7 @@ impl Process {
     /// Looks now: three small reads, for the control plane.
     pub(crate) fn look() -> Self {
         Self {
-            resident: fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident),
+            resident: fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_in),
             cpu: fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu),
             // The folder that is being read is open itself.
             descriptors: fs::read_dir("/proc/self/fd").ok().map(|all| (all.count() as u64).saturating_sub(1)),
@@ -25,7 +25,12 @@ impl Process {
     }
 }
 
-fn resident(status: &str) -> Option<u64> {
+/// Bytes of memory of this process that are resident, where the system tells: one small read, for the control plane.
+pub fn resident() -> Option<u64> {
+    fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_in)
+}
+
+fn resident_in(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
@@ -49,7 +54,7 @@ mod tests {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 1 0 1 1 1";
         assert_eq!(cpu(stat), Some(300));
         assert_eq!(cpu("nonsense"), None);
-        assert_eq!(resident("Name:\tx\nVmRSS:\t   2048 kB\n"), Some(2_097_152));
+        assert_eq!(resident_in("Name:\tx\nVmRSS:\t   2048 kB\n"), Some(2_097_152));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
 use crate::metrics::{Certificate, Metrics, ProcessTotals};
 use crate::process::Process;
-use crate::series::{CLASSES, Handshake, Total, UpstreamSeries};
+use crate::series::{CLASSES, Evicted, Handshake, Refused, Total, UpstreamSeries};
 use crate::tcp::TcpEnd;
 
 /// The media type of what [`Metrics::render`] writes.
@@ -40,10 +40,11 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);
     single(out, &catalogue::TUNNELS, totals.tunnels);
     tcp(out, &totals);
-    head(out, &catalogue::TLS_HANDSHAKES);
-    for (name, count) in Handshake::NAMES.iter().zip(totals.handshakes) {
-        labelled(out, &catalogue::TLS_HANDSHAKES, &[name], count);
-    }
+    single(out, &catalogue::CONNECTIONS_MOST, metrics.most_connections());
+    by_name(out, &catalogue::CONNECTIONS_REFUSED, &Refused::NAMES, &totals.refused);
+    by_name(out, &catalogue::CONNECTIONS_EVICTED, &Evicted::NAMES, &totals.evicted);
+    single(out, &catalogue::SHEDDING, metrics.is_shedding().into());
+    by_name(out, &catalogue::TLS_HANDSHAKES, &Handshake::NAMES, &totals.handshakes);
     certificates(out, &metrics.certificates());
     single(out, &catalogue::LOG_WRITTEN, metrics.log().written.load(Ordering::Relaxed));
     single(out, &catalogue::LOG_DROPPED, metrics.log().dropped.load(Ordering::Relaxed));
@@ -193,6 +194,13 @@ fn labelled(out: &mut String, metric: &Metric, values: &[&str], value: u64) {
     }
     out.push_str("} ");
     number(out, value);
+}
+
+fn by_name(out: &mut String, metric: &Metric, names: &[&str], counts: &[u64]) {
+    head(out, metric);
+    for (name, count) in names.iter().zip(counts) {
+        labelled(out, metric, &[name], *count);
+    }
 }
 
 /// The value of a label, escaped as the text format demands.

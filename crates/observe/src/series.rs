@@ -247,8 +247,46 @@ pub(crate) struct ProcessShard {
     pub(crate) tcp_bytes: [AtomicU64; 2],
     /// By [`Handshake`].
     pub(crate) handshakes: [AtomicU64; Handshake::NAMES.len()],
+    /// By [`Refused`].
+    pub(crate) refused: [AtomicU64; Refused::NAMES.len()],
+    /// By [`Evicted`].
+    pub(crate) evicted: [AtomicU64; Evicted::NAMES.len()],
     /// By [`Reason::index`](pylon_core::rejection::Reason::index).
     pub(crate) rejections: Box<[AtomicU64]>,
+}
+
+/// Why a client's connection was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Refused {
+    /// There are as many as there may be, and all are busy.
+    InAll,
+    /// Its address has as many as it may have.
+    PerAddress,
+    /// Memory is short.
+    Memory,
+}
+
+impl Refused {
+    /// The values of the label `reason`, in the order of the variants.
+    pub(crate) const NAMES: [&'static str; 3] = ["connections", "connections_per_address", "memory"];
+}
+
+/// Which connection of a client was closed before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Evicted {
+    /// An idle one, to make room.
+    Idle,
+    /// One whose handshake or head was still on its way, to make room.
+    Slow,
+    /// An idle one, since memory is short.
+    Memory,
+}
+
+impl Evicted {
+    /// The values of the label `reason`, in the order of the variants.
+    pub(crate) const NAMES: [&'static str; 3] = ["idle", "slow", "memory"];
 }
 
 /// What became of a TLS handshake.
@@ -283,6 +321,8 @@ impl Default for ProcessShard {
             tcp_ends: std::array::from_fn(|_| zero()),
             tcp_bytes: [zero(), zero()],
             handshakes: std::array::from_fn(|_| zero()),
+            refused: std::array::from_fn(|_| zero()),
+            evicted: std::array::from_fn(|_| zero()),
             rejections: pylon_core::rejection::ALL.iter().map(|_| zero()).collect(),
         }
     }

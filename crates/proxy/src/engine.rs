@@ -4,14 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::RETRY_AFTER;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Version};
 use parking_lot::Mutex;
 use pylon_core::Request;
 use pylon_core::connection::Connection;
 use pylon_core::exchange::{Exchange, Head};
-use pylon_core::rejection::{REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Rejection};
+use pylon_core::rejection::{OVERLOADED, REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Rejection};
 use pylon_core::units::{ByteSize, Span};
+use pylon_net::caps::Caps;
 use pylon_net::handler::{Handler, Incoming};
 use pylon_observe::Observer;
 use pylon_observe::ending::{End, Ending};
@@ -22,6 +24,8 @@ use crate::websocket::tunnel::Tunnel;
 use crate::world::{Pinned, View, World};
 use crate::{reject, serve, tcp};
 
+/// When to come again while memory is short, in seconds.
+const RETRY: HeaderValue = HeaderValue::from_static("5");
 /// For a pseudonym that no field can hold; there is none.
 const UNNAMED: HeaderValue = HeaderValue::from_static("1.1 pylon");
 
@@ -31,6 +35,7 @@ pub struct Engine {
     world: Arc<World>,
     observer: Arc<Observer>,
     told: Told,
+    caps: Arc<Caps>,
     own: Mutex<Own>,
 }
 
@@ -78,7 +83,7 @@ struct Own {
 
 impl Engine {
     /// An engine for one worker.
-    pub fn new(world: Arc<World>, observer: Arc<Observer>, told: Told) -> Self {
+    pub fn new(world: Arc<World>, observer: Arc<Observer>, told: Told, caps: Arc<Caps>) -> Self {
         let pseudonym = &world.current().settings.pseudonym;
         let via = |version| HeaderValue::try_from(format!("{version} {pseudonym}")).unwrap_or(UNNAMED);
         let own = Own {
@@ -87,7 +92,7 @@ impl Engine {
             observer: Arc::new(Shared(Arc::clone(&observer))),
             via: ["1.0", "1.1", "2"].map(via),
         };
-        Self { world, observer, told, own: Mutex::new(own) }
+        Self { world, observer, told, caps, own: Mutex::new(own) }
     }
 
     /// What a request that begins now goes by.
@@ -101,6 +106,14 @@ impl Engine {
         };
         let via = via.clone();
         Begun { world: own.view.pick(&self.world), observer: Arc::clone(&own.observer), via }
+    }
+
+    /// Turns a request away while memory is short.
+    pub(crate) fn admit(&self) -> Result<(), Rejection> {
+        if self.caps.is_shedding() {
+            return Err(OVERLOADED.with_header(RETRY_AFTER, RETRY));
+        }
+        Ok(())
     }
 
     /// An id for a request that brought none that counts.

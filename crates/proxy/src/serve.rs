@@ -34,7 +34,7 @@ pub(crate) fn serve(
     let Begun { world, observer, via } = engine.begin(request.version());
     let (mut exchange, read) =
         head::read(&mut request, connection, started, &world.settings, &via, || engine.fresh_id(started));
-    let (index, found) = match read {
+    let (index, found) = match read.and_then(|()| engine.admit()) {
         Ok(()) => find(&world, &request, &exchange),
         Err(no) => (None, Err(no)),
     };

@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::Phase;
-use pylon_core::exchange::Exchange;
+use pylon_core::exchange::{Exchange, Timer};
 use pylon_core::rejection::REQUEST_BODY_BROKEN;
 use pylon_core::rejection::{INTERNAL, Rejection};
 use pylon_core::{Request, Response};
@@ -140,6 +140,9 @@ impl Drop for Tail {
         let connection = &self.exchange.connection;
         let ended = tokio::time::Instant::now().into_std();
         connection.activity.enter(Phase::Flushing, ended);
+        if self.end == End::ClientGone && connection.stalled.load(Ordering::Relaxed) {
+            self.end = End::Timeout(Timer::ClientRead);
+        }
         let received = self.received.as_ref().map_or(0, |count| count.load(Ordering::Relaxed));
         let ending = Ending { status: self.status, sent: self.sent, received, ended, how: self.end };
         self.observer.finish(&self.shard, &self.exchange, ending);

@@ -166,7 +166,8 @@ impl From<CallError> for Rejection {
                 ))
             }
             Fault::Body(BodyError::Timeout(timer)) => {
-                reason.because(format!("the {timer} timer fired (limits.body_timeout)"))
+                let limit = timer.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
+                reason.because(format!("the {timer} timer fired{limit}"))
             }
             Fault::Body(BodyError::Malformed(what)) => reason.because(*what),
             source => reason.privately(source.to_string()),

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Preface;
 use super::inbound::Inbound;
 use crate::handler::Handler;
+use crate::stall::Stall;
 use crate::stream::{self, Stream};
 use crate::timer;
 
@@ -40,6 +41,8 @@ pub(super) struct Io<H> {
     switched: bool,
     /// Our side is closed; what the client still sends is read and dropped.
     closing: Option<Closing>,
+    /// Ends what the client does not take.
+    stall: Stall,
 }
 
 /// See [`LINGER`].
@@ -49,7 +52,13 @@ struct Closing {
 }
 
 impl<H> Io<H> {
-    pub(super) fn new(stream: Stream, preface: bool, connection: Arc<Connection>, handler: Arc<H>) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        preface: bool,
+        connection: Arc<Connection>,
+        handler: Arc<H>,
+        write_time: Duration,
+    ) -> Self {
         Self {
             stream,
             connection,
@@ -60,6 +69,7 @@ impl<H> Io<H> {
             fresh: preface,
             switched: false,
             closing: None,
+            stall: Stall::new(write_time),
         }
     }
 
@@ -98,10 +108,12 @@ impl<H: Handler> Io<H> {
             return Poll::Ready(Ok(()));
         }
         while !self.ahead.is_empty() {
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.ahead))?;
+            let wrote = Pin::new(&mut self.stream).poll_write(cx, &self.ahead);
+            let n = ready!(self.stall.watch(cx, &self.stream, &self.connection, wrote))?;
             self.ahead.drain(..n);
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.stall.watch(cx, &self.stream, &self.connection, flushed)
     }
 
     /// Whether `bytes` are a refusal of the codec's own: an answer where no request is being served.
@@ -184,14 +196,16 @@ impl<H: Handler> hyper::rt::Read for Io<H> {
 impl<H: Handler> hyper::rt::Write for Io<H> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
-        if let Some(status) = self.is_codecs_own(bytes) {
-            let answer = self.handler.refuse(status, &self.connection);
+        let this = &mut *self;
+        if let Some(status) = this.is_codecs_own(bytes) {
+            let answer = this.handler.refuse(status, &this.connection);
             // A fresh answer of some hundred bytes fits the socket's buffer; if it does not, the client is not reading.
-            let _ = Pin::new(&mut self.stream).poll_write(cx, &answer);
+            let _ = Pin::new(&mut this.stream).poll_write(cx, &answer);
             return Poll::Ready(Ok(bytes.len()));
         }
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.dirty = true;
+        let wrote = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let n = ready!(this.stall.watch(cx, &this.stream, &this.connection, wrote))?;
+        this.dirty = true;
         Poll::Ready(Ok(n))
     }
 
@@ -206,8 +220,10 @@ impl<H: Handler> hyper::rt::Write for Io<H> {
             return self.poll_write(cx, first);
         }
         ready!(self.poll_interim(cx))?;
-        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.dirty = true;
+        let this = &mut *self;
+        let wrote = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let n = ready!(this.stall.watch(cx, &this.stream, &this.connection, wrote))?;
+        this.dirty = true;
         Poll::Ready(Ok(n))
     }
 
@@ -217,8 +233,10 @@ impl<H: Handler> hyper::rt::Write for Io<H> {
 
     /// hyper comes here once all that it holds is written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.dirty = false;
+        let this = &mut *self;
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        ready!(this.stall.watch(cx, &this.stream, &this.connection, flushed))?;
+        this.dirty = false;
         if self.connection.activity.phase() == Phase::Flushing {
             self.connection.activity.pass_to(Phase::Idle);
         }
@@ -232,7 +250,8 @@ impl<H: Handler> hyper::rt::Write for Io<H> {
             return Poll::Ready(Ok(()));
         }
         if this.closing.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+            ready!(this.stall.watch(cx, &this.stream, &this.connection, shut))?;
         }
         if this.connection.ended.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));

@@ -130,6 +130,8 @@ pub struct Trail {
     pub upstream: Option<Arc<str>>,
     /// The address of the last attempt.
     pub endpoint: Option<SocketAddr>,
+    /// The path of the last attempt, where it was one at a Unix socket. A worker's own copy.
+    pub socket: Option<Arc<str>>,
     /// How many attempts were made.
     pub attempts: u32,
     /// Whether the last attempt used a connection from the pool.

@@ -1,4 +1,4 @@
-//! Makes TCP connections: both address families raced (RFC 8305, "happy eyeballs"), the deadline as an instant.
+//! Makes connections. By TCP: both address families raced (RFC 8305, "happy eyeballs"), the deadline as an instant.
 //!
 //! The first address gets a head start of 250 ms, then the next joins the race; a failure lets the next start at once.
 //! The first to connect wins and the others are dropped. `TCP_NODELAY` is set: requests are written whole.
@@ -6,11 +6,12 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::socket::Socket;
 use crate::timer::{Sleep, sleep_until, timeout_at};
@@ -30,6 +31,13 @@ pub async fn connect(addrs: &[SocketAddr], deadline: Option<Instant>) -> io::Res
     let stream = timeout_at(deadline, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
     Ok(Socket::Tcp(stream))
+}
+
+/// Connects to the Unix socket at `path`. After `deadline` the error is [`io::ErrorKind::TimedOut`].
+pub async fn connect_unix(path: &Path, deadline: Option<Instant>) -> io::Result<Socket> {
+    let attempt = UnixStream::connect(path);
+    let stream = timeout_at(deadline, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Ok(Socket::Unix(stream))
 }
 
 /// Orders addresses so that the families alternate, IPv6 first (RFC 8305 §4).

@@ -9,6 +9,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 
 use crate::socket::Socket;
@@ -25,6 +27,16 @@ const V1: &[u8] = b"PROXY ";
 const V2: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The type of the addition that holds the checksum.
 const CRC32C: u8 = 3;
+
+/// A version of the protocol, as it is written to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
+}
 
 /// What the first bytes of a connection come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +206,51 @@ fn v2(bytes: &[u8]) -> Result<Header, Malformed> {
         _ => return Err(Malformed::Invalid("command")),
     };
     Ok(Header::Whole { length: whole, client })
+}
+
+/// The header by which a service is told of a client that reached us at `local`. Of a client without an address it says that
+/// nothing is known.
+pub fn header(version: Version, client: Option<SocketAddr>, local: SocketAddr) -> Vec<u8> {
+    let (client, local) = match client {
+        None => return unknown(version),
+        Some(client) if client.is_ipv4() == local.is_ipv4() => (client, local),
+        // One of them is mapped, so that both are of one family.
+        Some(client) => (mapped(client), mapped(local)),
+    };
+    match version {
+        Version::V1 => {
+            let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
+            let (from, to) = (client.ip(), local.ip());
+            format!("PROXY {family} {from} {to} {} {}\r\n", client.port(), local.port()).into_bytes()
+        }
+        Version::V2 => {
+            let (family, length) = if client.is_ipv4() { (0x11, 12) } else { (0x21, 36) };
+            let mut header = [V2.as_slice(), &[0x21, family, 0, length]].concat();
+            for ip in [client.ip(), local.ip()] {
+                match ip {
+                    IpAddr::V4(ip) => header.extend_from_slice(&ip.octets()),
+                    IpAddr::V6(ip) => header.extend_from_slice(&ip.octets()),
+                }
+            }
+            header.extend_from_slice(&client.port().to_be_bytes());
+            header.extend_from_slice(&local.port().to_be_bytes());
+            header
+        }
+    }
+}
+
+fn unknown(version: Version) -> Vec<u8> {
+    match version {
+        Version::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+        Version::V2 => [V2.as_slice(), &[0x21, 0, 0, 0]].concat(),
+    }
+}
+
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
 }
 
 /// Goes through what follows the addresses, each with a type and a length; `additions` are the last bytes of the header,

@@ -65,7 +65,7 @@ pub(crate) async fn carry(begun: Begun, incoming: Incoming) {
     };
     // A connection may last for days, and holds no snapshot.
     drop(world);
-    let mut service = match target.connect(&mut ongoing.trail).await {
+    let mut service = match target.connect(&mut ongoing.trail, &ongoing.connection).await {
         Ok(service) => service,
         Err(error) => {
             ongoing.trail.detail = Some(error.source.to_string().into());

@@ -204,6 +204,7 @@ impl Upstream {
             Way::Alone(conn) => conn.life.addr,
             Way::Shared(place) => place.conn().addr,
         });
+        cx.trail.socket.clone_from(&lane.path);
         let head = RequestHead {
             method: &out.method,
             path: cx.sent_path(),

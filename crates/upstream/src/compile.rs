@@ -10,7 +10,7 @@ use crate::discovery::dns::Name;
 use crate::discovery::static_list::Member;
 use crate::endpoint::Place;
 use crate::pool::Pool;
-use crate::spec::{ProtocolSpec, UpstreamSpec};
+use crate::spec::{ProtocolSpec, Speaks, UpstreamSpec};
 use crate::upstream::Building;
 
 /// What an upstream's endpoints are made from.
@@ -52,6 +52,7 @@ impl Sources {
                 .errors
                 .push(error.help("make them two upstreams: routes forward to one, listeners with `tcp` to the other"));
         }
+        compiler.protocol();
         let places = compiler.places();
         compiler.load_tls(places.iter().any(|(_, place)| place.tls) || spec.discover.is_some() && spec.tls.is_some());
         let members = compiler.members(places);
@@ -71,6 +72,19 @@ impl Sources {
 }
 
 impl Compiler<'_> {
+    /// What cannot be spoken to such a service.
+    fn protocol(&mut self) {
+        let at = || FieldPath::root().key("protocol");
+        if self.spec.speaks() == Some(Speaks::Bytes) && self.spec.protocol != ProtocolSpec::Auto {
+            let error = SpecError::new(at(), "no HTTP is spoken to `tcp://` endpoints");
+            self.errors.push(error.help("leave `protocol` out"));
+        }
+        if self.spec.proxy_protocol.is_some() && self.spec.protocol == ProtocolSpec::Http2 {
+            let problem = "a connection of HTTP/2 is for many clients, and `proxy_protocol` begins each with one";
+            self.errors.push(SpecError::new(at(), problem).help("write `protocol: http1`, or leave it out"));
+        }
+    }
+
     /// Where the written endpoints are, each with its index.
     fn places(&mut self) -> Vec<(usize, Place)> {
         let mut places: Vec<(usize, Place)> = Vec::new();

@@ -1,7 +1,9 @@
 //! A connection to a service for somebody who speaks for himself: chosen and counted as for a request, and never pooled.
 
+use std::io;
 use std::time::Instant;
 
+use pylon_core::connection::Connection;
 use pylon_core::exchange::{Timer, Trail};
 use pylon_net::stream::Stream;
 use pylon_observe::series::{OpenUpstreamConnection, UpstreamShard};
@@ -25,15 +27,19 @@ pub struct Connected {
 
 impl Upstream {
     /// Connects to one of the endpoints; where one cannot be connected to, to the next. Fills `trail`.
-    pub async fn connect(&self, trail: &mut Trail) -> Result<Connected, CallError> {
+    ///
+    /// `client` is who it is for.
+    pub async fn connect(&self, trail: &mut Trail, client: &Connection) -> Result<Connected, CallError> {
         let (began, timeouts) = (now(), self.timeouts());
         let mut tried = Vec::new();
         loop {
             let lease = self.pick(&tried, trail).map_err(Fault::into_error)?;
             trail.attempts = trail.attempts.saturating_add(1);
             trail.endpoint = lease.lane.addrs.first().copied();
+            trail.socket.clone_from(&lease.lane.path);
+            let header = lease.lane.header(client.peer.ip(), client);
             tried.push(lease.lane.id());
-            let fault = match reach(&lease.lane, now() + timeouts.connect, true).await {
+            let fault = match reach(&lease.lane, now() + timeouts.connect, true, header).await {
                 Ok(stream) => {
                     lease.lane.slot.counters.connected();
                     trail.endpoint = stream.peer_addr().ok().or(trail.endpoint);
@@ -41,7 +47,7 @@ impl Upstream {
                     let open = lease.lane.metrics.as_ref().map(UpstreamShard::connected);
                     return Ok(Connected { stream, _lease: lease, _open: open });
                 }
-                Err(Fault::Connect(error) | Fault::Tls(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                Err(Fault::Connect(error) | Fault::Tls(error)) if error.kind() == io::ErrorKind::TimedOut => {
                     Fault::Timeout(Timer::Connect, timeouts.connect)
                 }
                 Err(fault) => fault,

@@ -1,13 +1,16 @@
 //! Making a connection for a request: socket, TLS, and whichever version of HTTP the endpoint speaks.
 
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pylon_core::exchange::{Exchange, Timer};
+use pylon_net::dial::{connect, connect_unix};
 use pylon_net::stream::Stream;
 use pylon_net::timer::timeout_at;
 use pylon_observe::series::UpstreamShard;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::call::CallOptions;
 use crate::endpoint::Lane;
@@ -43,10 +46,12 @@ pub(crate) async fn dial(
     options: &CallOptions,
     alone: bool,
 ) -> Result<(Way, Instant), Fault> {
+    let alone = alone || lane.tells();
     if alone && lane.wants_http2() {
         return Err(Fault::Alone);
     }
     cx.trail.endpoint = lane.addrs.first().copied();
+    cx.trail.socket.clone_from(&lane.path);
     let bound = Bound::new(cx, options);
     let pool = &lane.slot.multiplexed;
     let dial = loop {
@@ -67,7 +72,12 @@ pub(crate) async fn dial(
             break pool.dial();
         }
     };
-    match make(lane, dial, bound, options.max_head, alone).await {
+    let header = lane.header(cx.client, &cx.connection);
+    let made = async {
+        let stream = reach(lane, bound.at, alone, header).await?;
+        make(lane, dial, bound, stream, options.max_head, alone).await
+    };
+    match made.await {
         Ok(made) => Ok(made),
         Err(fault) => {
             lane.slot.counters.connect_failed();
@@ -88,10 +98,10 @@ async fn make(
     lane: &Lane,
     dial: Dial<'_>,
     bound: Bound,
+    stream: Stream,
     max_head: usize,
     alone: bool,
 ) -> Result<(Way, Instant), Fault> {
-    let stream = reach(lane, bound.at, alone).await?;
     lane.slot.counters.connected();
     let addr = match lane.addrs.as_ref() {
         [only] => *only,
@@ -118,12 +128,27 @@ async fn make(
     Ok((Way::Shared(place), now()))
 }
 
-/// A socket to the lane's endpoint and, where it is spoken to so, TLS on it; `alone` leaves HTTP/2 out of what is offered.
-pub(crate) async fn reach(lane: &Lane, deadline: Instant, alone: bool) -> Result<Stream, Fault> {
-    let stream = pylon_net::dial::connect(&lane.addrs, Some(deadline)).await.map_err(Fault::Connect)?;
-    let Some(tls) = &lane.tls else { return Ok(Stream::Plain(stream)) };
-    let shaken = timeout_at(Some(deadline), tls.connect(stream, alone)).await;
-    shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(Fault::Tls)
+/// A socket to the lane's endpoint, with `header` at its beginning, and, where it is spoken to so, TLS on it; `alone` leaves
+/// HTTP/2 out of what is offered.
+pub(crate) async fn reach(
+    lane: &Lane,
+    deadline: Instant,
+    alone: bool,
+    header: Option<Vec<u8>>,
+) -> Result<Stream, Fault> {
+    let connected = match &lane.path {
+        Some(path) => connect_unix(Path::new(&**path), Some(deadline)).await,
+        None => connect(&lane.addrs, Some(deadline)).await,
+    };
+    let mut socket = connected.map_err(Fault::Connect)?;
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    if let Some(header) = header {
+        let told = timeout_at(Some(deadline), socket.write_all(&header)).await.map_err(late);
+        told.and_then(|told| told).map_err(Fault::Connect)?;
+    }
+    let Some(tls) = &lane.tls else { return Ok(Stream::Plain(socket)) };
+    let shaken = timeout_at(Some(deadline), tls.connect(socket, alone)).await.map_err(late);
+    shaken.and_then(|shaken| shaken).map_err(Fault::Tls)
 }
 
 impl Bound {

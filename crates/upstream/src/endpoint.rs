@@ -1,10 +1,12 @@
 //! Endpoints: what their addresses are, and the immutable set of them that requests choose from.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Uri};
+use pylon_core::connection::Connection;
+use pylon_net::proxy_protocol::{self, Version};
 use pylon_net::stream::Stream;
 use pylon_net::tls::client::Towards;
 use pylon_observe::series::UpstreamShard;
@@ -20,13 +22,19 @@ pub(crate) struct Place {
     pub(crate) port: u16,
     /// Whether it is reached under TLS.
     pub(crate) tls: bool,
+    /// The path, where it is a Unix socket.
+    pub(crate) path: Option<Arc<str>>,
     /// As it stands in `Host`: with brackets, and without the scheme's own port.
     pub(crate) authority: HeaderValue,
 }
 
 impl Place {
-    /// Reads `http://host:port`, `https://host:port` or `tcp://host:port`. The error is a problem and a remedy.
+    /// Reads `http://host:port`, `https://host:port`, `tcp://host:port` or `unix:/path`. The error is a problem and a remedy.
     pub(crate) fn from_url(url: &str) -> Result<Self, (String, Option<String>)> {
+        if let Some(path) = url.strip_prefix("unix:") {
+            return Self::from_path(path)
+                .map_err(|why| (format!("`{url}` {why}"), Some("write it as `unix:/run/app.sock`".to_owned())));
+        }
         let bad = |problem: &str| {
             let forms = "write it as `http://host:port`, `https://host:port` or `tcp://host:port`";
             (format!("`{url}` {problem}"), Some(forms.to_owned()))
@@ -57,6 +65,17 @@ impl Place {
         Self::new(authority.host(), port, tls).ok_or_else(|| bad("has no valid host or port"))
     }
 
+    fn from_path(text: &str) -> Result<Self, String> {
+        pylon_net::listen::path_of(text)?;
+        Ok(Self {
+            host: format!("unix:{text}"),
+            port: 0,
+            tls: false,
+            path: Some(text.into()),
+            authority: HeaderValue::from_static("localhost"),
+        })
+    }
+
     /// Reads `name:port`.
     pub(crate) fn from_name(text: &str, tls: bool) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
@@ -71,14 +90,20 @@ impl Place {
         }
         let text = if port == default_port(tls) { host.to_owned() } else { format!("{host}:{port}") };
         let authority = HeaderValue::from_str(&text.to_ascii_lowercase()).ok()?;
-        Some(Self { host: bare.to_ascii_lowercase(), port, tls, authority })
+        Some(Self { host: bare.to_ascii_lowercase(), port, tls, path: None, authority })
     }
 
-    /// The one address, where the host is one.
+    /// The one address, where the host is one. That of a Unix socket is nowhere.
     pub(crate) fn literal(&self) -> Option<SocketAddr> {
+        if self.path.is_some() {
+            return Some(NOWHERE);
+        }
         self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
 }
+
+/// In place of the address of a Unix socket, which has none.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 fn default_port(tls: bool) -> u16 {
     if tls { 443 } else { 80 }
@@ -88,6 +113,8 @@ fn default_port(tls: bool) -> u16 {
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub(crate) authority: HeaderValue,
+    /// The path of a Unix socket.
+    pub(crate) path: Option<Arc<str>>,
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) weight: u32,
     pub(crate) source: &'static str,
@@ -114,6 +141,8 @@ pub(crate) struct EndpointSet {
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) authority: HeaderValue,
+    /// The path of a Unix socket.
+    pub(crate) path: Option<Arc<str>>,
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) tls: Option<Towards>,
     pub(crate) slot: Arc<Slot>,
@@ -125,6 +154,8 @@ pub(crate) struct Lane {
     pub(crate) shared: bool,
     /// Whether HTTP/2 is spoken without asking.
     http2: bool,
+    /// How the endpoint is told of the client, at the beginning of each connection.
+    tells: Option<Version>,
 }
 
 impl Lane {
@@ -135,9 +166,11 @@ impl Lane {
         limits: Limits,
         shared: bool,
         http2: bool,
+        tells: Option<Version>,
     ) -> Option<Arc<Self>> {
         Some(Arc::new(Self {
             authority: endpoint.authority.clone(),
+            path: endpoint.path.as_deref().map(Arc::from),
             addrs: Arc::clone(&endpoint.addrs),
             tls: endpoint.tls.clone(),
             slot: Arc::clone(endpoint.pool.mine()?),
@@ -146,6 +179,7 @@ impl Lane {
             limits,
             shared,
             http2,
+            tells,
         }))
     }
 
@@ -162,6 +196,22 @@ impl Lane {
     /// Whether HTTP/2 is spoken on a connection that has just been made.
     pub(crate) fn begins_http2(&self, stream: &Stream) -> bool {
         stream.agreed_on_http2() || self.http2 && self.tls.is_none()
+    }
+
+    /// Whether the endpoint is told of the client at the beginning of each connection, which is then for nobody else.
+    pub(crate) fn tells(&self) -> bool {
+        self.tells.is_some()
+    }
+
+    /// The PROXY header that begins a connection for `client`, who came by `connection`.
+    pub(crate) fn header(&self, client: IpAddr, connection: &Connection) -> Option<Vec<u8>> {
+        let version = self.tells?;
+        let peer = connection.peer;
+        // A port is known of the one who connected to us, and of nobody whom a proxy names.
+        let port = if client == peer.ip() { peer.port() } else { 0 };
+        let nobody = connection.unix && client == peer.ip();
+        let client = (!nobody).then_some(SocketAddr::new(client, port));
+        Some(proxy_protocol::header(version, client, connection.local))
     }
 
     /// Tells endpoints apart.

@@ -6,6 +6,7 @@ use std::fmt;
 use http::HeaderValue;
 use pylon_core::short::{FromScalar, Short};
 use pylon_core::units::Span;
+use pylon_net::proxy_protocol::Version;
 use pylon_net::tls::spec::UpstreamTlsSpec;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -17,8 +18,8 @@ use crate::timeouts::ShortTimeout;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSpec {
-    /// Where the service is reached: addresses or host names with a port (80, or 443 of `https`, where none is written). A host
-    /// name is one endpoint, resolved again when its TTL is over; all its addresses are raced. No default: this or `discover` must be written.
+    /// Where the service is reached: addresses or host names with a port (80, or 443 of `https`, where none is written), or paths
+    /// of Unix sockets (`unix:/run/app.sock`). A host name is one endpoint, resolved again when its TTL is over; all its addresses are raced. No default: this or `discover` must be written.
     /// Example: `[http://10.0.0.1:8080, { url: "http://10.0.0.2:8080", weight: 2 }]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Short<EndpointSpec>>,
@@ -39,6 +40,11 @@ pub struct UpstreamSpec {
     /// `http2` (in cleartext without asking). gRPC needs HTTP/2. Default `auto`. Example: `http2`.
     #[serde(default)]
     pub protocol: ProtocolSpec,
+    /// Tells the service the client's address by a PROXY header of this version, `v1` or `v2`, at the beginning of each connection,
+    /// before TLS. Each request then has a connection of its own, since a connection is for one client. Default: none.
+    /// Example: `v2`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub proxy_protocol: Option<Version>,
     /// TLS towards endpoints with `https://` and those that are discovered. Default: endpoints with `https://` are verified by the
     /// system's roots, those that are discovered are spoken to in cleartext. Example: `{ ca: certs/internal.pem }`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
@@ -50,15 +56,15 @@ pub struct UpstreamSpec {
 }
 
 /// The key may be left out but not left empty: `tls:` with nothing behind it could mean either.
-fn written<'de, D: Deserializer<'de>>(source: D) -> Result<Option<UpstreamTlsSpec>, D::Error> {
-    UpstreamTlsSpec::deserialize(source).map(Some)
+fn written<'de, T: Deserialize<'de>, D: Deserializer<'de>>(source: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(source).map(Some)
 }
 
 /// One endpoint: a URL, or a map with a weight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSpec {
-    /// Scheme, host and port; `tcp://` is for listeners with `tcp`. No default. Example: `http://10.0.0.1:8080`.
+    /// Scheme, host and port, where `tcp://` is for listeners with `tcp`; or `unix:` and the path of a Unix socket. No default. Example: `http://10.0.0.1:8080`.
     pub url: String,
     /// Its share of the requests in proportion to the others', from 1 to 1000. Default 1. Example: `3`.
     #[serde(default = "one")]
@@ -80,6 +86,7 @@ impl UpstreamSpec {
     /// What the endpoints speak. None where they contradict each other.
     pub(crate) fn speaks(&self) -> Option<Speaks> {
         let speaks = |endpoint: &Short<EndpointSpec>| match endpoint.url.split_once("://") {
+            _ if endpoint.url.starts_with("unix:") => Speaks::Anything,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("tcp") => Speaks::Bytes,
             Some(_) => Speaks::Http,
             None => Speaks::Anything,

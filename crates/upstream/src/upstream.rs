@@ -15,6 +15,7 @@ use pylon_core::exchange::Trail;
 use pylon_core::names::UpstreamName;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::worker::PerWorker;
+use pylon_net::proxy_protocol::Version;
 use pylon_net::resolve::Resolver;
 use pylon_net::tls::client::ClientTls;
 use pylon_observe::series::UpstreamSeries;
@@ -25,7 +26,7 @@ use crate::balance::{Balancer, Method};
 use crate::call::CallOptions;
 use crate::compile::Sources;
 use crate::discovery::static_list::Member;
-use crate::endpoint::{EndpointSet, Lane, Lease};
+use crate::endpoint::{Endpoint, EndpointSet, Lane, Lease};
 use crate::error::Fault;
 use crate::pool::Limits;
 use crate::spec::{BalanceSpec, HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
@@ -53,6 +54,7 @@ pub struct Upstream {
     protocol: ProtocolSpec,
     limits: Limits,
     speaks: Speaks,
+    tells: Option<Version>,
     pub(crate) host: Host,
     pub(crate) series: Option<Arc<UpstreamSeries>>,
     workers: PerWorker<Worker>,
@@ -123,8 +125,10 @@ impl Upstream {
             balance: spec.balance,
             speaks: spec.speaks().unwrap_or(Speaks::Anything),
             protocol: spec.protocol,
+            tells: spec.proxy_protocol,
             limits: Limits {
-                max_idle: spec.pool.max_idle as usize,
+                // A connection that begins with a client's address is for no other client.
+                max_idle: if spec.proxy_protocol.is_some() { 0 } else { spec.pool.max_idle as usize },
                 idle: spec.pool.idle.duration(),
                 lifetime: spec.pool.lifetime.duration(),
             },
@@ -221,8 +225,11 @@ impl Upstream {
         let endpoints = set.endpoints.iter().map(|endpoint| {
             let [attempts, connects, connect_failures, reuses] = endpoint.pool.counters();
             EndpointView {
-                endpoint: text(&endpoint.authority),
-                addresses: endpoint.addrs.to_vec(),
+                endpoint: endpoint
+                    .path
+                    .as_ref()
+                    .map_or_else(|| text(&endpoint.authority), |path| format!("unix:{path}")),
+                addresses: if endpoint.path.is_some() { Vec::new() } else { endpoint.addrs.to_vec() },
                 weight: endpoint.weight,
                 source: endpoint.source,
                 idle: endpoint.pool.idle(),
@@ -287,8 +294,8 @@ impl Upstream {
         let metrics = self.series.as_ref().map(|series| series.mine());
         let shared = self.balance == BalanceSpec::LeastRequest;
         let http2 = self.protocol == ProtocolSpec::Http2;
-        let lanes =
-            (set.endpoints.iter()).filter_map(|endpoint| Lane::of(endpoint, metrics, self.limits, shared, http2));
+        let lane = |endpoint: &Endpoint| Lane::of(endpoint, metrics, self.limits, shared, http2, self.tells);
+        let lanes = set.endpoints.iter().filter_map(lane);
         worker.lanes = lanes.collect();
         let weights = set.endpoints.iter().map(|endpoint| endpoint.weight);
         worker.balancer = Balancer::new(Method::from(self.balance), weights, worker.offset);

@@ -111,7 +111,27 @@ fn a_checksum_that_is_right_is_accepted_wherever_it_stands() {
     }
 }
 
+#[test]
+fn what_is_written_is_what_the_protocol_says() {
+    let (client, local) = ("192.0.2.1:4711".parse().unwrap(), "198.51.100.1:443".parse().unwrap());
+    assert_eq!(header(Version::V1, Some(client), local), b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\n");
+    assert_eq!(header(Version::V2, Some(client), local), second(1, 0x11, &FOUR));
+    let six = "[2001:db8::1]:4711".parse().unwrap();
+    let mixed = b"PROXY TCP6 2001:db8::1 ::ffff:198.51.100.1 4711 443\r\n";
+    assert_eq!(header(Version::V1, Some(six), local), mixed);
+    assert_eq!(header(Version::V1, None, local), b"PROXY UNKNOWN\r\n");
+}
+
 proptest! {
+    #[test]
+    fn what_is_written_is_read_back(client: Option<SocketAddr>, local: SocketAddr, second in any::<bool>()) {
+        let version = if second { Version::V2 } else { Version::V1 };
+        let bytes = header(version, client, local);
+        let Ok(Header::Whole { length, client: told }) = parse(&bytes) else { panic!("{bytes:?}") };
+        let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        prop_assert_eq!((length, told.map(plain)), (bytes.len(), client.map(plain)));
+    }
+
     #[test]
     fn whatever_comes_a_header_means_the_same_with_more_behind_it(
         version in 0_usize..3, tail in prop::collection::vec(any::<u8>(), 0..300), cut in 0_usize..300)

@@ -131,7 +131,10 @@ pub(crate) fn upstream(out: &mut Vec<u8>, trail: &Trail) {
         out.extend_from_slice(br#","upstream":"#);
         json::string(out, upstream, VALUE);
     }
-    if let Some(endpoint) = trail.endpoint {
+    if let Some(path) = &trail.socket {
+        out.extend_from_slice(br#","endpoint":"#);
+        json::string(out, path, VALUE);
+    } else if let Some(endpoint) = trail.endpoint {
         out.extend_from_slice(br#","endpoint":""#);
         json::socket(out, endpoint);
         out.push(b'"');

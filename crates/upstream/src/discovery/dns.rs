@@ -96,6 +96,7 @@ impl Name {
             let pool = pools.entry(addr).or_insert_with(|| Arc::new(Pool::new()));
             let epoch = pool.allow(&[addr]);
             Endpoint {
+                path: None,
                 authority: self.place.authority.clone(),
                 addrs: Arc::from([addr]),
                 weight: 1,

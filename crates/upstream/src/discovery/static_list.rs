@@ -31,6 +31,7 @@ impl Member {
         let epoch = self.pool.allow(&addrs);
         (!addrs.is_empty()).then(|| Endpoint {
             authority: self.place.authority.clone(),
+            path: self.place.path.clone(),
             addrs: addrs.into(),
             weight: self.weight,
             source,

@@ -6,6 +6,7 @@ use crate::documents::{refused, with_head};
 use pylon_testkit::answer::{Answer, alphabet};
 use pylon_testkit::binary::Binary;
 use pylon_testkit::client::request;
+use pylon_testkit::terminator::Terminator;
 use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{ms, until};
@@ -258,6 +259,30 @@ fn it_passes_under_tls() {
     let config = Arc::new(authority.client(rustls::DEFAULT_VERSIONS, None));
     let mut client = WebSocket::begin(gate.connect().try_tls(&config, "gate.test").unwrap(), "/chat", &[]);
     assert_eq!(upstream.last().field("x-forwarded-proto").as_deref(), Some("https"));
+    for length in [1, 70_000, 1 << 20] {
+        client.echoes(BINARY, &alphabet(length));
+    }
+    client.send(CLOSE, &code(1000));
+    assert_eq!(client.frame().code(), Some(1000));
+    client.raw.expect_closed();
+    assert_eq!(gate.logged("/chat")["end"], "complete");
+}
+
+#[test]
+fn it_passes_to_a_service_under_tls() {
+    let (authority, upstream) = (Authority::default(), echo());
+    let secure = Terminator::before(
+        upstream.address(),
+        authority.server(&authority.issue(&["localhost"]), &["http/1.1"], false),
+    );
+    let document = format!(
+        "upstreams: {{ chat: {{ endpoints: [\"{}\"], tls: {{ ca: ca.pem }} }} }}
+routes: [{{ match: /chat, forward: chat, websocket: true }}]",
+        secure.url("localhost")
+    );
+    let gate =
+        Binary::start_with(&document, &[], |folder| std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap());
+    let mut client = WebSocket::begin(gate.connect(), "/chat", &[]);
     for length in [1, 70_000, 1 << 20] {
         client.echoes(BINARY, &alphabet(length));
     }

@@ -1,21 +1,32 @@
 //! A small HTTP/1.1 client: one connection, one request at a time, bodies with a length. Benches and counts drive it
 //! where wrk cannot: a fixed number of requests, connections that idle, a fixed rate.
 
+use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use super::wire::tls;
 
 /// A service that takes longer than this for one answer is taken for dead.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
 }
+
+/// A connection, in cleartext or under TLS.
+trait Stream: Read + Write + Debug + Send {}
+
+impl<S: Read + Write + Debug + Send> Stream for S {}
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
@@ -26,15 +37,29 @@ pub(crate) struct Answer {
 impl Client {
     /// Connects to a port of this machine.
     pub(crate) fn connect(port: u16) -> Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, buffer: Vec::new() })
+        Ok(Self { stream: Box::new(dial(port)?), buffer: Vec::new() })
+    }
+
+    /// Connects under TLS; hands are shaken with the first request.
+    pub(crate) fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> Result<Self> {
+        let connection = ClientConnection::new(Arc::clone(config), ServerName::try_from(tls::NAME)?)?;
+        Ok(Self { stream: Box::new(StreamOwned::new(connection, dial(port)?)), buffer: Vec::new() })
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Result<Answer> {
-        self.send(&request(path))
+        self.send(&request(path, ""))
+    }
+
+    /// Sends the only request of a connection, and waits until the other side has closed it.
+    pub(crate) fn get_last(mut self, path: &str) -> Result<Answer> {
+        let answer = self.send(&request(path, "Connection: close\r\n"))?;
+        match self.stream.read(&mut [0; 64]) {
+            Ok(0) => Ok(answer),
+            Ok(_) => bail!("there is more than the answer"),
+            // Who closes TLS without a word has closed.
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => Ok(answer),
+            Err(error) => Err(error).context("waiting for the end of the connection"),
+        }
     }
 
     /// Sends a request as it stands and reads its answer whole.
@@ -66,11 +91,19 @@ impl Client {
     }
 }
 
+fn dial(port: u16) -> Result<TcpStream> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
 /// Opens connections, sends one request on each and gives them back open.
-pub(crate) fn hold(port: u16, path: &str, connections: usize) -> Result<Vec<Client>> {
+pub(crate) fn hold(connect: impl Fn() -> Result<Client>, path: &str, connections: usize) -> Result<Vec<Client>> {
     let mut held = Vec::with_capacity(connections);
     for number in 0..connections {
-        let mut client = Client::connect(port).with_context(|| format!("connection {number}"))?;
+        let mut client = connect().with_context(|| format!("connection {number}"))?;
         let answer = client.get(path).with_context(|| format!("connection {number}"))?;
         if answer.status != 200 {
             bail!("connection {number} was answered with {}", answer.status);
@@ -103,7 +136,7 @@ pub(crate) fn paced(port: u16, path: &str, rate: f64, lanes: u32, lasting: Durat
 
 fn lane_of(port: u16, path: &str, first: Instant, step: Duration, lasting: Duration) -> Result<Vec<Duration>> {
     let mut client = Client::connect(port)?;
-    let request = request(path);
+    let request = request(path, "");
     let mut latencies = Vec::new();
     let mut due = first;
     while due < first + lasting {
@@ -122,8 +155,9 @@ fn lane_of(port: u16, path: &str, first: Instant, step: Duration, lasting: Durat
     Ok(latencies)
 }
 
-fn request(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: bench.test\r\n\r\n").into_bytes()
+/// A request with these lines besides.
+fn request(path: &str, more: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{more}\r\n", tls::NAME).into_bytes()
 }
 
 /// The status and the length of the body.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::client;
 use super::figures::{Spread, percentile};
-use super::load::wrk;
+use super::load::{Drive, Wrk};
 use super::machine::Watch;
 use super::programs::Program;
 use super::report::{Section, Table, marked, number};
@@ -68,7 +68,8 @@ pub(crate) fn run(setting: &Setting<'_>) -> Result<Section> {
 
 /// The rate, and who is measured at it: the service itself, then every proxy that can carry it.
 fn lanes(setting: &Setting<'_>, running: &[Running]) -> Result<(f64, Vec<Lane>)> {
-    let most = |running: &Running| Ok(wrk(running.port, "/s", CONNECTIONS, setting.seconds, RIGHT, false)?.per_second);
+    let wrk = Wrk { path: "/s".to_owned(), expect: RIGHT, service: setting.stage.backend.port, tls: None };
+    let most = |running: &Running| Ok(wrk.run(running.port, setting.course(CONNECTIONS), false)?.per_second);
     let most: Vec<f64> = running.iter().map(most).collect::<Result<_>>()?;
     let reference = running.iter().position(|running| running.program == Program::Nginx).unwrap_or(0);
     let rate = most.get(reference).context("nobody to measure")? / 2.0;

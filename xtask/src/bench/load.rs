@@ -1,10 +1,48 @@
-//! Runs wrk and reads what it prints.
+//! What a load is, and the one that most rows use: wrk, which speaks HTTP/1.1 in cleartext and under TLS.
 
+use std::fmt::Debug;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustls::ClientConfig;
 
+use super::client::Client;
+use super::figures::percentile;
+use super::race::Course;
 use crate::shell;
+
+/// A way to put load on a port.
+pub(crate) trait Drive: Debug {
+    /// One run. With `look` every answer is looked at closely, which may cost the load much of its speed.
+    fn run(&self, port: u16, course: Course, look: bool) -> Result<Load>;
+
+    /// Holds one answer against what is right.
+    fn check(&self, port: u16) -> Result<()>;
+}
+
+/// What one run of a load saw. Latencies are microseconds, and no number where the load does not tell them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Load {
+    pub(crate) requests: u64,
+    pub(crate) per_second: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+impl Load {
+    /// Of answers that took so long each, and all together.
+    pub(crate) fn of(mut latencies: Vec<Duration>, all: Duration) -> Self {
+        latencies.sort_unstable();
+        Self {
+            requests: latencies.len() as u64,
+            per_second: latencies.len() as f64 / all.as_secs_f64(),
+            p50: percentile(&latencies, 0.5),
+            p99: percentile(&latencies, 0.99),
+        }
+    }
+}
 
 /// What a right answer looks like.
 #[derive(Debug, Clone, Copy)]
@@ -14,13 +52,20 @@ pub(crate) struct Expect {
     pub(crate) length: Option<usize>,
 }
 
-/// What one run of wrk saw. Latencies are microseconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Load {
-    pub(crate) requests: u64,
-    pub(crate) per_second: f64,
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
+#[derive(Debug)]
+pub(crate) struct Wrk {
+    pub(crate) path: String,
+    pub(crate) expect: Expect,
+    /// The port of the service itself, whose answers are right.
+    pub(crate) service: u16,
+    /// Under TLS by a client such as this.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+/// What wrk saw.
+#[derive(Debug)]
+struct Seen {
+    load: Load,
     /// Answers whose status is 400 or more.
     failed: u64,
     /// Connections that broke.
@@ -29,55 +74,75 @@ pub(crate) struct Load {
     wrong: Option<u64>,
 }
 
-/// One run against a port; with `look` every status and length is checked, which costs wrk much of its speed.
-pub(crate) fn wrk(port: u16, path: &str, connections: u32, seconds: u32, expect: Expect, look: bool) -> Result<Load> {
-    let mut wrk = Command::new("wrk");
-    wrk.args(["--latency", "-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
-    if look {
-        wrk.arg("-s").arg(shell::root()?.join("bench/check.lua"));
+impl Drive for Wrk {
+    fn run(&self, port: u16, course: Course, look: bool) -> Result<Load> {
+        let Self { path, expect, .. } = self;
+        let mut wrk = Command::new("wrk");
+        wrk.args(["--latency", "-t1", &format!("-c{}", course.connections), &format!("-d{}s", course.seconds)]);
+        if look {
+            wrk.arg("-s").arg(shell::root()?.join("bench/check.lua"));
+        }
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        wrk.arg(format!("{scheme}://127.0.0.1:{port}{path}"));
+        if look {
+            let length = expect.length.map_or("-1".to_owned(), |length| length.to_string());
+            wrk.args(["--", &expect.status.to_string(), &length]);
+        }
+        let seen = parse(&shell::output(&mut wrk)?)?;
+        check(&seen, *expect).with_context(|| format!("{path} at port {port}"))?;
+        if look && seen.wrong != Some(0) {
+            let (wrong, all) = (seen.wrong, seen.load.requests);
+            bail!("{path} at port {port}: {wrong:?} of {all} answers had another status or length");
+        }
+        Ok(seen.load)
     }
-    wrk.arg(format!("http://127.0.0.1:{port}{path}"));
-    if look {
-        let length = expect.length.map_or("-1".to_owned(), |length| length.to_string());
-        wrk.args(["--", &expect.status.to_string(), &length]);
+
+    fn check(&self, port: u16) -> Result<()> {
+        let mut client = match &self.tls {
+            Some(tls) => Client::connect_tls(port, tls)?,
+            None => Client::connect(port)?,
+        };
+        let got = client.get(&self.path)?;
+        if got.status != self.expect.status {
+            bail!("{} is answered with {}", self.path, got.status);
+        }
+        if got.status == 200 && got != Client::connect(self.service)?.get(&self.path)? {
+            bail!("the body of {} is not what the service gives", self.path);
+        }
+        Ok(())
     }
-    let load = parse(&shell::output(&mut wrk)?)?;
-    check(&load, expect).with_context(|| format!("{path} at port {port}"))?;
-    if look && load.wrong != Some(0) {
-        bail!("{path} at port {port}: {:?} of {} answers had another status or length", load.wrong, load.requests);
-    }
-    Ok(load)
 }
 
-fn check(load: &Load, expect: Expect) -> Result<()> {
-    let should_fail = if expect.status >= 400 { load.requests } else { 0 };
-    if load.requests == 0 {
+fn check(seen: &Seen, expect: Expect) -> Result<()> {
+    let all = seen.load.requests;
+    let should_fail = if expect.status >= 400 { all } else { 0 };
+    if all == 0 {
         bail!("there was no answer at all");
     }
-    if load.failed != should_fail {
-        bail!("{} of {} answers failed, {should_fail} should", load.failed, load.requests);
+    if seen.failed != should_fail {
+        bail!("{} of {all} answers failed, {should_fail} should", seen.failed);
     }
-    if load.broken > 0 {
-        bail!("{} connections broke", load.broken);
+    if seen.broken > 0 {
+        bail!("{} connections broke", seen.broken);
     }
     Ok(())
 }
 
-fn parse(text: &str) -> Result<Load> {
+fn parse(text: &str) -> Result<Seen> {
     let line = |mark: &str| text.lines().map(str::trim).find_map(|line| line.strip_prefix(mark)).map(str::trim);
     let requests = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
     let per_second = line("Requests/sec:").and_then(|rate| rate.parse().ok());
     let errors = line("Socket errors:").unwrap_or_default();
     let broken = errors.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok()).sum();
-    Ok(Load {
+    let load = Load {
         requests: requests.with_context(|| format!("wrk said no number of requests:\n{text}"))?,
         per_second: per_second.context("wrk said no rate")?,
         p50: line("50%").and_then(micros).context("wrk said no median")?,
         p99: line("99%").and_then(micros).context("wrk said no 99th percentile")?,
-        failed: line("Non-2xx or 3xx responses:").and_then(|count| count.parse().ok()).unwrap_or(0),
-        broken,
-        wrong: line("Wrong answers:").and_then(|count| count.parse().ok()),
-    })
+    };
+    let failed = line("Non-2xx or 3xx responses:").and_then(|count| count.parse().ok()).unwrap_or(0);
+    let wrong = line("Wrong answers:").and_then(|count| count.parse().ok());
+    Ok(Seen { load, failed, broken, wrong })
 }
 
 /// A duration of wrk's (`850.00us`, `1.19ms`, `2.00s`) in microseconds.
@@ -108,9 +173,10 @@ Transfer/sec:     10.00MB
 
     #[test]
     fn the_figures_of_a_run_are_read() {
-        let load = parse(OUTPUT).unwrap();
+        let seen = parse(OUTPUT).unwrap();
+        let load = seen.load;
         assert_eq!((load.requests, load.per_second, load.p50, load.p99), (150_000, 50000.12, 1190.0, 2250.0));
-        assert!(check(&load, RIGHT).is_ok());
+        assert!(check(&seen, RIGHT).is_ok());
         assert_eq!(micros("850.00us"), Some(850.0));
     }
 

@@ -11,6 +11,7 @@ mod race;
 mod report;
 mod rows;
 pub(crate) mod stage;
+mod wire;
 
 use std::process::Command;
 
@@ -51,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         bail!("a bench takes at least one round of one second");
     }
     let programs = options.programs();
-    programs::install(&programs, &["nginx", "wrk", "taskset", "prlimit"])?;
+    programs::install(&programs, &["nginx", "wrk", "h2load", "taskset", "prlimit"])?;
     if !options.peers_only {
         programs::build_pylon()?;
     }

@@ -51,6 +51,18 @@ impl Program {
         }
     }
 
+    /// The configuration for a row of what is spoken on the wire; nothing for who takes no part in it.
+    pub(crate) fn wired(self, what: &str) -> Option<String> {
+        match self {
+            // A listener of ours speaks HTTP/2 to whoever begins with it.
+            Self::Pylon if what == "http2" => Some(self.template(true).to_owned()),
+            Self::Pylon => Some(format!("bench/documents/{what}.yaml")),
+            Self::Nginx => Some(format!("bench/peers/nginx-{what}.conf")),
+            Self::Haproxy => Some(format!("bench/peers/haproxy-{what}.cfg")),
+            Self::NginxLarge | Self::NginxForwarding | Self::Envoy => None,
+        }
+    }
+
     fn file(self) -> Result<PathBuf> {
         match self {
             Self::Pylon => Ok(shell::target()?.join("dist/pylon")),

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::figures::Spread;
-use super::race::Outcome;
+use super::race::{Outcome, Sample};
 
 /// Above this share of time, in percent, somebody else had the processor too often for the figure to be trusted.
 const DISTURBED: f64 = 6.0;
@@ -64,9 +64,12 @@ impl fmt::Display for Section {
     }
 }
 
-/// A median, with its range where there is one.
+/// A median, with its range where there is one; a dash for what was not measured.
 pub(crate) fn number(figure: Spread, digits: usize) -> String {
     let Spread { median, low, high } = figure;
+    if median.is_nan() {
+        return "–".to_owned();
+    }
     let plain = format!("{median:.digits$}");
     let (low, high) = (format!("{low:.digits$}"), format!("{high:.digits$}"));
     if low == high { plain } else { format!("{plain} ({low} to {high})") }
@@ -78,19 +81,21 @@ pub(crate) fn marked(disturbed: f64) -> String {
     format!("{disturbed:.1}{mark}")
 }
 
-/// What each entrant of a race cost.
-pub(crate) fn lanes(outcome: &Outcome) -> Table {
-    let heads = ["program", "CPU µs per request", "requests/s", "p50 µs", "p99 µs", "resident MiB", "disturbed %"];
-    let mut table = Table::new(&heads);
+/// What each entrant of a race cost for one `unit`, such as a request.
+pub(crate) fn lanes(outcome: &Outcome, unit: &str) -> Table {
+    let (cpu, speed) = (format!("CPU µs per {unit}"), format!("{unit}s/s"));
+    let mut table = Table::new(&["program", &cpu, &speed, "p50 µs", "p99 µs", "resident MiB", "disturbed %"]);
     for label in &outcome.labels {
         let disturbed = outcome.spread(label, |sample| sample.disturbed);
+        let middle =
+            |figure: fn(&Sample) -> f64, digits| number(Spread::of([outcome.spread(label, figure).median]), digits);
         table.row(&[
             label.clone(),
             number(outcome.spread(label, |sample| sample.cpu), 1),
-            format!("{:.0}", outcome.spread(label, |sample| sample.per_second).median),
-            format!("{:.0}", outcome.spread(label, |sample| sample.p50).median),
-            format!("{:.0}", outcome.spread(label, |sample| sample.p99).median),
-            format!("{:.1}", outcome.spread(label, |sample| sample.resident).median),
+            middle(|sample| sample.per_second, 0),
+            middle(|sample| sample.p50, 0),
+            middle(|sample| sample.p99, 0),
+            middle(|sample| sample.resident, 1),
             marked(disturbed.median),
         ]);
     }
@@ -148,6 +153,7 @@ mod tests {
     fn figures_show_their_range_where_there_is_one() {
         assert_eq!(number(Spread::of([1.0, 2.0, 3.0]), 1), "2.0 (1.0 to 3.0)");
         assert_eq!(number(Spread::of([2.0]), 1), "2.0");
+        assert_eq!(number(Spread::of([f64::NAN]), 1), "–");
         let mut table = Table::new(&["a", "b"]);
         table.row(&["1".into(), "2".into()]);
         assert_eq!(table.to_string(), "| a | b |\n|---|---|\n| 1 | 2 |\n");

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,11 +13,12 @@ use clap::ValueEnum;
 use super::client::{self, Client};
 use super::figures::Spread;
 use super::latency;
-use super::load::Expect;
+use super::load::{Drive, Expect, Wrk};
 use super::programs::Program;
 use super::race::{Course, Entrant, Outcome, race};
 use super::report::{Section, Table, lanes, number};
 use super::stage::{Running, Stage};
+use super::wire;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Row {
@@ -34,8 +36,21 @@ pub(crate) enum Row {
     Routes,
     /// Latency at a fixed rate, half of what nginx can do
     Latency,
+    /// 100 bytes under TLS 1.3
+    Tls,
+    /// Full handshakes of TLS 1.3
+    Handshakes,
+    /// 100 bytes over HTTP/2 in cleartext
+    Http2,
+    /// Calls of gRPC in cleartext
+    Grpc,
+    /// Messages of 100 bytes over open WebSockets
+    #[value(name = "websocket")]
+    WebSocket,
     /// Memory of an idle connection
     Idle,
+    /// Memory of an idle connection under TLS
+    IdleTls,
     /// Memory before the first request
     Empty,
     /// From the start to the first answer
@@ -76,7 +91,13 @@ impl Row {
             }
             Self::Routes => setting.routes(),
             Self::Latency => latency::run(setting),
+            Self::Tls => wire::tls_row(setting),
+            Self::Handshakes => wire::handshakes_row(setting),
+            Self::Http2 => wire::http2_row(setting),
+            Self::Grpc => wire::grpc_row(setting),
+            Self::WebSocket => wire::websocket_row(setting),
             Self::Idle => setting.idle(),
+            Self::IdleTls => wire::idle_row(setting),
             Self::Empty => setting.empty(),
             Self::Start => setting.start(),
         }
@@ -100,12 +121,12 @@ impl Setting<'_> {
             running.push(self.stage.start(Program::NginxLarge, Program::NginxLarge.template(log))?);
         }
         let entrants: Vec<Entrant<'_>> =
-            running.iter().map(|running| entrant(running.program.name(), running, path, expect)).collect();
+            running.iter().map(|running| self.entrant(running.program.name(), running, path, expect)).collect();
         let outcome = race(self.stage, &entrants, self.course(connections))?;
         end_all(running)?;
         let mut section = Section::new(row, title);
-        section.tables.push(lanes(&outcome));
-        section.tables.extend(ratios(row, &outcome, &mut section.figures));
+        section.tables.push(lanes(&outcome, "request"));
+        section.tables.extend(ratios(row, &outcome, "request", &mut section.figures));
         Ok(section)
     }
 
@@ -115,17 +136,17 @@ impl Setting<'_> {
         let nowhere = Expect { status: 404, length: None };
         let at = |number: usize| format!("/service-{number:05}/7/items");
         let entrants = [
-            entrant("10, last", &few, &at(9), RIGHT),
-            entrant("10,000, first", &many, &at(0), RIGHT),
-            entrant("10,000, middle", &many, &at(5_000), RIGHT),
-            entrant("10,000, last", &many, &at(9_999), RIGHT),
-            entrant("10, none", &few, "/nowhere/7/items", nowhere),
-            entrant("10,000, none", &many, "/nowhere/7/items", nowhere),
+            self.entrant("10, last", &few, &at(9), RIGHT),
+            self.entrant("10,000, first", &many, &at(0), RIGHT),
+            self.entrant("10,000, middle", &many, &at(5_000), RIGHT),
+            self.entrant("10,000, last", &many, &at(9_999), RIGHT),
+            self.entrant("10, none", &few, "/nowhere/7/items", nowhere),
+            self.entrant("10,000, none", &many, "/nowhere/7/items", nowhere),
         ];
         let outcome = race(self.stage, &entrants, self.course(CONNECTIONS))?;
         end_all(vec![few, many])?;
         let mut section = Section::new("routes", "10,000 routes against 10, with access log and metrics");
-        section.tables.push(lanes(&outcome));
+        section.tables.push(lanes(&outcome, "request"));
         let mut table = Table::new(&["10,000 ÷ 10", "requests/s", "requests per second of CPU"]);
         for (which, base) in [("first", "10, last"), ("middle", "10, last"), ("last", "10, last"), ("none", "10, none")]
         {
@@ -153,20 +174,32 @@ impl Setting<'_> {
     }
 
     fn idle(&self) -> Result<Section> {
+        let started = self.programs.iter().map(|program| (*program, program.template(true).to_owned()));
+        self.idle_by("idle", "keep-alive", started.collect(), Client::connect)
+    }
+
+    /// Memory of a connection that a client makes by `connect`, idles and is of this `kind`.
+    pub(crate) fn idle_by(
+        &self,
+        row: &'static str,
+        kind: &str,
+        programs: Vec<(Program, String)>,
+        connect: impl Fn(u16) -> Result<Client>,
+    ) -> Result<Section> {
         let mut table = Table::new(&["program", "KiB per idle connection"]);
-        let mut section = Section::new("idle", "Memory of an idle keep-alive connection, after one request each");
-        for program in self.programs {
-            let running = self.stage.start(*program, program.template(true))?;
-            Client::connect(running.port)?.get("/s")?;
+        let mut section = Section::new(row, &format!("Memory of an idle {kind} connection, after one request each"));
+        for (program, template) in programs {
+            let running = self.stage.start(program, &template)?;
+            connect(running.port)?.get("/s")?;
             thread::sleep(SETTLED);
             let before = running.usage()?.resident;
-            let held = client::hold(running.port, "/s", IDLE)?;
+            let held = client::hold(|| connect(running.port), "/s", IDLE)?;
             thread::sleep(SETTLED);
             let each = running.usage()?.resident.saturating_sub(before) as f64 / held.len() as f64;
             drop(held);
             running.end()?;
             table.row(&[program.name().to_owned(), format!("{each:.1}")]);
-            section.figures.push((format!("idle: {}", program.name()), Spread::of([each])));
+            section.figures.push((format!("{row}: {}", program.name()), Spread::of([each])));
         }
         section.tables.push(table);
         Ok(section)
@@ -211,15 +244,21 @@ impl Setting<'_> {
         self.programs.iter().map(|program| self.stage.start(*program, program.template(log))).collect()
     }
 
-    fn course(&self, connections: u32) -> Course {
+    fn entrant<'a>(&self, label: &str, running: &'a Running, path: &str, expect: Expect) -> Entrant<'a> {
+        let drive: Rc<dyn Drive> =
+            Rc::new(Wrk { path: path.to_owned(), expect, service: self.stage.backend.port, tls: None });
+        Entrant { label: label.to_owned(), running, drive }
+    }
+
+    pub(crate) fn course(&self, connections: u32) -> Course {
         Course { rounds: self.rounds, seconds: self.seconds, connections }
     }
 }
 
 /// The first entrant, which is ours, over each other, in processor time and in requests per second.
-fn ratios(row: &str, outcome: &Outcome, figures: &mut Vec<(String, Spread)>) -> Option<Table> {
+pub(crate) fn ratios(row: &str, outcome: &Outcome, unit: &str, figures: &mut Vec<(String, Spread)>) -> Option<Table> {
     let (ours, peers) = outcome.labels.split_first()?;
-    let mut table = Table::new(&[&format!("{ours} ÷"), "CPU per request", "requests/s"]);
+    let mut table = Table::new(&[&format!("{ours} ÷"), &format!("CPU per {unit}"), &format!("{unit}s/s")]);
     for peer in peers {
         let cpu = outcome.ratio(ours, peer, |sample| sample.cpu);
         let speed = outcome.ratio(ours, peer, |sample| sample.per_second);
@@ -227,10 +266,6 @@ fn ratios(row: &str, outcome: &Outcome, figures: &mut Vec<(String, Spread)>) -> 
         figures.push((format!("{row}: cpu/{peer}"), cpu));
     }
     (!peers.is_empty()).then_some(table)
-}
-
-fn entrant<'a>(label: &str, running: &'a Running, path: &str, expect: Expect) -> Entrant<'a> {
-    Entrant { label: label.to_owned(), running, path: path.to_owned(), expect }
 }
 
 pub(crate) fn end_all(running: Vec<Running>) -> Result<()> {

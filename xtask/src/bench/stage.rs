@@ -53,18 +53,27 @@ impl Stage {
 
     /// Starts a proxy by one of the files in `bench/`, and waits until it listens.
     pub(crate) fn start(&self, program: Program, template: &str) -> Result<Running> {
-        let running = self.spawn(program, template, &[])?;
+        self.start_before(self.backend.port, program, template)
+    }
+
+    /// The same before another service.
+    pub(crate) fn start_before(&self, service: u16, program: Program, template: &str) -> Result<Running> {
+        let running = self.spawn_before(service, program, template, &[])?;
         running.wait_until_it_listens()?;
         Ok(running)
     }
 
     /// Starts a proxy and does not wait; where there are words in `under`, below that command and as one process.
     pub(crate) fn spawn(&self, program: Program, template: &str, under: &[String]) -> Result<Running> {
+        self.spawn_before(self.backend.port, program, template, under)
+    }
+
+    fn spawn_before(&self, service: u16, program: Program, template: &str, under: &[String]) -> Result<Running> {
         let free = free_ports(2)?;
         let &[port, admin] = free.as_slice() else { bail!("no free ports") };
         let name = Path::new(template).file_stem().and_then(|stem| stem.to_str()).unwrap_or("proxy");
         let name = format!("{}-{name}", program.name());
-        let conf = configure(&self.home, template, &name, &ports(self.backend.port, port, admin))?;
+        let conf = configure(&self.home, template, &name, &ports(service, port, admin))?;
         Running::start(program, &conf, port, self.processors.proxy, &self.home, under)
     }
 

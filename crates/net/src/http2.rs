@@ -17,27 +17,22 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Method};
 use hyper::body::Incoming;
-use hyper::ext::Protocol;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
 use pylon_core::body::BodyError;
 use pylon_core::connection::{Connection, Phase};
 use tokio::io::AsyncWrite as _;
 
-use crate::accept::{Drain, Open as OpenConnection};
+use crate::accept::Open as OpenConnection;
 use crate::client_body::ClientBody;
-use crate::client_side::ClientSide;
-use crate::handler::{Handler, Limits, Tunnel as _};
+use crate::handler::{Handler, Limits};
 use crate::http1::Preface;
 use crate::stall::Stall;
 use crate::stream::{self, Stream};
 use crate::timer;
-use crate::websocket;
 
+mod connect;
 mod frames;
 mod stream_task;
 
@@ -90,10 +85,10 @@ pub(crate) async fn serve<H: Handler>(
         move |mut request: http::Request<Incoming>| {
             let started = now();
             let open = Open::begin(&streams, started);
-            let upgrade = upgrade(&mut request).map(|upgrade| (upgrade, Arc::clone(&drain)));
+            let upgrade = connect::upgrade(&mut request).map(|upgrade| (upgrade, Arc::clone(&drain)));
             let request = ClientBody::wrap(request, limits.body, &connection);
             let future = Arc::clone(&handler).serve(request, Arc::clone(&connection), started);
-            async move { Ok::<_, Infallible>(deliver::<H>(future.await, upgrade, open)) }
+            async move { Ok::<_, Infallible>(connect::deliver::<H>(future.await, upgrade, open)) }
         }
     });
     let io = Io::new(preface, &streams, limits.write_time);
@@ -156,40 +151,6 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         Poll::Pending
     })
     .await;
-}
-
-/// An answer as the codec gets it. Where it is a switch of protocols, what follows is a task of its own.
-fn deliver<H: Handler>(
-    mut answer: http::Response<H::Body>,
-    upgrade: Option<(OnUpgrade, Arc<Drain>)>,
-    open: Open,
-) -> http::Response<Counted<H::Body>> {
-    let Some((upgrade, drain)) = upgrade else { return answer.map(|body| Counted::new(body, Some(open))) };
-    let Some(tunnel) = H::switched(&mut answer) else { return answer.map(|body| Counted::new(body, Some(open))) };
-    tokio::spawn(async move {
-        if let Ok(stream) = upgrade.await {
-            tunnel.run(ClientSide::http2(stream, open), &drain).await;
-        }
-    });
-    answer.map(|body| Counted::new(body, None))
-}
-
-/// What a CONNECT may become, where it is one for a WebSocket: then it takes the form that it has on HTTP/1.1. Every other
-/// CONNECT stays what it is, and is refused.
-fn upgrade(request: &mut http::Request<Incoming>) -> Option<OnUpgrade> {
-    if *request.method() != Method::CONNECT {
-        return None;
-    }
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    let protocol = request.extensions_mut().remove::<Protocol>()?;
-    if !protocol.as_str().eq_ignore_ascii_case(websocket::PROTOCOL) {
-        return None;
-    }
-    *request.method_mut() = Method::GET;
-    // No other request of HTTP/2 can have these: h2 refuses them (RFC 9113 §8.2.2).
-    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    request.headers_mut().insert(UPGRADE, HeaderValue::from_static(websocket::PROTOCOL));
-    Some(upgrade)
 }
 
 /// What the time has come for.

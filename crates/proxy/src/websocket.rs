@@ -41,8 +41,8 @@ pub struct WebSocketSpec {
     /// How long a connection may last, however busy it is. Default: as long as it likes. Example: `12h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_lifetime: Option<Span>,
-    /// The longest message, all its fragments together and as it is on the wire, from 125B; a longer one closes the
-    /// connection with 1009. Default: no limit, since none is held in memory. Example: `1MiB`.
+    /// The longest message, all its fragments together and as it is on the wire; a longer one closes the connection with
+    /// 1009. Default: no limit, since none is held in memory. Example: `1MiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_message: Option<ByteSize>,
 }

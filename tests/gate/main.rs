@@ -23,6 +23,7 @@ mod events;
 mod expectations;
 mod explanations;
 mod forwarding;
+mod grpc;
 mod http2;
 mod limits;
 mod logs;

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::{Request, State as Shared};
+use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, VIA, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::uri::Authority;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 
 use crate::gateway::State;
+use crate::grpc_health;
 use crate::prepare::Prepared;
 
 /// A route as the admin API shows it.
@@ -77,6 +79,8 @@ fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(ready))
+        .route("/grpc.health.v1.Health/Check", post(grpc_health::check))
+        .route("/grpc.health.v1.Health/Watch", post(grpc_health::watch))
         .merge(guarded)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), no_detour))
         .with_state(state)
@@ -91,15 +95,17 @@ async fn no_detour(Shared(state): Shared<Arc<State>>, request: Request, next: Ne
     if through_us {
         return (StatusCode::FORBIDDEN, "the admin API cannot be reached through the gateway\n").into_response();
     }
-    if state.prepared.token.is_none() && !has_own_host(request.headers()) {
+    if state.prepared.token.is_none() && !has_own_host(&request) {
         return (StatusCode::FORBIDDEN, "the admin API answers to its address and to localhost only\n").into_response();
     }
     next.run(request).await
 }
 
 /// Whether the Host is an address or `localhost`: a page cannot send that from another site's name (DNS rebinding).
-fn has_own_host(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return true };
+fn has_own_host(request: &Request) -> bool {
+    let written = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    // HTTP/2 has it in the target.
+    let Some(host) = written.or_else(|| request.uri().authority().map(Authority::as_str)) else { return true };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() => name,
         _ => host,

@@ -4,6 +4,7 @@ pub mod admin;
 mod certificates;
 pub mod explain;
 pub mod gateway;
+mod grpc_health;
 mod memory;
 pub mod prepare;
 mod worker;

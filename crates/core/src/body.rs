@@ -118,6 +118,9 @@ pub enum BodyError {
     /// The upstream's connection broke or its framing was wrong.
     #[error("the upstream's body broke off: {0}")]
     Upstream(String),
+    /// The upstream broke its stream off with this code of HTTP/2 (RFC 9113 §7).
+    #[error("the upstream broke the stream off with code {0}")]
+    Reset(u32),
     /// A timer fired while the body was under way.
     #[error("the {0} timer fired")]
     Timeout(Timer),

@@ -49,6 +49,8 @@ pub struct Exchange {
     pub deadline: Option<Instant>,
     /// The WebSocket that the client asks for; none where it asks for nothing but an answer.
     pub websocket: Option<Box<Handshake>>,
+    /// Whether it is a call of gRPC, whose refusals have a form of their own.
+    pub grpc: bool,
     /// What happened, for the access log.
     pub trail: Trail,
     guards: Vec<Box<dyn Any + Send>>,
@@ -73,6 +75,7 @@ impl Exchange {
             announced: Vec::new(),
             deadline: None,
             websocket: None,
+            grpc: false,
             trail: Trail::default(),
             guards: Vec::new(),
         })
@@ -138,6 +141,8 @@ pub struct Trail {
     pub reused: bool,
     /// From the first attempt to the head of the answer.
     pub upstream_time: Option<Duration>,
+    /// The status of a call of gRPC, as the head or the trailers of its answer told it.
+    pub grpc_status: Option<u16>,
     /// The timer that ended the exchange.
     pub timer: Option<Timer>,
     /// Why the gateway itself refused.

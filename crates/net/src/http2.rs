@@ -8,6 +8,7 @@
 //! would be on HTTP/1.1; its tunnel is a task of its own, for as long as which the stream counts as open.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -263,12 +264,12 @@ impl<B> Counted<B> {
 
 impl<B: http_body::Body<Data = Bytes, Error = BodyError>> http_body::Body for Counted<B> {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = Box<dyn Error + Send + Sync>;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
         let this = self.project();
         if this.rest.is_empty() {
             match this.body.poll_frame(cx) {
@@ -276,7 +277,7 @@ impl<B: http_body::Body<Data = Bytes, Error = BodyError>> http_body::Body for Co
                     Ok(data) => *this.rest = data,
                     Err(other) => return Poll::Ready(Some(Ok(other))),
                 },
-                Poll::Ready(end) => return Poll::Ready(end),
+                Poll::Ready(end) => return Poll::Ready(end.map(|end| end.map_err(told))),
                 Poll::Pending => {
                     stream_task::awaited();
                     return Poll::Pending;
@@ -294,6 +295,14 @@ impl<B: http_body::Body<Data = Bytes, Error = BodyError>> http_body::Body for Co
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// An error as hyper tells the client of it: by the code that the upstream gave, where it gave one.
+fn told(error: BodyError) -> Box<dyn Error + Send + Sync> {
+    match error {
+        BodyError::Reset(code) => h2::Error::from(h2::Reason::from(code)).into(),
+        error => error.into(),
     }
 }
 

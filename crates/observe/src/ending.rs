@@ -84,7 +84,7 @@ impl From<&BodyError> for End {
     fn from(error: &BodyError) -> Self {
         match error {
             BodyError::Client(_) | BodyError::Malformed(_) => Self::ClientBroke,
-            BodyError::Upstream(_) => Self::UpstreamBroke,
+            BodyError::Upstream(_) | BodyError::Reset(_) => Self::UpstreamBroke,
             BodyError::Timeout(timer) => Self::Timeout(*timer),
             BodyError::TooLarge(_) => Self::TooLarge,
         }

@@ -20,7 +20,7 @@ use pylon_core::rejection::{
 use pylon_route::normalise::{PathRules, check_query, normalise};
 
 use crate::snapshot::Settings;
-use crate::{forwarding, hop, http2, websocket};
+use crate::{forwarding, grpc, hop, http2, websocket};
 
 /// Reads the head. The exchange exists even where the request is refused, so that the refusal is logged.
 pub(crate) fn read(
@@ -70,6 +70,10 @@ pub(crate) fn read(
         connection,
     });
     exchange.announced = announced;
+    if grpc::is_call(request.headers()) {
+        exchange.grpc = true;
+        exchange.deadline = grpc::timeout(request.headers()).map(|span| started + span);
+    }
     exchange.websocket = asked;
     (exchange, verdict)
 }

@@ -4,6 +4,7 @@ pub mod action;
 pub mod engine;
 pub mod explain;
 pub mod forwarding;
+mod grpc;
 mod head;
 pub mod hop;
 mod http2;

@@ -15,6 +15,7 @@ use pylon_core::rejection::{
 };
 use serde::Serialize;
 
+use crate::grpc;
 use crate::hop::PYLON_REASON;
 use crate::snapshot::Settings;
 
@@ -36,6 +37,13 @@ struct Problem<'a> {
 pub(crate) fn render(rejection: Rejection, cx: &mut Exchange, settings: &Settings) -> Response {
     cx.trail.refuse(&rejection);
     let reason = rejection.reason;
+    if cx.grpc {
+        let mut response = grpc::render(&rejection);
+        if settings.reason_header {
+            response.headers_mut().insert(PYLON_REASON, HeaderValue::from_static(reason.code));
+        }
+        return response;
+    }
     let body = problem(reason, rejection.detail.as_deref(), cx.request_id.to_str().ok());
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = reason.status();

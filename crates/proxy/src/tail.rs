@@ -23,6 +23,7 @@ use pylon_policy::policy::Stop;
 use pylon_route::table::Found;
 
 use crate::engine::Shared;
+use crate::grpc;
 use crate::hop::{self, trailer_may_pass};
 use crate::websocket;
 use crate::websocket::tunnel::Tunnel;
@@ -84,6 +85,9 @@ impl Ongoing {
         if tail.is_left_alone() {
             return response.map(|body| Tailed { body, tail: None });
         }
+        if tail.exchange.grpc {
+            tail.exchange.trail.grpc_status = grpc::status(response.headers());
+        }
         let bodiless = tail.exchange.method == Method::HEAD || has_no_body(response.status());
         if bodiless || response.body().is_end_stream() {
             tail.end = End::Complete;
@@ -107,6 +111,19 @@ impl Tail {
     pub(crate) fn ended(&mut self, received: u64, sent: u64, how: End) {
         self.received = Some(Arc::new(AtomicU64::new(received)));
         (self.sent, self.end) = (sent, how);
+    }
+
+    /// The body breaks off. A call of gRPC whose time is over ends by trailers, which its client understands.
+    fn broken(&mut self, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
+        let trail = &mut self.exchange.trail;
+        trail.detail.get_or_insert_with(|| error.to_string().into());
+        self.end = End::from(&error);
+        if !(self.exchange.grpc && matches!(error, BodyError::Timeout(_))) {
+            return Err(error);
+        }
+        let trailers = grpc::too_late(&error.to_string());
+        trail.grpc_status = grpc::status(&trailers);
+        Ok(Frame::trailers(trailers))
     }
 
     /// Whether the client broke off its body by going away: then nobody is refused, and nobody reads the refusal.
@@ -182,19 +199,18 @@ impl http_body::Body for Tailed {
                 if this.body.is_end_stream() {
                     tail.end = End::Complete;
                 }
+                if let (true, Some(trailers)) = (tail.exchange.grpc, frame.trailers_ref()) {
+                    tail.exchange.trail.grpc_status = grpc::status(trailers);
+                }
                 Some(Ok(clean_trailers(frame)))
             }
-            Some(Err(error)) => {
-                tail.exchange.trail.detail.get_or_insert_with(|| error.to_string().into());
-                tail.end = End::from(&error);
-                Some(Err(error))
-            }
+            Some(Err(error)) => Some(tail.broken(error)),
             None => {
                 tail.end = End::Complete;
                 None
             }
         };
-        if !matches!(frame, Some(Ok(_))) || tail.end == End::Complete {
+        if !matches!(frame, Some(Ok(_))) || tail.end != End::ClientGone {
             this.tail = None;
         }
         Poll::Ready(frame)

@@ -13,6 +13,7 @@
 //! | `route` | the id of the route |
 //! | `upstream`, `endpoint`, `attempts`, `reused` | who was called, how often, and whether on a connection from the pool |
 //! | `upstream_ms` | from the first attempt to the head of the answer |
+//! | `grpc_status` | how a call of gRPC ended: the number that the client was told, by the service or by the gateway |
 //! | `reason`, `detail` | why the gateway itself refused; an upstream cannot fake it |
 //! | `timer` | the timer that ended the exchange |
 //! | `shadow` | what policies in shadow would have refused: `policy` and `code` |
@@ -73,6 +74,10 @@ impl Line<'_> {
         out.extend_from_slice(self.route.logged());
         let trail = &self.exchange.trail;
         upstream(out, trail);
+        if let Some(status) = trail.grpc_status {
+            out.extend_from_slice(br#","grpc_status":"#);
+            json::number(out, status.into());
+        }
         if let Some(reason) = trail.reason {
             out.extend_from_slice(br#","reason":""#);
             json::escaped(out, reason.code);

@@ -61,7 +61,10 @@ impl Live {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let broke = |error: h2::Error| BodyError::Upstream(error.to_string());
+        let broke = |error: h2::Error| match error.reason() {
+            Some(reason) if error.is_reset() && error.is_remote() => BodyError::Reset(reason.into()),
+            _ => BodyError::Upstream(error.to_string()),
+        };
         if !self.data_over {
             if let Some(data) = ready!(self.stream.poll_data(cx)) {
                 let data = data.map_err(broke)?;

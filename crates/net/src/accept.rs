@@ -232,9 +232,7 @@ pub async fn accept<H: Handler>(
                 Speaks::Http { .. } => serving.serve(stream, connection, open).await,
                 // Boxed, so that a connection of HTTP is no larger for it.
                 Speaks::Bytes { listener, by_name } => {
-                    connection.activity.enter(Phase::Serving, opened);
-                    Box::pin(serving.carry(stream, connection, (listener, *by_name, opened))).await;
-                    drop(open);
+                    Box::pin(serving.carry(stream, connection, &open, (listener, *by_name, opened))).await;
                 }
             }
         });
@@ -340,11 +338,13 @@ impl<H: Handler> Serving<H> {
         &self,
         stream: Stream,
         connection: Arc<Connection>,
+        open: &Open,
         (listener, by_name, opened): (&Arc<str>, bool, Instant),
     ) {
         let (stream, first, name) = match stream {
             Stream::Plain(mut socket) if by_name => {
-                let read = client_hello::read(&mut socket, opened + self.limits.handshake).await;
+                let read = client_hello::read(&mut socket, opened + self.limits.handshake).map(Some);
+                let Some(read) = open.while_seated(read).await else { return };
                 let (first, name) = match read {
                     Ok((first, name)) => (first, Ok(name)),
                     Err(error) => (BytesMut::new(), Err(error.to_string())),
@@ -356,6 +356,8 @@ impl<H: Handler> Serving<H> {
                 (stream, BytesMut::new(), Ok(name))
             }
         };
+        // From here on it is of use, and does not have to make room.
+        connection.activity.enter(Phase::Serving, opened);
         let incoming = Incoming { listener: Arc::clone(listener), connection, opened, stream, first, name };
         Arc::clone(&self.handler).carry(incoming).await;
     }

@@ -356,3 +356,81 @@ fn limits_interim_answers_and_early_answers_are_those_of_http_1() {
     assert_eq!(gate.get("/far").status(), 502);
     assert!(gate.logged("/far")["detail"].to_string().contains("limits.response_headers"));
 }
+
+/// FAILURES 6: nobody gets another's answer, whatever happened before on the connection.
+#[test]
+fn nobody_gets_the_answer_of_another() {
+    let service = Http2Service::start(|mut call| async move {
+        let tag = call.request.headers().get("x-tag").map(|tag| tag.to_str().unwrap().to_owned()).unwrap_or_default();
+        let answer = [("x-tag", tag.as_str())];
+        match call.path() {
+            "/early" => call.answer(401, &answer, tag.as_bytes(), &[]).await,
+            "/broken" => {
+                let mut stream = call.begin(200, &answer);
+                let _ = stream.send_data(Bytes::from(tag.clone()), false);
+                stream.send_reset(Reason::INTERNAL_ERROR);
+            }
+            "/slow" => {
+                call.pause(ms(5)).await;
+                call.answer(200, &answer, tag.as_bytes(), &[]).await;
+            }
+            "/none" => call.answer(204, &answer, b"", &[]).await,
+            _ => {
+                let _ = call.body().await;
+                call.answer(200, &answer, tag.as_bytes(), &[("x-sum", &tag)]).await;
+            }
+        }
+    });
+    let gate = gate(&service.url(), "");
+    let address = gate.address();
+    let workers: Vec<_> = (0..6)
+        .map(|worker| {
+            std::thread::spawn(move || {
+                let mut client = Raw::connect(address);
+                for turn in 0..150 {
+                    let tag = format!("{worker}-{turn}");
+                    let fields = [("x-tag", tag.as_str())];
+                    match turn % 7 {
+                        0 => {
+                            // Half of a body, and gone.
+                            let mut gone = Raw::connect(address);
+                            let head = format!(
+                                "POST /up HTTP/1.1\r\nhost: a\r\nx-tag: {tag}\r\ncontent-length: 9\r\n\r\nhalf"
+                            );
+                            gone.send(head);
+                            gone.abort();
+                        }
+                        1 => {
+                            let mut gone = Raw::connect(address);
+                            gone.send(request("GET", "/slow", &fields, b""));
+                            gone.abort();
+                        }
+                        2 => {
+                            let mut broken = Raw::connect(address);
+                            broken.send(request("GET", "/broken", &[fields[0], ("connection", "close")], b""));
+                            drop(broken.rest());
+                        }
+                        3 => {
+                            // Answered before its body is there: the connection of the client ends, that of the service stays.
+                            let mut early = Raw::connect(address);
+                            early.send(format!(
+                                "POST /early HTTP/1.1\r\nhost: a\r\nx-tag: {tag}\r\ncontent-length: 9\r\n\r\n"
+                            ));
+                            assert_eq!(early.response().text(), tag);
+                        }
+                        _ => {}
+                    }
+                    let (method, path) = [("GET", "/x"), ("HEAD", "/x"), ("GET", "/none"), ("POST", "/slow")][turn % 4];
+                    client.send(request(method, path, &fields, b""));
+                    let answer = client.response_to(method);
+                    assert_eq!(answer.field("x-tag").as_deref(), Some(tag.as_str()), "{method} {path}");
+                    assert!(answer.body.is_empty() || answer.text() == tag);
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.join().unwrap();
+    }
+    assert_eq!(service.connections(), 1, "nothing of that costs the connection");
+}

@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::strict;
+
+#[path = "oracle.rs"]
+mod oracle;
 
 /// What the scanner makes of these pieces: where requests end, and the fault with its place.
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<usize>, Option<(usize, Fault)>) {
@@ -259,6 +263,19 @@ fn every_fault_has_words_and_a_code_of_a_client_error() {
     }
 }
 
+/// Five good requests.
+fn five() -> Vec<u8> {
+    let chunked = chunks("5;a=b\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n");
+    let known = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    let upgrade = get("Connection: upgrade\r\nUpgrade: websocket\r\n");
+    [&get("X: y\r\n"), known, &chunked, &upgrade, &get("")].concat().into_bytes()
+}
+
+#[test]
+fn the_codec_sees_all_that_pass() {
+    assert_eq!(oracle::check(&five()), 5);
+}
+
 /// Pieces of which requests are made, right and wrong.
 const PIECES: [&str; 40] = [
     "GET",
@@ -316,6 +333,24 @@ proptest! {
         let whole = read([&bytes[..]]);
         prop_assert_eq!(&whole, &read(bytes.chunks(1)));
         prop_assert_eq!(&whole, &read(cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]])));
+    }
+
+    #[test]
+    fn the_codec_never_sees_another_request_than_passed(picks in prop::collection::vec(0..PIECES.len(), 0..24)) {
+        let bytes: Vec<u8> = picks.iter().flat_map(|pick| PIECES[*pick].bytes()).collect();
+        oracle::check(&bytes);
+    }
+
+    #[test]
+    fn good_requests_with_one_byte_changed_mean_the_same_to_the_codec(at in 0..400_usize, byte: u8, insert: bool) {
+        let mut bytes = five();
+        let at = at.min(bytes.len() - 1);
+        if insert {
+            bytes.insert(at, byte);
+        } else {
+            bytes[at] = byte;
+        }
+        oracle::check(&bytes);
     }
 
     #[test]

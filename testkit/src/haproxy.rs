@@ -56,4 +56,16 @@ impl Haproxy {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Its version, as in `2.6.12`.
+    ///
+    /// # Panics
+    /// If it is not installed.
+    pub fn version() -> String {
+        let output = Command::new(command::installed("haproxy")).arg("-v").output().expect("HAProxy runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // `HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/`
+        let version = text.split_whitespace().nth(2).unwrap_or_default();
+        version.split('-').next().unwrap_or_default().to_owned()
+    }
 }

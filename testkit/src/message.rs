@@ -183,7 +183,7 @@ impl<S: Read> Wire<S> {
                 let length = length.parse().map_err(|_| ReadError::Malformed(format!("the length {length:?}")))?;
                 message.body = self.exactly(length)?;
             }
-            (None, Some("chunked")) => self.chunks(message)?,
+            (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") => self.chunks(message)?,
             (None, Some(coding)) => return Err(ReadError::Malformed(format!("the coding {coding:?}"))),
             (None, None) => match without {
                 Some(length) => message.body = self.exactly(length)?,

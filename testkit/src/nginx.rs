@@ -52,6 +52,17 @@ impl Nginx {
         self.address
     }
 
+    /// Its version, as in `1.22.1`.
+    ///
+    /// # Panics
+    /// If it is not installed.
+    pub fn version() -> String {
+        let output = Command::new(command::installed("nginx")).arg("-v").output().expect("nginx runs");
+        // `nginx version: nginx/1.22.1`, on standard error.
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        text.trim().rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

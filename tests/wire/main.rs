@@ -16,6 +16,7 @@ mod forged;
 mod keepalive;
 mod many_routes;
 mod names;
+mod odd;
 mod paths;
 mod repeats;
 mod smuggling;

@@ -33,7 +33,7 @@ pub struct UpstreamSpec {
     /// `{ connect: 3s, response: 30s, idle: 60s }`. Example: `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<ShortTimeout>,
-    /// How many connections idle and for how long. Default `{ max_idle: 64, idle: 4s, lifetime: 10m }`. Example: `{ idle: 55s }`.
+    /// How many connections idle and for how long. Default `{ max_idle: 256, idle: 4s, lifetime: 10m }`. Example: `{ idle: 55s }`.
     #[serde(default)]
     pub pool: PoolSpec,
     /// Which version of HTTP is spoken: `auto` (HTTP/1.1 in cleartext; under TLS whichever is agreed on, HTTP/2 first), `http1` or
@@ -167,7 +167,7 @@ impl From<BalanceSpec> for Method {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolSpec {
-    /// How many connections may idle, for each worker and endpoint. A number, 0 to 10000; default 64. Example: `256`.
+    /// How many connections may idle, for each worker and endpoint. A number, 0 to 10000; default 256. Example: `64`.
     pub max_idle: u32,
     /// How long a connection may idle. Stay below the service's own keep-alive time (5 s in Node.js), else requests meet
     /// closing connections. A span of time; default `4s`. Example: `55s`.
@@ -178,7 +178,7 @@ pub struct PoolSpec {
 
 impl Default for PoolSpec {
     fn default() -> Self {
-        Self { max_idle: 64, idle: Span::from_secs(4), lifetime: Span::from_secs(600) }
+        Self { max_idle: 256, idle: Span::from_secs(4), lifetime: Span::from_secs(600) }
     }
 }
 

@@ -191,6 +191,28 @@ fn nothing_of_http_1_can_be_smuggled_in() {
     assert_eq!(echo.requests(), 0, "{:?}", echo.seen());
 }
 
+#[test]
+fn the_id_of_a_request_takes_no_room_in_the_table_of_the_connection() {
+    let echo = Upstream::echo();
+    let gate = gate(&echo, "");
+    let get = hpack(&[(":method", "GET"), (":scheme", "http"), (":authority", "a.test"), (":path", "/")]);
+    let mut client = Raw::connect(gate.address());
+    client.send([PREFACE.to_vec(), frame(4, 0, 0, &[]), frame(1, 5, 1, &get)].concat());
+    let head = loop {
+        let (kind, length) = match client.exactly(9)[..] {
+            [high, middle, low, kind, ..] => (kind, u32::from_be_bytes([0, high, middle, low])),
+            _ => unreachable!(),
+        };
+        let payload = client.exactly(length as usize);
+        if kind == 1 {
+            break payload;
+        }
+    };
+    // A literal that is never indexed (RFC 7541 §6.2.3), and the name in Huffman's code.
+    let id = [0x10, 0x89, 0xF2, 0xB5, 0x85, 0xED, 0x69, 0x50, 0x95, 0x8D, 0x27];
+    assert!(head.windows(id.len()).any(|part| part == id), "{head:02x?}");
+}
+
 /// Kind, stream and payload of the whole frames.
 fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
     let mut all = Vec::new();

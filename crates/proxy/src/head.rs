@@ -37,10 +37,12 @@ pub(crate) fn read(
     let found = hop::look(request.headers());
     let trusted = &settings.trusted_proxies;
     let origin = forwarding::origin(request.headers(), &connection, trusted, &found);
-    let request_id = (origin.trusted.then(|| request.headers().get(hop::X_REQUEST_ID)).flatten())
+    let mut request_id = (origin.trusted.then(|| request.headers().get(hop::X_REQUEST_ID)).flatten())
         .filter(|id| crate::request_id::is_acceptable(id))
         .cloned()
         .unwrap_or_else(fresh_id);
+    // HTTP/2 shall not remember it for later messages: it never comes again, and would be looked for among all before it.
+    request_id.set_sensitive(true);
     let (host, path, verdict) = match understand(request, &found) {
         Ok((host, path)) => {
             let verdict = check_demands(&connection, host.as_deref())

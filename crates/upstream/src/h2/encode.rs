@@ -52,7 +52,9 @@ fn announce(headers: &mut HeaderMap, lines: &[u8]) {
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = line.split_at(colon);
         let value = value.strip_prefix(b": ").unwrap_or_default();
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            // Another one in every request: the table of the connection is for what comes again.
+            value.set_sensitive(name == "x-request-id");
             headers.insert(name, value);
         }
     }
@@ -84,7 +86,12 @@ mod tests {
         assert_eq!(sent.uri(), "https://client.test/a?b");
         let mut fields: Vec<_> = sent.headers().iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         fields.sort();
-        assert_eq!(fields, ["content-length: \"3\"", "te: \"trailers\"", "via: \"1.1 pylon\"", "x-request-id: \"7\""]);
+        // `Sensitive` is what HPACK shall not remember.
+        assert_eq!(
+            fields,
+            ["content-length: \"3\"", "te: \"trailers\"", "via: \"1.1 pylon\"", "x-request-id: Sensitive"]
+        );
+        assert_eq!(sent.headers()["x-request-id"], "7");
         let other = HeaderValue::from_static("other.test:81");
         let sent = request(&RequestHead { host: Some(&other), framing: Framing::Chunked, ..head }, false).unwrap();
         assert_eq!(sent.uri(), "http://other.test:81/a?b");

@@ -12,6 +12,40 @@ use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{eventually, ms};
 
+/// sslyze tries what is known to be weak in TLS.
+#[test]
+fn sslyze_finds_nothing() {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-tools/sslyze");
+    if !tools.exists() {
+        eprintln!("sslyze is not there, so nothing was tested: ./test installs it where Python is");
+        return;
+    }
+    let authority = Authority::default();
+    let document = "listeners: [{ address: 127.0.0.1:0, tls: { certificates: [{ cert: a.pem, key: a.key }] } }]
+routes: [{ match: \"/{*rest}\", respond: 200 }]";
+    let gate = Binary::start_with(document, &[], |folder| authority.issue(&["localhost"]).write(folder, "a"));
+    let scan = Command::new("python3")
+        .args(["-m", "sslyze", &format!("localhost:{}", gate.address().port())])
+        .env("PYTHONPATH", tools)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&scan.stdout);
+    assert!(said.contains("SCANS COMPLETED") && !said.contains("Error when running"), "{said}");
+    for word in ["VULNERABLE", "WARNING"] {
+        assert!(!said.contains(word), "{said}");
+    }
+    // Against Mozilla's advice for servers of today. The certificate is one of this test: for how long, and by whom, is not ours.
+    let advice = said.split_once("Not compliant.").map_or("", |(_, advice)| advice);
+    let findings = advice.lines().filter_map(|line| line.trim().strip_prefix("* "));
+    let ours = ["certificate_path_validation", "maximum_certificate_lifespan"];
+    let left: Vec<_> = findings.filter(|finding| !ours.iter().any(|known| finding.starts_with(known))).collect();
+    assert!(left.is_empty(), "{left:?}");
+    for version in ["SSL 2.0", "SSL 3.0", "TLS 1.0", "TLS 1.1"] {
+        assert!(said.contains(&format!("{version} Cipher Suites")), "{said}");
+    }
+    assert_eq!(said.matches("the server rejected all cipher suites").count(), 4, "{said}");
+}
+
 /// h2spec plays a client that keeps to RFC 9113 and RFC 7541, and one that does not.
 #[test]
 fn h2spec_finds_nothing() {

@@ -1,6 +1,8 @@
 //! HTTP/2 towards clients: what passes, what is bounded, and that nobody else pays for a flood.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pylon_testkit::answer::{Answer, alphabet};
@@ -9,7 +11,7 @@ use pylon_testkit::client::Raw;
 use pylon_testkit::http2::{Http2, PREFACE, frame, hpack, send};
 use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
-use pylon_testkit::wait::{ms, until};
+use pylon_testkit::wait::{ms, pause, until};
 
 fn gate(upstream: &Upstream, more: &str) -> Binary {
     Binary::start(&format!(
@@ -249,6 +251,7 @@ fn a_flood_ends_its_own_connection_and_nobody_else_notices() {
         ("empty data", &empty_data),
     ];
     for (name, flood) in floods {
+        let before = gate.process.cpu();
         let mut attacker = gate.connect();
         attacker.send([PREFACE, &frame(4, 0, 0, &[])].concat());
         let bytes: Vec<u8> = (0..20_000).flat_map(flood).collect();
@@ -264,9 +267,103 @@ fn a_flood_ends_its_own_connection_and_nobody_else_notices() {
             }
         };
         assert!(ended, "{name} goes on");
+        let cost = gate.process.cpu().saturating_sub(before);
+        assert!(cost < CORE_SECOND, "{name} cost {cost:?}");
         assert_eq!(good.ask("GET", "http://gate.test/", &[], b"").unwrap().text(), "late", "{name}");
     }
     assert!(slow.requests() < 600, "{} requests got through", slow.requests());
+}
+
+/// What a flood may cost on one connection: a second of a core in a release, and a build for tests is slower.
+const CORE_SECOND: Duration = Duration::from_secs(if cfg!(debug_assertions) { 3 } else { 1 });
+
+/// Failure 35: frames that every client may send, by the ten thousand: they are read, cost little, and pile up nowhere.
+#[test]
+fn control_frames_by_the_thousand_cost_little_and_harm_nobody() {
+    let echo = Upstream::echo();
+    let gate = gate(&echo, "workers: 1\nlimits: { write_timeout: 500ms }");
+    let mut good = Http2::connect(gate.address());
+    let before_all = gate.process.memory();
+    for (name, flood) in [
+        ("settings", frame(4, 0, 0, &[])),
+        ("settings that change something", frame(4, 0, 0, &[0, 4, 0, 0, 0xff, 0xff])),
+        ("pings", frame(6, 0, 0, &[0; 8])),
+        ("priorities", frame(2, 0, 3, &[0, 0, 0, 0, 1])),
+        ("windows", frame(8, 0, 0, &1_u32.to_be_bytes())),
+        ("frames that nobody knows", frame(0x42, 0, 0, b"what?")),
+    ] {
+        for reads in [true, false] {
+            let before = gate.process.cpu();
+            let mut attacker = gate.connect();
+            attacker.send([PREFACE, &frame(4, 0, 0, &[])].concat());
+            attacker.patience(ms(3000));
+            let mut reader = attacker.second_hand();
+            let reading = reads.then(|| std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink())));
+            for _ in 0..100 {
+                // Whoever does not read the answers is at some time not read any more, and then let go.
+                if attacker.try_send(flood.repeat(200)).is_err() {
+                    break;
+                }
+            }
+            assert_eq!(good.ask("GET", "http://gate.test/", &[], b"").unwrap().status, 200, "{name}");
+            let cost = gate.process.cpu().saturating_sub(before);
+            assert!(cost < CORE_SECOND, "{name} cost {cost:?}");
+            attacker.abort();
+            if let Some(reading) = reading {
+                let _ = reading.join();
+            }
+        }
+    }
+    let grown = gate.process.memory().saturating_sub(before_all);
+    assert!(grown < 16 << 20, "{} KiB", grown >> 10);
+}
+
+/// Failure 36 on HTTP/2: bodies of 16 MiB by the hundred, to somebody who does not read, both ways.
+#[test]
+fn a_hundred_large_bodies_of_http_2_stay_out_of_memory() {
+    const LENGTH: usize = 16 << 20;
+    let awake = Arc::new(AtomicBool::new(false));
+    let sleeper = Arc::clone(&awake);
+    let body: Arc<[u8]> = alphabet(LENGTH).into();
+    let sent = Arc::clone(&body);
+    let upstream = Upstream::script(move |peer| {
+        let Ok(head) = peer.head() else { return };
+        if head.target() == "/download" {
+            peer.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n"));
+            peer.send(&sent[..]);
+        } else {
+            until(ms(20_000), "the service is woken", || sleeper.load(SeqCst));
+        }
+    });
+    let gate = gate(&upstream, "");
+    let mut clients: Vec<Http2> = (0..10).map(|_| Http2::connect(gate.address())).collect();
+    let mut held = Vec::new();
+    for client in &mut clients {
+        for _ in 0..10 {
+            let stream = client.open("GET", "http://gate.test/download", &[], true).unwrap();
+            held.push(client.head(stream).unwrap());
+        }
+    }
+    pause(ms(500));
+    let memory = gate.process.memory();
+    assert!(memory <= 200 << 20, "{} MiB resident with downloads that nobody reads", memory >> 20);
+    drop((held, clients));
+    let mut clients: Vec<Http2> = (0..10).map(|_| Http2::connect(gate.address())).collect();
+    let data = Bytes::from_owner(body);
+    let mut streams = Vec::new();
+    for client in &mut clients {
+        for _ in 0..10 {
+            let mut stream = client.open("POST", "http://gate.test/upload", &[], false).unwrap();
+            // Waits in the client for the windows.
+            stream.sending.send_data(data.clone(), true).unwrap();
+            streams.push(stream);
+        }
+    }
+    until(ms(20_000), "the service has them all", || upstream.open() >= 100);
+    pause(ms(500));
+    let memory = gate.process.memory();
+    assert!(memory <= 200 << 20, "{} MiB resident with uploads that nobody reads", memory >> 20);
+    awake.store(true, SeqCst);
 }
 
 #[test]

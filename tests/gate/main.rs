@@ -16,6 +16,7 @@ mod caps;
 mod closed;
 mod conformance;
 mod cors;
+mod crowds;
 mod demands;
 mod documents;
 mod endings;

@@ -199,7 +199,9 @@ impl ByName {
         let wildcard = || self.wildcard.get(name.as_deref()?.split_once('.')?.1);
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
         let of = |keys: &[Arc<CertifiedKey>]| keys.iter().find(fits).cloned();
-        exact.and_then(|keys| of(keys)).or_else(|| wildcard().and_then(|keys| of(keys))).or_else(|| of(&self.all))
+        let chosen = exact.and_then(|keys| of(keys)).or_else(|| wildcard().and_then(|keys| of(keys)));
+        // Where none fits, the handshake fails by one that does not: then the alert says why.
+        chosen.or_else(|| of(&self.all)).or_else(|| self.all.first().cloned())
     }
 }
 

@@ -240,6 +240,7 @@ impl Scanner {
     fn field(&mut self, rest: &mut &[u8]) -> Result<(), Fault> {
         match self.at {
             At::LineLf => {
+                plain_fields(rest);
                 line_feed(rest)?;
                 self.at = At::Field;
                 Ok(())
@@ -339,6 +340,24 @@ impl Scanner {
     fn go(&mut self, rest: &mut &[u8], at: At) {
         *rest = rest.get(1..).unwrap_or_default();
         self.at = at;
+    }
+}
+
+/// Takes whole fields that are fine and frame nothing, each with the line feed before it and the CR behind it: the usual
+/// case at once. Whatever is not so plain is left to the steps.
+fn plain_fields(rest: &mut &[u8]) {
+    while let Some((b'\n', line)) = rest.split_first() {
+        let name = run(line, TOKEN, usize::MAX);
+        // As long as the names that frame a body or ask for another protocol.
+        if matches!(name, 0 | 7 | 14 | 17) {
+            return;
+        }
+        let Some((b':', value)) = line.get(name..).and_then(<[u8]>::split_first) else { return };
+        let Some(end) = control(value) else { return };
+        match value.get(end..) {
+            Some([b'\r', behind @ ..]) if !behind.is_empty() => *rest = behind,
+            _ => return,
+        }
     }
 }
 

@@ -146,7 +146,7 @@ fn while_memory_is_short_nothing_new_is_taken_in() {
     assert!(!is_served(&gate));
     assert!(ended(&mut idle));
     assert_eq!(gate.admin("/readyz").status(), 503);
-    assert!(gate.stderr().contains("memory is short"), "{}", gate.stderr());
+    until(ms(5000), "the log tells it", || gate.stderr().contains("memory is short"));
     let refused = gate.metric("pylon_connections_refused_total{reason=\"memory\"}").unwrap();
     assert!(refused >= 1.0);
     // What is under way goes on; what comes behind it on the same connection is told when to come again.

@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455, RFC 8441): the route's permission, the client's handshake, and the switch of protocols.
 //!
 //! No other protocol is ever switched to. What a client sends behind its handshake goes nowhere before the service has
-//! switched, and goes through everything else as the next request where it does not. Tunnels: [`tunnel`].
+//! switched, and goes through everything else as the next request where it does not. Tunnels: `websocket/tunnel.rs`.
 
 use std::time::Duration;
 

@@ -30,6 +30,8 @@ pub(crate) struct Pool {
 #[derive(Debug, Default)]
 struct Shared {
     conns: Vec<Arc<Conn>>,
+    /// The addresses that the endpoint has.
+    allowed: Vec<SocketAddr>,
     dialling: usize,
     waiting: usize,
 }
@@ -91,7 +93,9 @@ impl Pool {
 
     /// Uses only connections to these addresses from now on.
     pub(crate) fn allow(&self, addrs: &[SocketAddr]) {
-        self.shared.lock().conns.retain(|conn| addrs.contains(&conn.addr));
+        let mut shared = self.shared.lock();
+        shared.conns.retain(|conn| addrs.contains(&conn.addr));
+        shared.allowed = addrs.to_vec();
     }
 
     /// How many connections there are without a stream.
@@ -102,10 +106,13 @@ impl Pool {
 }
 
 impl Dial<'_> {
-    /// The connection stands and is there for all.
+    /// The connection stands and is there for all, unless its address has gone meanwhile.
     pub(crate) fn done(self, conn: &Arc<Conn>) {
         self.0.known.store(true, Relaxed);
-        self.0.shared.lock().conns.push(Arc::clone(conn));
+        let mut shared = self.0.shared.lock();
+        if shared.allowed.contains(&conn.addr) {
+            shared.conns.push(Arc::clone(conn));
+        }
     }
 
     /// The endpoint did not agree on HTTP/2, whatever it did before.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use pylon_core::carry::Carry;
 use tokio::net::UdpSocket;
 
-use super::fixture::{Service, carried, get, whole, with_servers};
+use super::fixture::{Peer, Service, carried, get, whole, with_servers};
 use crate::pool::Pool;
 use crate::upstream::Upstream;
 
@@ -107,6 +107,30 @@ async fn a_connection_dialled_while_the_addresses_change_is_not_kept() {
     for dialled in 1..=2 {
         assert_eq!(who(&upstream).await, here.to_string());
         assert_eq!((pool.idle(), services[0].connections()), (0, dialled));
+    }
+}
+
+/// Answers each request of HTTP/2 by nothing.
+async fn serve_http2(peer: Peer, _: usize) {
+    let mut connection = h2::server::handshake(peer.stream).await.unwrap();
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        respond.send_response(http::Response::new(()), true).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nor_is_one_of_http2() {
+    let service = Service::new(serve_http2).await;
+    let at = service.addr;
+    let carry = Carry::default();
+    let upstream = carried(&format!(r#"{{"endpoints": ["http://{at}"], "protocol": "http2"}}"#), &[], &carry);
+    let pool = carry.keep(format!("{at} http2"), Pool::new);
+    assert_eq!(get(&upstream, "/").await.0.unwrap().status(), 200);
+    assert_eq!((pool.idle(), service.connections()), (1, 1));
+    pool.allow(&["127.0.0.14:1".parse().unwrap()]);
+    for dialled in 2..=3 {
+        assert_eq!(get(&upstream, "/").await.0.unwrap().status(), 200);
+        assert_eq!((pool.idle(), service.connections()), (0, dialled));
     }
 }
 

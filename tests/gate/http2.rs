@@ -216,7 +216,7 @@ fn the_id_of_a_request_takes_no_room_in_the_table_of_the_connection() {
 }
 
 /// Kind, stream and payload of the whole frames.
-fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
+pub(crate) fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
     let mut all = Vec::new();
     while bytes.len() >= 9 {
         let length = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]) as usize;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pylon_config::plan::Plan;
-use pylon_net::accept::Drain;
 use pylon_net::caps::Caps;
+use pylon_net::drain::Drain;
 use pylon_net::files;
 use pylon_net::listen::{self, Address, Bound, SocketFile};
 use pylon_observe::Observer;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pylon_net::accept::{Drain, Front, accept};
+use pylon_net::accept::{Front, accept};
 use pylon_net::caps::Caps;
+use pylon_net::drain::Drain;
 use pylon_net::handler::Limits;
 use pylon_net::listen::Listener;
 use pylon_net::timer;

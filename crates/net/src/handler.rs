@@ -9,8 +9,8 @@ use pylon_core::Request;
 use pylon_core::body::BodyError;
 use pylon_core::connection::Connection;
 
-use crate::accept::Drain;
 use crate::client_side::ClientSide;
+use crate::drain::Drain;
 use crate::pace::Pace;
 use crate::stream::Stream;
 

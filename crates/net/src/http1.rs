@@ -21,9 +21,9 @@ use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use pylon_core::connection::{Connection, Phase};
 
-use crate::accept::Open;
 use crate::client_body::ClientBody;
 use crate::client_side::ClientSide;
+use crate::drain::Open;
 use crate::handler::{Handler, Limits, Tunnel as _};
 use crate::stream::Stream;
 use crate::timer;

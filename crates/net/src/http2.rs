@@ -25,8 +25,8 @@ use pylon_core::body::BodyError;
 use pylon_core::connection::{Connection, Phase};
 use tokio::io::AsyncWrite as _;
 
-use crate::accept::Open as OpenConnection;
 use crate::client_body::ClientBody;
+use crate::drain::Open as OpenConnection;
 use crate::handler::{Handler, Limits};
 use crate::http1::Preface;
 use crate::stall::Stall;

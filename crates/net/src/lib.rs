@@ -7,6 +7,7 @@ pub mod client_hello;
 pub mod client_side;
 pub mod copy;
 pub mod dial;
+pub mod drain;
 pub mod files;
 mod guests;
 pub mod handler;

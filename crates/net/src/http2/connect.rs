@@ -9,8 +9,8 @@ use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 
 use super::{Counted, Open};
-use crate::accept::Drain;
 use crate::client_side::ClientSide;
+use crate::drain::Drain;
 use crate::handler::{Handler, Tunnel as _};
 use crate::websocket;
 

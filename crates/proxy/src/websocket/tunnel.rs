@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use pylon_core::body::Body;
 use pylon_core::exchange::Timer;
-use pylon_net::accept::Drain;
 use pylon_net::client_side::ClientSide;
+use pylon_net::drain::Drain;
 use pylon_net::timer::{Sleep, sleep_until};
 use pylon_net::websocket::frame::{Code, Sender, Violation};
 use pylon_observe::ending::End;

@@ -1,7 +1,6 @@
 //! Failure 34 in numbers: a crowd of slow clients of all kinds, and somebody good who must not notice; and slowhttptest.
 //!
-//! The full form, with 10,000 clients, wants a limit of 20,000 files (`ulimit -n`) and half a minute:
-//! `cargo test -p pylon-tests --test gate crowds -- --ignored`.
+//! The full form, with 10,000 clients, is run by `cargo xtask soak crowds`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -93,7 +92,7 @@ fn a_crowd_of_slow_clients_does_not_hurt_a_good_one() {
 }
 
 #[test]
-#[ignore = "wants 20,000 files and half a minute"]
+#[ignore = "wants 20,000 files and a minute"]
 fn ten_thousand_slow_clients_do_not_hurt_a_good_one() {
     endures(&Crowd { heads: 8000, bodies: 500, readers: 200, blocks: 1300 });
 }

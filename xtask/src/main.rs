@@ -1,4 +1,4 @@
-//! The chores of the project that are no tests: `cargo xtask tidy`, `bench`, `count`, `fuzz`, `docs` and `deny`.
+//! The chores of the project that are no tests: `cargo xtask tidy`, `bench`, `count`, `fuzz`, `soak`, `docs` and `deny`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal speaks through it")]
 #![expect(
     clippy::disallowed_methods,
@@ -11,6 +11,7 @@ mod deny;
 mod docs;
 mod fuzz;
 mod shell;
+mod soak;
 mod tidy;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Chore {
     Count(count::Options),
     /// Run each fuzz target for a while
     Fuzz(fuzz::Options),
+    /// Run the long forms of tests
+    Soak(soak::Options),
     /// Build the manual and the generated reference
     Docs,
     /// Licences, bans and sources of the dependencies
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Chore::Bench(options) => bench::run(&options),
         Chore::Count(options) => count::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::Soak(options) => soak::run(&options),
         Chore::Docs => docs::run(),
         Chore::Deny => deny::run(),
     };

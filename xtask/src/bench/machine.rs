@@ -32,10 +32,17 @@ impl Processors {
         let own = std::process::id().to_string();
         let load = self.load.to_string();
         shell::run(Command::new("taskset").args(["--all-tasks", "-cp", &load, &own]).stdout(Stdio::null()))?;
-        let limits = fs::read_to_string("/proc/self/limits").context("cannot read /proc/self/limits")?;
-        let files = open_files(&limits).context("the kernel tells no limit of open files")?;
-        shell::run(Command::new("prlimit").args(["--pid", &own, &format!("--nofile={files}:")]))
+        raise_files().map(drop)
     }
+}
+
+/// Lets this very program, and what it starts, open many files; answers how many.
+pub(crate) fn raise_files() -> Result<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").context("cannot read /proc/self/limits")?;
+    let files = open_files(&limits).context("the kernel tells no limit of open files")?;
+    let own = std::process::id().to_string();
+    shell::run(Command::new("prlimit").args(["--pid", &own, &format!("--nofile={files}:")]))?;
+    Ok(files)
 }
 
 /// How many files we may open: as many as we want, or as the system lets us. A proxy has two for a connection.

@@ -1,0 +1,153 @@
+//! Runs the long forms of tests that are too long for every change: the same code, with more clients and more time.
+//!
+//! Each is a test that is ignored with a reason, and a line of the table below.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::bench::machine;
+use crate::shell;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only tell what there is
+    #[arg(long)]
+    list: bool,
+    /// Build the gateway and the tests as users build them
+    #[arg(long)]
+    release: bool,
+    /// Which to run, one after another; all without it
+    names: Vec<String>,
+}
+
+/// A long form.
+#[derive(Debug)]
+struct Soak {
+    name: &'static str,
+    /// What it shows, as a sentence.
+    shows: &'static str,
+    /// The package and, where it is no unit test, the file of tests.
+    package: &'static str,
+    target: Option<&'static str>,
+    /// The test by its whole path.
+    test: &'static str,
+    /// How long it runs once it is built, roughly.
+    takes: &'static str,
+    /// How many files one process of it opens.
+    files: u64,
+}
+
+const SOAKS: &[Soak] = &[Soak {
+    name: "crowds",
+    shows: "10,000 slow clients of all kinds neither hurt a good one nor cost more memory than they may",
+    package: "pylon-tests",
+    target: Some("gate"),
+    test: "crowds::ten_thousand_slow_clients_do_not_hurt_a_good_one",
+    takes: "1 min",
+    files: 20_000,
+}];
+
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let chosen = choose(&options.names)?;
+    if options.list {
+        for soak in chosen {
+            println!("{:<12} {:>7}  {}", soak.name, soak.takes, soak.shows);
+        }
+        return Ok(true);
+    }
+    let files = machine::raise_files()?;
+    let mut failed = Vec::new();
+    for soak in chosen {
+        println!("{}: {} (about {})", soak.name, soak.shows, soak.takes);
+        if files < soak.files {
+            bail!("{} opens {} files, and the system allows {files}: `ulimit -Hn`", soak.name, soak.files);
+        }
+        if !soak.run(options.release)? {
+            failed.push(soak.name);
+        }
+    }
+    if !failed.is_empty() {
+        println!("failed: {}", failed.join(", "));
+    }
+    Ok(failed.is_empty())
+}
+
+fn choose(names: &[String]) -> Result<Vec<&'static Soak>> {
+    if names.is_empty() {
+        return Ok(SOAKS.iter().collect());
+    }
+    let named = |name: &String| {
+        SOAKS.iter().find(|soak| soak.name == name).with_context(|| {
+            let all: Vec<_> = SOAKS.iter().map(|soak| soak.name).collect();
+            format!("nothing is named `{name}`; there are {}", all.join(", "))
+        })
+    };
+    names.iter().map(named).collect()
+}
+
+impl Soak {
+    fn run(&self, release: bool) -> Result<bool> {
+        // A test that does not exist would pass.
+        if !shell::output(self.command(release)?.arg("--list"))?.contains(&format!("{}: test", self.test)) {
+            bail!("no test of {} that is ignored is named {}", self.package, self.test);
+        }
+        Ok(self.command(release)?.arg("--nocapture").status()?.success())
+    }
+
+    fn command(&self, release: bool) -> Result<Command> {
+        let mut command = shell::cargo()?;
+        command.args(["test", "--quiet", "--package", self.package]);
+        match self.target {
+            Some(target) => command.args(["--test", target]),
+            None => command.arg("--lib"),
+        };
+        if release {
+            command.arg("--release");
+        }
+        command.args(["--", "--ignored", "--exact", self.test]);
+        Ok(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every test that is ignored for its length has a line in the table, and every line has its test.
+    #[test]
+    fn the_table_has_every_test_that_is_ignored() {
+        let mut ignored = Vec::new();
+        for folder in ["tests", "crates", "testkit"] {
+            find(&shell::root().unwrap().join(folder), &mut ignored);
+        }
+        let mut table: Vec<_> = SOAKS.iter().map(|soak| soak.test.rsplit("::").next().unwrap().to_owned()).collect();
+        ignored.sort();
+        table.sort();
+        assert_eq!(ignored, table);
+    }
+
+    /// The names of the functions behind `#[ignore`.
+    fn find(folder: &std::path::Path, names: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                find(&path, names);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for behind in text.split("\n#[ignore = ").skip(1).chain(text.split("\n    #[ignore = ").skip(1)) {
+                    let name = behind.split_once("fn ").and_then(|(_, rest)| rest.split_once('(')).unwrap().0;
+                    names.push(name.to_owned());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_nothing_has_is_an_error_that_tells_what_there_is() {
+        let error = choose(&["crowd".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("`crowd`") && error.contains("crowds"), "{error}");
+        assert_eq!(choose(&["crowds".to_owned()]).unwrap().len(), 1);
+    }
+}

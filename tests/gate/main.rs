@@ -18,6 +18,7 @@ mod conformance;
 mod cors;
 mod crowds;
 mod demands;
+mod diffs;
 mod documents;
 mod endings;
 mod events;

@@ -67,13 +67,13 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn write(&self, out: &mut String) -> fmt::Result {
-        let cx = &self.explained.exchange;
+        let cx = &self.explained.met.exchange;
         writeln!(out, "{}\n", self.asked)?;
         writeln!(out, "  host    {}", cx.host.as_deref().unwrap_or("(none)"))?;
         writeln!(out, "  path    {}", cx.path)?;
         writeln!(out, "  client  {} by {}", cx.client, cx.scheme.as_str())?;
         self.candidates(out)?;
-        if let Some(no) = &self.explained.refusal {
+        if let Some(no) = &self.explained.met.refusal {
             write!(out, "\nrefused with {}: {} ({})", no.reason.status, no.reason.title, no.reason.code)?;
             match &no.detail {
                 Some(detail) => writeln!(out, ": {detail}")?,
@@ -87,7 +87,7 @@ impl Report<'_> {
 
     fn origin(&self) -> Option<&Origin> {
         let origins = &self.prepared.compiled.origins;
-        match self.explained.route {
+        match self.explained.met.route {
             Some(index) => origins.get(index),
             None => origins.last(),
         }
@@ -110,10 +110,10 @@ impl Report<'_> {
 
     fn route(&self, out: &mut String, origin: &Origin) -> fmt::Result {
         let snapshot = &self.prepared.compiled.snapshot;
-        let route = self.explained.route.and_then(|index| snapshot.routes.get(index)).unwrap_or(&snapshot.nowhere);
+        let route = self.explained.met.route.and_then(|index| snapshot.routes.get(index)).unwrap_or(&snapshot.nowhere);
         writeln!(out, "\nroute   {}  ({})", route.id, self.place(&origin.at))?;
         writeln!(out, "action  {}", origin.action)?;
-        let cx = &self.explained.exchange;
+        let cx = &self.explained.met.exchange;
         if let Some(path) = &cx.upstream_path {
             writeln!(out, "sends   {path}")?;
         }

@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod certificates;
+pub mod diff;
 pub mod explain;
 pub mod gateway;
 mod grpc_health;

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod diff;
 mod docs;
 mod explain;
 mod run;
@@ -32,6 +33,8 @@ enum Command {
     Check(check::Check),
     /// Tell which route a request meets, and why.
     Explain(explain::Explain),
+    /// Tell what changes between two documents, and for which requests of a log.
+    Diff(diff::Diff),
     /// Start sample services with a gateway before them, and show the traffic.
     Demo(demo::Demo),
     /// Print the JSON Schema of documents, for editors.
@@ -78,6 +81,7 @@ impl Arguments {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Diff(diff) => diff.run(),
             Command::Demo(demo) => demo.run(),
             Command::Schema => schema::run(),
             Command::Docs(docs) => docs.run(),

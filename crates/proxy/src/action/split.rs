@@ -104,11 +104,25 @@ impl Split {
 
     /// The upstream for this request.
     pub(crate) fn pick(&self, request: &Request, cx: &Exchange) -> &Forward {
-        let point = match self.sticky.key(request) {
-            _ if self.sticky == Sticky::None => fastrand::u16(0..10_000),
-            Some(key) => point_of(key),
-            None => point_of(cx.client),
-        };
+        match self.point(request, cx) {
+            Some(point) => self.at(point),
+            None => self.at(fastrand::u16(0..10_000)),
+        }
+    }
+
+    /// The upstream for this request where that is settled: nothing where each request draws a lot.
+    pub(crate) fn settled(&self, request: &Request, cx: &Exchange) -> Option<&Forward> {
+        self.point(request, cx).map(|point| self.at(point))
+    }
+
+    fn point(&self, request: &Request, cx: &Exchange) -> Option<u16> {
+        if self.sticky == Sticky::None {
+            return None;
+        }
+        Some(self.sticky.key(request).map_or_else(|| point_of(cx.client), point_of))
+    }
+
+    fn at(&self, point: u16) -> &Forward {
         let index = self.parts.partition_point(|(end, _)| *end <= point).min(self.parts.len() - 1);
         #[expect(
             clippy::indexing_slicing,

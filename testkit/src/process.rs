@@ -78,6 +78,16 @@ impl Process {
         self.signal(Signal::USR1);
     }
 
+    /// Stops it as it stands; what comes for it waits.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Ends it without a goodbye.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -20,6 +20,7 @@ mod crowds;
 mod demands;
 mod diffs;
 mod documents;
+mod drain;
 mod endings;
 mod events;
 mod expectations;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use pylon_config::plan::Plan;
 use pylon_net::caps::Caps;
+use pylon_net::door::Door;
 use pylon_net::drain::Drain;
 use pylon_net::files;
 use pylon_net::listen::{self, Address, Bound, SocketFile};
@@ -58,6 +59,8 @@ pub struct Gateway {
     pub listeners: Vec<Address>,
     /// The files of Unix sockets.
     files: Vec<SocketFile>,
+    /// Those of the listeners.
+    doors: Vec<Arc<Door>>,
     /// Where the admin API listens.
     pub admin: Option<SocketAddr>,
     /// Log, metrics and the last exchanges.
@@ -155,7 +158,8 @@ impl Gateway {
             Told { request_headers: plan.limits_spec.request_headers, header_timeout: plan.limits_spec.header_timeout };
         let (stop, stopped) = watch::channel(false);
         let (mut drains, mut workers) = (Vec::new(), Vec::new());
-        for (id, listeners) in share_out(bound, &plan).into_iter().enumerate() {
+        let doors: Vec<_> = bound.iter().map(|_| Arc::<Door>::default()).collect();
+        for (id, listeners) in share_out(bound, &doors, &plan).into_iter().enumerate() {
             let drain = Arc::new(Drain::new(Arc::clone(&caps)));
             drains.push(Arc::clone(&drain));
             let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), told, Arc::clone(&caps)));
@@ -183,7 +187,7 @@ impl Gateway {
         }
         control.spawn(tick(Arc::clone(&observer)));
         certificates::follow(control.handle(), &plan.listeners, observer.metrics());
-        Ok(Self { listeners, files, admin, observer, state, stop, workers, control })
+        Ok(Self { listeners, files, doors, admin, observer, state, stop, workers, control })
     }
 
     /// The snapshot in force.
@@ -201,19 +205,27 @@ impl Gateway {
         self.observer.metrics().served()
     }
 
-    /// Says on `/readyz` that no new traffic is wanted.
-    pub fn not_ready(&self) {
+    /// Says that no new traffic is wanted, on `/readyz` and by `Connection: close` with each answer of HTTP/1.1. Whoever
+    /// comes nevertheless is served.
+    pub fn leave(&self) {
         self.state.ready.store(false, Ordering::Relaxed);
+        for drain in &self.state.drains {
+            drain.leave();
+        }
     }
 
-    /// Ends: no new connection, exchanges under way finish within `grace`, then everything is closed and the log is
+    /// Ends: no new connection but those that wait already, exchanges under way finish within `grace`, then everything is closed and the log is
     /// written out. Answers how many connections had to be cut.
     pub fn shut_down(mut self, grace: Duration) -> usize {
-        self.not_ready();
+        self.leave();
+        // Before the doors, so that nobody comes to a Unix socket any more.
+        self.files.clear();
+        for door in &self.doors {
+            door.close();
+        }
         for drain in &self.state.drains {
             drain.begin();
         }
-        self.files.clear();
         let until = tokio::time::Instant::now().into_std() + grace;
         let drains = self.state.drains.clone();
         let cut = self.control.block_on(async move {
@@ -243,11 +255,11 @@ fn caps(plan: &Plan, files: Option<u64>) -> Caps {
 }
 
 /// One socket of each listener for each worker.
-fn share_out(bound: Vec<Bound>, plan: &Plan) -> Vec<Vec<Listening>> {
+fn share_out(bound: Vec<Bound>, doors: &[Arc<Door>], plan: &Plan) -> Vec<Vec<Listening>> {
     let mut of_workers: Vec<Vec<_>> = (0..plan.workers).map(|_| Vec::new()).collect();
-    for (bound, listener) in bound.into_iter().zip(&plan.listeners) {
+    for ((bound, door), listener) in bound.into_iter().zip(doors).zip(&plan.listeners) {
         for (own, socket) in of_workers.iter_mut().zip(bound.sockets) {
-            own.push(Listening { socket, front: listener.front.clone() });
+            own.push(Listening { socket, door: Arc::clone(door), front: listener.front.clone() });
         }
     }
     of_workers

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pylon_net::accept::{Front, accept};
 use pylon_net::caps::Caps;
+use pylon_net::door::Door;
 use pylon_net::drain::Drain;
 use pylon_net::handler::Limits;
 use pylon_net::listen::Listener;
@@ -21,6 +22,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// A worker's own socket of a listener.
 pub(crate) struct Listening {
     pub(crate) socket: Listener,
+    pub(crate) door: Arc<Door>,
     pub(crate) front: Front,
 }
 
@@ -52,11 +54,11 @@ impl Worker {
         tokio::spawn(timer::run());
         tokio::spawn(sweep(Arc::clone(&self.world)));
         tokio::spawn(shed(Arc::clone(&self.drain), Arc::clone(&self.caps), Arc::clone(&self.metrics)));
-        for Listening { socket, front } in std::mem::take(&mut self.listeners) {
+        for Listening { socket, door, front } in std::mem::take(&mut self.listeners) {
             let (engine, drain, limits) = (Arc::clone(&self.engine), Arc::clone(&self.drain), self.limits);
             let metrics = Arc::clone(&self.metrics);
             tokio::spawn(async move {
-                if let Err(error) = accept(socket, front, engine, limits, drain, metrics).await {
+                if let Err(error) = accept(socket, door, front, engine, limits, drain, metrics).await {
                     tracing::error!(%error, "a listener ended");
                 }
             });

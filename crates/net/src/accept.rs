@@ -1,8 +1,8 @@
-//! Accepting connections on a worker: PROXY header and TLS, then HTTP or bytes, until the worker drains.
+//! Accepting connections on a worker: PROXY header and TLS, then HTTP or bytes, until the listener's door is shut.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
@@ -12,18 +12,17 @@ use pylon_observe::metrics::Metrics;
 use pylon_observe::series::Handshake;
 
 use crate::client_hello;
+use crate::door::{Door, Shut};
 use crate::drain::{Drain, Open};
 use crate::handler::{Handler, Incoming, Limits};
 use crate::http1::{self, Preface};
 use crate::http2::{self, OnWorker};
 use crate::listen::Listener;
 use crate::proxy_protocol::{self, Refused};
+use crate::queue::{Accepted, OUT_OF_FILES, Queue, canonical, is_of_one_connection};
 use crate::socket::Socket;
 use crate::stream::Stream;
 use crate::tls::server::{Failed, Security, ServerTls};
-
-/// How long a worker that has run out of file descriptors waits before it accepts again.
-const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
 /// What a listener does with a connection before its first byte is looked at.
 #[derive(Debug, Clone, Default)]
@@ -83,19 +82,10 @@ struct Serving<H> {
     metrics: Arc<Metrics>,
 }
 
-/// A connection as it was accepted.
-struct Accepted {
-    socket: Socket,
-    /// None by a Unix socket.
-    peer: Option<SocketAddr>,
-    at: Instant,
-}
-
-/// Accepts on `listener` until the drain begins; each connection is a task of the current worker.
-///
-/// What waits in the socket's queue when the drain begins is accepted and served still: closing the socket would reset it.
+/// Accepts on `listener` until `door` is shut; each connection is a task of the current worker.
 pub async fn accept<H: Handler>(
     listener: Listener,
+    door: Arc<Door>,
     front: Front,
     handler: Arc<H>,
     limits: Limits,
@@ -103,6 +93,7 @@ pub async fn accept<H: Handler>(
     metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
     let listener = Queue::new(listener)?;
+    let _accepting = drain.accepting();
     let http2 = matches!(front.speaks, Speaks::Http { http2: true }).then(|| http2::codec(&limits));
     let serving = Arc::new(Serving { handler, front, http1: http1::codec(&limits), http2, limits, metrics });
     let serve = |accepted: Accepted| {
@@ -123,10 +114,10 @@ pub async fn accept<H: Handler>(
             }
         });
     };
-    while !drain.has_begun() {
+    let shut = loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = drain.wanted() => break,
+            shut = door.is_shut() => break shut,
         };
         match accepted {
             Ok(accepted) => serve(accepted),
@@ -136,39 +127,11 @@ pub async fn accept<H: Handler>(
                 tokio::time::sleep(OUT_OF_FILES).await;
             }
         }
-    }
-    while let Some(Ok(accepted)) = listener.accept().now_or_never() {
-        serve(accepted);
+    };
+    if shut == Shut::Closed {
+        listener.close(serve).await;
     }
     Ok(())
-}
-
-/// Connections that wait to be accepted.
-#[derive(Debug)]
-enum Queue {
-    Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
-}
-
-impl Queue {
-    fn new(listener: Listener) -> std::io::Result<Self> {
-        Ok(match listener {
-            Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Listener::Unix(listener) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
-        })
-    }
-
-    async fn accept(&self) -> std::io::Result<Accepted> {
-        let (socket, peer) = match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                let _ = stream.set_nodelay(true);
-                (Socket::Tcp(stream), Some(peer))
-            }
-            Self::Unix(listener) => (Socket::Unix(listener.accept().await?.0), None),
-        };
-        Ok(Accepted { socket, peer: peer.map(canonical), at: tokio::time::Instant::now().into_std() })
-    }
 }
 
 impl<H: Handler> Serving<H> {
@@ -293,15 +256,4 @@ impl<H: Handler> Serving<H> {
             }
         }
     }
-}
-
-/// Errors of `accept` that concern the one connection that was being accepted (accept(2)).
-fn is_of_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-/// An IPv4 client on an IPv6 socket is an IPv4 client.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

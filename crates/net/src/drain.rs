@@ -17,9 +17,14 @@ use crate::caps::Caps;
 use crate::guests::{Guests, Seat};
 
 /// Open connections of a worker, and the word that no more are wanted.
+///
+/// First it may be said that the gateway is leaving, so that clients go elsewhere by themselves: answers of HTTP/1.1 say
+/// that theirs is the last on this connection. Then the drain begins, which ends connections without the client's doing.
 #[derive(Debug, Default)]
 pub struct Drain {
+    leaving: AtomicBool,
     begun: AtomicBool,
+    accepting: AtomicUsize,
     wanted: Notify,
     open: AtomicUsize,
     accepted: AtomicUsize,
@@ -37,8 +42,19 @@ impl Drain {
         self.guests.clear()
     }
 
-    /// Tells every connection to end after the exchange it is in, and listeners to stop.
+    /// Tells clients of HTTP/1.1 with each answer that they should come again by another connection.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Drain::leave`] or [`Drain::begin`] has been called.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Tells every connection to end after the exchange it is in.
     pub fn begin(&self) {
+        self.leave();
         self.begun.store(true, Ordering::Relaxed);
         self.wanted.notify_waiters();
     }
@@ -63,12 +79,32 @@ impl Drain {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Waits until no connection is open, at most until `until`. Answers how many are left.
+    /// Counts a listening socket of the worker for as long as the answer lives.
+    pub(crate) fn accepting(self: &Arc<Self>) -> Accepting {
+        self.accepting.fetch_add(1, Ordering::Relaxed);
+        Accepting(Arc::clone(self))
+    }
+
+    /// Whether a socket listens still, or a connection is open.
+    fn is_busy(&self) -> bool {
+        self.accepting.load(Ordering::Relaxed) > 0 || self.open() > 0
+    }
+
+    /// Waits until no socket listens and no connection is open, at most until `until`. Answers how many are left.
     pub async fn finished(&self, until: Instant) -> usize {
-        while self.open() > 0 && tokio::time::Instant::now().into_std() < until {
+        while self.is_busy() && tokio::time::Instant::now().into_std() < until {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.open()
+    }
+}
+
+/// A listening socket of a worker.
+pub(crate) struct Accepting(Arc<Drain>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

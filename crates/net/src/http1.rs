@@ -9,10 +9,11 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::UPGRADE;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::rt::Write;
 use hyper::server::conn::http1::{Builder, Connection as Codec};
@@ -23,7 +24,7 @@ use pylon_core::connection::{Connection, Phase};
 
 use crate::client_body::ClientBody;
 use crate::client_side::ClientSide;
-use crate::drain::Open;
+use crate::drain::{Drain, Open};
 use crate::handler::{Handler, Limits, Tunnel as _};
 use crate::stream::Stream;
 use crate::timer;
@@ -32,6 +33,10 @@ mod inbound;
 mod io;
 
 use io::Io;
+
+/// How long a client is waited for that may be about to send a request when the drain begins. A connection that is closed
+/// under a request loses it.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// A codec by these limits, to be shared by all connections of a worker.
 pub(crate) fn codec(limits: &Limits) -> Builder {
@@ -75,7 +80,7 @@ pub(crate) async fn serve<H: Handler>(
             let upgrade = (upgrade && request.headers().contains_key(UPGRADE))
                 .then(|| (Arc::clone(&tunnel), Arc::clone(&connection)));
             let request = ClientBody::wrap(request, limits.body, &connection);
-            Served::<H, _> { future: handler.serve(request, connection, started), upgrade }
+            Served::<H, _> { future: handler.serve(request, connection, started), upgrade, drain: open.drain() }
         }
     });
     let mut codec = codec.serve_connection(io, service);
@@ -105,17 +110,18 @@ pub(crate) async fn serve<H: Handler>(
 
 pin_project_lite::pin_project! {
     /// An answer that cannot fail, as hyper wants it. (An async block would hold the future twice.)
-    struct Served<H: Handler, F> {
+    struct Served<'a, H: Handler, F> {
         #[pin]
         future: F,
         // Where the tunnel goes, if the answer may be one, and who waits for it.
         upgrade: Option<Upgrade<H>>,
+        drain: &'a Drain,
     }
 }
 
 type Upgrade<H> = (Arc<Mutex<Option<<H as Handler>::Tunnel>>>, Arc<Connection>);
 
-impl<H: Handler, F: Future<Output = http::Response<H::Body>>> Future for Served<H, F> {
+impl<H: Handler, F: Future<Output = http::Response<H::Body>>> Future for Served<'_, H, F> {
     type Output = Result<F::Output, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -127,6 +133,9 @@ impl<H: Handler, F: Future<Output = http::Response<H::Body>>> Future for Served<
             *tunnel.lock() = switched;
             // hyper has gone to sleep over a read that waited for this.
             cx.waker().wake_by_ref();
+        }
+        if this.drain.is_leaving() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(answer))
     }
@@ -157,7 +166,8 @@ where
     let drain = open.drain();
     let mut wanted = pin!(drain.wanted());
     let mut draining = false;
-    let mut timer = timer::sleep_until(now() + limits.head_time);
+    let began = now();
+    let mut timer = timer::sleep_until(began + limits.head_time);
     poll_fn(|cx| {
         // Before it is polled: one that is told to go has begun nothing.
         if open.is_evicted(cx) {
@@ -169,15 +179,23 @@ where
             }
             return Poll::Ready(end.is_ok());
         }
-        if !draining && (wanted.as_mut().poll(cx).is_ready() || drain.has_begun()) {
-            draining = true;
-            codec.as_mut().graceful_shutdown();
-            cx.waker().wake_by_ref();
+        let mut last_word = None;
+        if !draining && (drain.has_begun() || wanted.as_mut().poll(cx).is_ready()) {
+            last_word = awaited(connection, limits, began).filter(|until| *until > now());
+            if let Some(until) = last_word {
+                if until < timer.at() {
+                    timer.reset(until);
+                }
+            } else {
+                draining = true;
+                codec.as_mut().graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
         }
         while Pin::new(&mut timer).poll(cx).is_ready() {
             let now = now();
             match deadline(connection, limits, now) {
-                due if due > now => timer.reset(due),
+                due if due > now => timer.reset(last_word.map_or(due, |until| until.min(due))),
                 _ => {
                     if connection.activity.phase() == Phase::Head {
                         // Written by the flush of one last poll.
@@ -191,6 +209,17 @@ where
         Poll::Pending
     })
     .await
+}
+
+/// Until when a request that the client may have sent is waited for, once the drain has begun. The codec would close a
+/// connection on which it knows of none.
+fn awaited(connection: &Connection, limits: Limits, began: Instant) -> Option<Instant> {
+    let activity = &connection.activity;
+    match activity.phase() {
+        Phase::Idle => Some(activity.since().max(began) + LAST_WORD),
+        Phase::Head => Some(activity.since() + limits.head_time),
+        Phase::Serving | Phase::Flushing => None,
+    }
 }
 
 /// When the connection, as it is at `now`, has run out of time.

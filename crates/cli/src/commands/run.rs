@@ -1,4 +1,7 @@
 //! `pylon run`: binds, serves, and ends cleanly on SIGINT or SIGTERM; a second signal ends at once.
+//!
+//! SIGTERM comes from a manager of services, with a balancer before the gateway that has to see that it goes: it is served
+//! on for a while. SIGINT comes from a keyboard.
 
 use std::process::ExitCode;
 
@@ -15,9 +18,23 @@ use crate::output;
 pub(super) struct Run {
     #[command(flatten)]
     document: DocumentArguments,
-    /// How long exchanges under way may take to finish once the end is asked for.
-    #[arg(long, default_value = "30s", value_name = "SPAN")]
+    /// How long to go on accepting after SIGTERM, so that balancers see that the gateway is not ready any more; or `off`.
+    #[arg(long, default_value = "5s", value_name = "SPAN", env = "PYLON_DRAIN_DELAY", value_parser = delay)]
+    drain_delay: Delay,
+    /// How long exchanges under way may take to finish once nothing new is accepted.
+    #[arg(long, default_value = "20s", value_name = "SPAN", env = "PYLON_GRACE")]
     grace: Span,
+}
+
+/// A span that may be none at all.
+#[derive(Debug, Clone, Copy)]
+struct Delay(Option<Span>);
+
+fn delay(text: &str) -> Result<Delay, String> {
+    match text {
+        "off" | "0" | "0s" => Ok(Delay(None)),
+        span => Span::parse(span).map(|span| Delay(Some(span))),
+    }
 }
 
 impl Run {
@@ -33,7 +50,7 @@ impl Run {
         if let Some(address) = gateway.admin {
             tracing::info!(%address, "admin API");
         }
-        wait_for_the_end(&gateway)?;
+        wait_for_the_end(&gateway, self.drain_delay)?;
         let cut = gateway.shut_down(self.grace.duration());
         if cut > 0 {
             tracing::warn!(connections = cut, "cut connections that had not ended within the grace time");
@@ -42,25 +59,30 @@ impl Run {
     }
 }
 
-/// Blocks until SIGINT or SIGTERM. From then on either of them ends the process at once. SIGUSR1 opens the access log
-/// anew, after a rotation.
-fn wait_for_the_end(gateway: &Gateway) -> anyhow::Result<()> {
+/// Blocks until SIGINT, or SIGTERM and `delay` behind it. From the first of them on either ends the process at once.
+/// SIGUSR1 opens the access log anew, after a rotation.
+fn wait_for_the_end(gateway: &Gateway, delay: Delay) -> anyhow::Result<()> {
     gateway.control().block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let (mut hang_up, mut rotate) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
-        loop {
+        let delay = loop {
             tokio::select! {
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break Delay(None),
+                _ = terminate.recv() => break delay,
                 _ = hang_up.recv() => tracing::warn!("SIGHUP does nothing: reloading is not built yet"),
                 _ = rotate.recv() => gateway.observer.reopen(),
             }
-        }
+        };
+        gateway.leave();
         tracing::info!("ending: exchanges under way finish, a second signal ends at once");
         tokio::spawn(async move {
             tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
             end_at_once();
         });
+        if let Delay(Some(delay)) = delay {
+            tracing::info!(%delay, "balancers have time to see it: whoever comes meanwhile is served");
+            tokio::time::sleep(delay.duration()).await;
+        }
         Ok(())
     })
 }

@@ -106,6 +106,29 @@ impl Binary {
         client::ask(self.admin, "GET", path, &[("host", "localhost")], b"")
     }
 
+    /// Writes another document in place of the one it was started with, as [`Binary::start`] does.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn write(&self, document: &str) {
+        std::fs::write(self.folder().join("pylon.yaml"), complete(document)).unwrap();
+    }
+
+    /// Asks the admin API for a reload.
+    pub fn reload(&self) -> Message {
+        client::ask(self.admin, "POST", "/api/reload", &[("host", "localhost")], b"")
+    }
+
+    /// Writes another document and has it put in force.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn apply(&self, document: &str) {
+        self.write(document);
+        let answer = self.reload();
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
+
     /// The value of a metric, by its name with labels as `/metrics` writes them: `pylon_client_aborts_total`.
     ///
     /// # Panics

@@ -88,6 +88,11 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Sends SIGHUP, by which a gateway reads its document again.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Ends it without a goodbye.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

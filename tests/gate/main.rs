@@ -33,6 +33,7 @@ mod logs;
 mod metrics;
 mod proxy_protocol;
 mod proxy_protocol_out;
+mod reload;
 mod schema;
 mod slow;
 mod tcp;

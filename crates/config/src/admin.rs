@@ -7,7 +7,7 @@ use pylon_core::spec::{FieldPath, SpecError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The admin API: probes, metrics and a read-only view of what runs.
+/// The admin API: probes, metrics, a view of what runs, and reloads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminSpec {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use pylon_core::carry::Carry;
 use pylon_core::names::{RouteId, UpstreamName};
-use pylon_core::short::Short;
 use pylon_core::spec::{FieldPath, SpecError, Step};
 use pylon_net::resolve::Resolver;
 use pylon_observe::metrics::Metrics;
@@ -19,14 +18,14 @@ use pylon_proxy::action::redirect::Redirect;
 use pylon_proxy::action::respond::Respond;
 use pylon_proxy::action::split::Split;
 use pylon_proxy::forwarding::TrustedProxies;
-use pylon_proxy::snapshot::{Route, Settings, Snapshot};
+use pylon_proxy::snapshot::{Route, Settings, Snapshot, Told};
 use pylon_proxy::websocket::WebSocket;
 use pylon_route::matching::RouteMatch;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::table::Table;
-use pylon_upstream::spec::{Speaks, UpstreamSpec};
+use pylon_upstream::spec::Speaks;
 use pylon_upstream::timeouts::TimeoutSpec;
-use pylon_upstream::upstream::{Building, Upstream};
+use pylon_upstream::upstream::Upstream;
 
 use crate::diagnostic::Diagnostic;
 use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
@@ -35,6 +34,7 @@ use crate::suggest;
 use crate::tree::Node;
 
 mod tcp;
+mod upstreams;
 
 /// The id of the last route in log and metrics: requests that no route takes.
 pub const NOWHERE: &str = "(none)";
@@ -87,8 +87,15 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
     match (table, nowhere) {
         (Some(table), Some((nowhere, origin))) if compiler.wrong.is_empty() => {
             let warnings = lints(source, &table, &origins);
-            let trusted = TrustedProxies::compile(&document.trusted_proxies);
-            let settings = Settings::new(cx.pseudonym.to_owned(), trusted, document.telemetry.reason_header);
+            let settings = Settings {
+                trusted_proxies: TrustedProxies::compile(&document.trusted_proxies),
+                pseudonym: cx.pseudonym.to_owned(),
+                reason_header: document.telemetry.reason_header,
+                told: Told {
+                    request_headers: document.limits.request_headers,
+                    header_timeout: document.limits.header_timeout,
+                },
+            };
             let upstreams = compiler.upstreams;
             let snapshot = Snapshot { table, routes, nowhere, settings, upstreams, tcp, hash: hash(source) };
             let origins = origins.into_iter().chain([origin]).collect();
@@ -120,25 +127,6 @@ impl Compiler<'_> {
     fn note(&mut self, base: &FieldPath, errors: impl IntoIterator<Item = SpecError>) {
         let source = self.source;
         self.wrong.extend(errors.into_iter().map(|error| source.error(&error.below(base))));
-    }
-
-    fn upstreams(&mut self) {
-        let base = FieldPath::root().key("upstreams");
-        for (name, spec) in &self.document.upstreams {
-            let building = Building { carry: self.cx.carry, resolver: self.cx.resolver };
-            let written = spec.timeout.as_ref().map(|short| &short.0);
-            // The nearer wins: the route's, else the upstream's, else that of `defaults`.
-            let timeout = layered(written, self.document.defaults.timeout.as_ref()).map(Short);
-            let spec = UpstreamSpec { timeout, ..spec.clone() };
-            match Upstream::compile(UpstreamName::from(name.as_str()), &spec, &building) {
-                Ok(upstream) => {
-                    let name = UpstreamName::from(name.as_str());
-                    let upstream = upstream.counted_in(self.cx.metrics.upstream(&name));
-                    self.upstreams.insert(name, Arc::new(upstream));
-                }
-                Err(errors) => self.note(&base.clone().key(name), errors),
-            }
-        }
     }
 
     fn routes(&mut self) -> (Vec<Route>, Vec<Origin>, Vec<RouteMatch>) {
@@ -352,18 +340,6 @@ fn placed(error: SpecError, policies: &[(AnySpec, FieldPath)], route: &FieldPath
         Some((_, at)) => SpecError { at: FieldPath(error.at.0.into_iter().skip(1).collect()).below(at), ..error },
         None => error.below(route),
     }
-}
-
-/// The nearer timers, and where they say nothing, the farther.
-fn layered(near: Option<&TimeoutSpec>, far: Option<&TimeoutSpec>) -> Option<TimeoutSpec> {
-    let (Some(near), Some(far)) = (near, far) else { return near.or(far).cloned() };
-    Some(TimeoutSpec {
-        connect: near.connect.or(far.connect),
-        first_byte: near.first_byte.or(far.first_byte),
-        response: near.response.or(far.response),
-        idle: near.idle.or(far.idle),
-        total: near.total.or(far.total),
-    })
 }
 
 fn lints(source: &Source, table: &Table, origins: &[Origin]) -> Vec<Diagnostic> {

@@ -99,7 +99,7 @@ pub const TOP: &[KeyDoc] = &[
     },
     KeyDoc {
         key: "admin",
-        doc: "The admin API: probes, metrics, a read-only view of what runs.",
+        doc: "The admin API: probes, metrics, a view of what runs, and reloads.",
         example: "admin: { address: 127.0.0.1:9901 }",
         schema: |g| g.subschema_for::<AdminSpec>(),
     },

@@ -1,4 +1,4 @@
-//! The admin API: probes, metrics, and a read-only view of what runs. The only writer of it.
+//! The admin API: probes, metrics, a view of what runs, and reloads. The only writer of it.
 //!
 //! It listens on loopback; elsewhere it demands a bearer token (RFC 6750). It refuses what came through the gateway
 //! itself, and hosts that are not its own, so that no route and no web page reaches it by a detour.
@@ -9,17 +9,19 @@ use std::sync::atomic::Ordering;
 
 use axum::extract::{Request, State as Shared};
 use axum::http::StatusCode;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, VIA, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, VIA, WWW_AUTHENTICATE};
 use axum::http::uri::Authority;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use pylon_observe::reloads::Outcome;
 use serde::Serialize;
 
 use crate::gateway::State;
 use crate::grpc_health;
 use crate::prepare::Prepared;
+use crate::reload::{Cause, Who};
 
 /// A route as the admin API shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -75,6 +77,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/api/upstreams", get(upstreams))
         .route("/api/snapshot", get(snapshot))
         .route("/api/recent", get(recent))
+        .route("/api/reload", get(last_reload).post(reload))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), authenticate));
     Router::new()
         .route("/livez", get(|| async { "live\n" }))
@@ -88,14 +91,15 @@ fn router(state: Arc<State>) -> Router {
 
 /// Refuses detours: requests that the gateway itself forwarded, and names that somebody else points at this address.
 async fn no_detour(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
-    let through_us =
-        request.headers().get_all(VIA).iter().any(|via| {
-            via.to_str().is_ok_and(|via| via.split([',', ' ']).any(|word| word == state.prepared.pseudonym))
-        });
+    let through_us = request
+        .headers()
+        .get_all(VIA)
+        .iter()
+        .any(|via| via.to_str().is_ok_and(|via| via.split([',', ' ']).any(|word| word == state.pseudonym)));
     if through_us {
         return (StatusCode::FORBIDDEN, "the admin API cannot be reached through the gateway\n").into_response();
     }
-    if state.prepared.token.is_none() && !has_own_host(&request) {
+    if state.facts.borrow().token.is_none() && !has_own_host(&request) {
         return (StatusCode::FORBIDDEN, "the admin API answers to its address and to localhost only\n").into_response();
     }
     next.run(request).await
@@ -114,7 +118,8 @@ fn has_own_host(request: &Request) -> bool {
 }
 
 async fn authenticate(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
-    let Some(token) = &state.prepared.token else { return next.run(request).await };
+    let facts = Arc::clone(&state.facts.borrow());
+    let Some(token) = &facts.token else { return next.run(request).await };
     let offered = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     if offered.is_some_and(|offered| token.matches(offered)) {
         return next.run(request).await;
@@ -140,13 +145,36 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 }
 
 async fn routes(Shared(state): Shared<Arc<State>>) -> Response {
-    Json(&state.prepared.routes).into_response()
+    let facts = Arc::clone(&state.facts.borrow());
+    Json(&facts.routes).into_response()
 }
 
 async fn upstreams(Shared(state): Shared<Arc<State>>) -> Response {
     let snapshot = state.world.current();
     let views: Vec<_> = snapshot.upstreams.values().map(|upstream| upstream.view()).collect();
     Json(views).into_response()
+}
+
+async fn last_reload(Shared(state): Shared<Arc<State>>) -> Response {
+    let last = Arc::clone(&state.last.borrow());
+    Json(&*last).into_response()
+}
+
+/// Puts the document in force that the files hold now: 200 when it serves, 422 with the reasons when it does not.
+async fn reload(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    // Browsers name the page that sends this; none has any business here, whoever sits before it.
+    if request.headers().contains_key(ORIGIN) {
+        return (StatusCode::FORBIDDEN, "the admin API does nothing for web pages\n").into_response();
+    }
+    let cause = Cause { who: Who::Admin, why: None };
+    let Some(report) = state.reloader.reload(cause).await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the gateway is ending\n").into_response();
+    };
+    let status = match report.outcome {
+        Outcome::Applied => StatusCode::OK,
+        Outcome::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, Json(&*report)).into_response()
 }
 
 async fn recent(Shared(state): Shared<Arc<State>>) -> Response {
@@ -175,7 +203,7 @@ async fn snapshot(Shared(state): Shared<Arc<State>>) -> Response {
     Json(SnapshotView {
         version: env!("CARGO_PKG_VERSION"),
         hash: snapshot.hash.clone(),
-        age_seconds: now.saturating_duration_since(state.prepared.since).as_secs(),
+        age_seconds: now.saturating_duration_since(state.facts.borrow().since).as_secs(),
         routes: snapshot.routes.len(),
         upstreams: snapshot.upstreams.len(),
         workers: (state.drains.iter())

@@ -14,19 +14,18 @@ use pylon_net::drain::Drain;
 use pylon_net::files;
 use pylon_net::listen::{self, Address, Bound, SocketFile};
 use pylon_observe::Observer;
-use pylon_proxy::engine::{Engine, Told};
+use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::certificates;
+use crate::fixed::Fixed;
 use crate::memory;
 use crate::prepare::Prepared;
-use crate::worker::{Listening, Worker};
-
-/// How long the start waits for the first answers of name servers, at most.
-const SETTLE: Duration = Duration::from_millis(500);
+use crate::reload::{self, Reloader, Reloading, Report};
+use crate::worker::{Listening, ORDERS, Worker};
 
 /// How often buffers of the access log are handed over.
 const TICK: Duration = Duration::from_millis(250);
@@ -79,18 +78,27 @@ pub(crate) struct State {
     pub(crate) drains: Vec<Arc<Drain>>,
     pub(crate) caps: Arc<Caps>,
     pub(crate) ready: AtomicBool,
-    pub(crate) prepared: Facts,
+    /// The name of this process in `Via`.
+    pub(crate) pseudonym: String,
+    pub(crate) facts: watch::Sender<Arc<Facts>>,
+    /// What became of the last reload.
+    pub(crate) last: watch::Sender<Arc<Report>>,
+    pub(crate) reloader: Reloader,
 }
 
 /// What is known of the document in force.
 #[derive(Debug)]
 pub(crate) struct Facts {
-    pub(crate) pseudonym: String,
     pub(crate) routes: Vec<admin::RouteView>,
     pub(crate) token: Option<pylon_core::secret::Secret>,
     pub(crate) since: Instant,
-    /// Keeps the weak map alive for later documents.
-    pub(crate) _carry: pylon_core::carry::Carry,
+}
+
+impl Facts {
+    /// Of a document that comes into force at `now`; `token` is what callers of the admin API must show.
+    pub(crate) fn of(prepared: &Prepared, token: Option<pylon_core::secret::Secret>, now: Instant) -> Self {
+        Self { routes: admin::route_views(prepared), token, since: now }
+    }
 }
 
 impl Gateway {
@@ -122,7 +130,7 @@ impl Gateway {
             .map_err(StartError::Thread)?;
         let now = tokio::time::Instant::now().into_std();
         let files = files::raise();
-        let observer = Observer::open(&plan.telemetry, Arc::clone(&prepared.metrics), now)?;
+        let observer = Observer::open(&plan.telemetry, Arc::clone(&prepared.lasting.metrics), now)?;
         let observer = Arc::new(observer);
         let caps = Arc::new(caps(plan, files));
         Self::serve(prepared, bound, admin_socket, control, observer, caps)
@@ -140,29 +148,24 @@ impl Gateway {
         let files = bound.iter_mut().filter_map(|bound| bound.file.take()).collect();
         let admin = admin_socket.as_ref().map(TcpListener::local_addr).transpose().map_err(StartError::Thread)?;
         let now = tokio::time::Instant::now().into_std();
-        let routes = admin::route_views(&prepared);
-        let Prepared { plan, compiled, carry, metrics, pseudonym, .. } = prepared;
-        metrics.snapshot_in_force(&compiled.snapshot.hash, now);
-        for upstream in compiled.snapshot.upstreams.values() {
-            upstream.start(control.handle());
-        }
-        // Names that resolve quickly are known to the first request; those that do not hold up nobody else.
-        let settled = tokio::time::Instant::now() + SETTLE;
-        control.block_on(async {
-            for upstream in compiled.snapshot.upstreams.values() {
-                let _ = tokio::time::timeout_at(settled, upstream.settle()).await;
-            }
-        });
+        let fixed = Fixed::new(&prepared);
+        let token = prepared.plan.admin.as_ref().and_then(|admin| admin.token.clone());
+        let facts = watch::Sender::new(Arc::new(Facts::of(&prepared, token, now)));
+        let last = watch::Sender::new(Arc::new(Report::of_start(&prepared)));
+        prepared.lasting.metrics.snapshot_in_force(&prepared.compiled.snapshot.hash, now);
+        control.block_on(reload::start_upstreams(&prepared));
+        let Prepared { plan, compiled, lasting, origin, .. } = prepared;
+        let metrics = &lasting.metrics;
         let world = Arc::new(World::new(compiled.snapshot));
-        let told =
-            Told { request_headers: plan.limits_spec.request_headers, header_timeout: plan.limits_spec.header_timeout };
         let (stop, stopped) = watch::channel(false);
-        let (mut drains, mut workers) = (Vec::new(), Vec::new());
+        let (mut drains, mut workers, mut orders) = (Vec::new(), Vec::new(), Vec::new());
         let doors: Vec<_> = bound.iter().map(|_| Arc::<Door>::default()).collect();
         for (id, listeners) in share_out(bound, &doors, &plan).into_iter().enumerate() {
             let drain = Arc::new(Drain::new(Arc::clone(&caps)));
             drains.push(Arc::clone(&drain));
-            let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), told, Arc::clone(&caps)));
+            let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), Arc::clone(&caps)));
+            let (order, ordered) = mpsc::channel(ORDERS);
+            orders.push(order);
             let worker = Worker {
                 id,
                 listeners,
@@ -171,20 +174,24 @@ impl Gateway {
                 limits: plan.limits,
                 drain,
                 caps: Arc::clone(&caps),
-                metrics: Arc::clone(&metrics),
+                metrics: Arc::clone(metrics),
+                orders: ordered,
                 stop: stopped.clone(),
             };
             workers.push(worker.start().map_err(StartError::Thread)?);
         }
-        let token = plan.admin.and_then(|admin| admin.token);
-        let prepared = Facts { pseudonym, routes, token, since: now, _carry: carry };
         metrics.connections_at_most(caps.most());
-        memory::follow(control.handle(), plan.limits_spec.memory, &caps, &metrics);
+        memory::follow(control.handle(), plan.limits_spec.memory, &caps, metrics);
         let ready = AtomicBool::new(true);
-        let state = Arc::new(State { world, observer: Arc::clone(&observer), drains, caps, ready, prepared });
+        let (reloader, asked) = Reloader::new();
+        let pseudonym = lasting.pseudonym.clone();
+        let state = Arc::new(State { world, observer, drains, caps, ready, pseudonym, facts, last, reloader });
+        let reloading = Reloading { state: Arc::clone(&state), lasting, origin, fixed, orders };
+        reloading.start(control.handle(), asked);
         if let Some(socket) = admin_socket {
             control.spawn(admin::serve(socket, Arc::clone(&state)));
         }
+        let observer = Arc::clone(&state.observer);
         control.spawn(tick(Arc::clone(&observer)));
         certificates::follow(control.handle(), &plan.listeners, observer.metrics());
         Ok(Self { listeners, files, doors, admin, observer, state, stop, workers, control })
@@ -198,6 +205,11 @@ impl Gateway {
     /// Where tasks of the control plane run.
     pub fn control(&self) -> &tokio::runtime::Handle {
         self.control.handle()
+    }
+
+    /// Who puts another document in force.
+    pub fn reloader(&self) -> &Reloader {
+        &self.state.reloader
     }
 
     /// How many exchanges have ended.

@@ -1,6 +1,6 @@
 //! From a path to everything that can be known without a socket: what `pylon check`, `explain` and `run` share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pylon_config::compile::{self, Compiled, Context};
@@ -24,49 +24,106 @@ pub struct Prepared {
     pub plan: Plan,
     /// What serves.
     pub compiled: Compiled,
-    /// The living state behind it.
+    /// What it shares with the documents before and after it.
+    pub lasting: Arc<Lasting>,
+    /// Where the next one is read.
+    pub origin: Origin,
+}
+
+/// What outlives a document.
+#[derive(Debug)]
+pub struct Lasting {
+    /// The living state behind snapshots.
     pub carry: Carry,
-    /// The metrics that its routes count in.
+    /// The metrics that routes count in.
     pub metrics: Arc<Metrics>,
     /// The name of this process in `Via`.
     pub pseudonym: String,
 }
 
+/// Where documents come from, and how they are read.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The file or folder; none of a document that was at hand.
+    pub path: Option<PathBuf>,
+    /// How secrets may be written.
+    pub secrets: PlainSecrets,
+}
+
+impl Default for Lasting {
+    /// At the start of a process, once it is known how many workers there are.
+    fn default() -> Self {
+        Self {
+            carry: Carry::default(),
+            metrics: Arc::new(Metrics::new(tokio::time::Instant::now().into_std())),
+            pseudonym: format!("pylon-{:08x}", fastrand::u32(..)),
+        }
+    }
+}
+
 /// Reads, checks and compiles the document at `path`, a file or a folder. All that is wrong is told at once.
 pub fn prepare(path: &Path, secrets: PlainSecrets) -> Result<Prepared, Vec<Diagnostic>> {
-    from_source(Source::read(path)?, secrets)
+    let origin = Origin { path: Some(path.to_owned()), secrets };
+    Understood::new(Source::read(path)?, origin).first()
 }
 
 /// The same for a document that is at hand.
 pub fn from_source(source: Source, secrets: PlainSecrets) -> Result<Prepared, Vec<Diagnostic>> {
-    let (document, mut wrong) = document::read(&source);
-    let plan = plan::compile(&source, &document, secrets).map_err(|more| wrong.extend(more)).ok();
-    if let Some(plan) = &plan {
-        // Before anything is made that has a slot for each worker.
-        pylon_core::worker::set_count(plan.workers);
+    Understood::new(source, Origin { path: None, secrets }).first()
+}
+
+/// The same for a document that is to follow one which runs, with what that one has.
+pub(crate) fn again(source: Source, origin: &Origin, lasting: &Arc<Lasting>) -> Result<Prepared, Vec<Diagnostic>> {
+    Understood::new(source, origin.clone()).compile(lasting)
+}
+
+/// A document whose parts have been read.
+struct Understood {
+    source: Source,
+    document: Document,
+    plan: Option<Plan>,
+    origin: Origin,
+    wrong: Vec<Diagnostic>,
+}
+
+impl Understood {
+    fn new(source: Source, origin: Origin) -> Self {
+        let (document, mut wrong) = document::read(&source);
+        let plan = plan::compile(&source, &document, origin.secrets).map_err(|more| wrong.extend(more)).ok();
+        Self { source, document, plan, origin, wrong }
     }
-    let carry = Carry::default();
-    let metrics = Arc::new(Metrics::new(tokio::time::Instant::now().into_std()));
-    let resolver = match Resolver::new(&document.discovery.dns.servers) {
-        Ok(resolver) => resolver,
-        Err(error) => {
-            let at = FieldPath::root().key("discovery");
-            wrong.push(source.error(&SpecError::new(at, format!("names cannot be resolved: {error}"))));
-            return Err(wrong);
+
+    fn first(self) -> Result<Prepared, Vec<Diagnostic>> {
+        if let Some(plan) = &self.plan {
+            // Before anything is made that has a slot for each worker.
+            pylon_core::worker::set_count(plan.workers);
         }
-    };
-    let pseudonym = format!("pylon-{:08x}", fastrand::u32(..));
-    let context = Context { carry: &carry, metrics: &metrics, resolver: &resolver, pseudonym: &pseudonym };
-    let compiled = compile::compile(&source, &document, &context).map_err(|more| wrong.extend(more)).ok();
-    match (plan, compiled) {
-        (Some(plan), Some(compiled)) if wrong.is_empty() => {
-            Ok(Prepared { source, document, plan, compiled, carry, metrics, pseudonym })
-        }
-        _ => {
-            wrong.sort_by_key(|diagnostic| {
-                diagnostic.place.as_ref().map(|place| (place.file.clone(), place.line, place.column))
-            });
-            Err(wrong)
+        self.compile(&Arc::new(Lasting::default()))
+    }
+
+    fn compile(self, lasting: &Arc<Lasting>) -> Result<Prepared, Vec<Diagnostic>> {
+        let Self { source, document, plan, origin, mut wrong } = self;
+        let resolver = match Resolver::new(&document.discovery.dns.servers) {
+            Ok(resolver) => resolver,
+            Err(error) => {
+                let at = FieldPath::root().key("discovery");
+                wrong.push(source.error(&SpecError::new(at, format!("names cannot be resolved: {error}"))));
+                return Err(wrong);
+            }
+        };
+        let Lasting { carry, metrics, pseudonym } = &**lasting;
+        let context = Context { carry, metrics, resolver: &resolver, pseudonym };
+        let compiled = compile::compile(&source, &document, &context).map_err(|more| wrong.extend(more)).ok();
+        match (plan, compiled) {
+            (Some(plan), Some(compiled)) if wrong.is_empty() => {
+                Ok(Prepared { source, document, plan, compiled, lasting: Arc::clone(lasting), origin })
+            }
+            _ => {
+                wrong.sort_by_key(|diagnostic| {
+                    diagnostic.place.as_ref().map(|place| (place.file.clone(), place.line, place.column))
+                });
+                Err(wrong)
+            }
         }
     }
 }
@@ -77,7 +134,7 @@ mod tests {
     use pylon_core::connection::{Connection, Scheme};
     use pylon_net::handler::Handler;
     use pylon_observe::Observer;
-    use pylon_proxy::engine::{Engine, Told};
+    use pylon_proxy::engine::Engine;
     use pylon_proxy::world::World;
 
     use super::*;
@@ -88,13 +145,9 @@ mod tests {
         let source = Source::from_text("t.yaml", text).unwrap();
         let prepared = from_source(source, PlainSecrets::Refused).unwrap();
         let now = tokio::time::Instant::now().into_std();
-        let observer = Arc::new(Observer::open(&prepared.plan.telemetry, prepared.metrics, now).unwrap());
-        let told = Told {
-            request_headers: prepared.document.limits.request_headers,
-            header_timeout: prepared.document.limits.header_timeout,
-        };
-        let engine =
-            Arc::new(Engine::new(Arc::new(World::new(prepared.compiled.snapshot)), observer, told, Arc::default()));
+        let observer =
+            Arc::new(Observer::open(&prepared.plan.telemetry, Arc::clone(&prepared.lasting.metrics), now).unwrap());
+        let engine = Arc::new(Engine::new(Arc::new(World::new(prepared.compiled.snapshot)), observer, Arc::default()));
         let address = "127.0.0.1:1".parse().unwrap();
         let connection = Arc::new(Connection::new(address, address, Scheme::Http, now));
         let request = http::Request::builder().header("host", "a").body(Body::Empty).unwrap();

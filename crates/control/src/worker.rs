@@ -14,7 +14,7 @@ use pylon_observe::metrics::Metrics;
 use pylon_observe::series::Evicted;
 use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -26,6 +26,16 @@ pub(crate) struct Listening {
     pub(crate) front: Front,
 }
 
+/// What the control plane asks of a worker that runs.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Serve the document in force, and answer that it is so.
+    Renew(oneshot::Sender<()>),
+}
+
+/// How many orders may wait for a worker.
+pub(crate) const ORDERS: usize = 16;
+
 /// What a worker is started with.
 pub(crate) struct Worker {
     pub(crate) id: usize,
@@ -36,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) drain: Arc<Drain>,
     pub(crate) caps: Arc<Caps>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) orders: mpsc::Receiver<Order>,
     /// Turns true when the worker is to end.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -63,8 +74,21 @@ impl Worker {
                 }
             });
         }
+        tokio::spawn(obey(self.orders, self.engine));
         // An error means that the gateway is gone, which is a reason to stop as well.
         let _ = self.stop.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Does what the control plane asks for.
+async fn obey(mut orders: mpsc::Receiver<Order>, engine: Arc<Engine>) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Renew(done) => {
+                engine.renew();
+                let _ = done.send(());
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -22,6 +23,7 @@ const HOSTS_TTL: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Resolver {
     inner: TokioResolver,
+    identity: Arc<str>,
 }
 
 /// The addresses of a name.
@@ -66,7 +68,13 @@ impl Resolver {
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = ResolveHosts::Always;
         options.cache_size = 0;
-        builder.build().map(|inner| Self { inner }).map_err(|error| setup(&error))
+        let identity = format!("{servers:?}").into();
+        builder.build().map(|inner| Self { inner, identity }).map_err(|error| setup(&error))
+    }
+
+    /// Which servers are asked: what one resolver has learnt is not for those who ask others.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// The addresses of `host`, in both families.

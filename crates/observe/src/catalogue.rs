@@ -118,6 +118,16 @@ catalogue! {
         "The document in force, by the hash of its content";
     SNAPSHOT_AGE = Gauge "pylon_snapshot_age_seconds" [] "seconds",
         "Time since the document in force was put in force";
+    CONFIG_RELOADS = Counter "pylon_config_reloads_total" ["outcome"] "reloads",
+        "Reloads of the document: `applied`, or `refused` with the one before kept in force";
+    CONFIG_LAST_RELOAD = Gauge "pylon_config_last_reload_successful" [] "1",
+        "0 where the last document that was to be put in force was refused, otherwise 1";
+    CONFIG_LAST_SUCCESS = Gauge "pylon_config_last_success_timestamp_seconds" [] "seconds",
+        "When a document was put in force last, since 1970";
+    CONFIG_RESTART = Gauge "pylon_config_restart_needed" [] "1",
+        "1 while the document in force says something that only a restart applies";
+    SNAPSHOTS = Gauge "pylon_snapshots" [] "snapshots",
+        "Compiled documents in memory: the one in force, and those before it that requests still hold";
     PROCESS_MEMORY = Gauge "process_resident_memory_bytes" [] "bytes",
         "Memory of the process that is resident";
     PROCESS_CPU = Counter "process_cpu_seconds_total" [] "seconds",

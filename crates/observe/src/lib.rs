@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod process;
 pub mod recent;
 mod redact;
+pub mod reloads;
 pub mod render;
 pub mod series;
 pub mod spec;

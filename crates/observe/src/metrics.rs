@@ -14,6 +14,8 @@ use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::rejection;
 use pylon_core::worker::PerWorker;
 
+use crate::clock::unix_now;
+use crate::reloads::Reloads;
 use crate::render;
 use crate::series::{
     Evicted, Handshake, OpenConnection, OpenTunnel, ProcessShard, Refused, RouteSeries, Sharded, UpstreamSeries,
@@ -33,6 +35,8 @@ pub struct Metrics {
     certificates: Mutex<Vec<Certificate>>,
     shedding: AtomicBool,
     most_connections: AtomicU64,
+    /// What became of reloads of the document.
+    pub reloads: Reloads,
 }
 
 /// Key of the policy and code of the refusal: both from tables of the program, so there are few.
@@ -72,6 +76,7 @@ impl Metrics {
             certificates: Mutex::default(),
             shedding: AtomicBool::new(false),
             most_connections: AtomicU64::new(0),
+            reloads: Reloads::new(unix_now()),
         }
     }
 

@@ -89,6 +89,7 @@ fn state(out: &mut String, metrics: &Metrics, now: Instant) {
         labelled(out, &catalogue::SNAPSHOT_INFO, &[&snapshot.hash], 1);
         fraction(out, &catalogue::SNAPSHOT_AGE, age(snapshot.since), 9);
     }
+    metrics.reloads.render(out);
     let process = Process::look();
     if let Some(bytes) = process.resident {
         single(out, &catalogue::PROCESS_MEMORY, bytes);
@@ -172,7 +173,7 @@ fn head(out: &mut String, metric: &Metric) {
     extend(out, &["# HELP ", metric.name, " ", metric.help, "\n# TYPE ", metric.name, " ", metric.kind.as_str(), "\n"]);
 }
 
-fn single(out: &mut String, metric: &Metric, value: u64) {
+pub(crate) fn single(out: &mut String, metric: &Metric, value: u64) {
     head(out, metric);
     extend(out, &[metric.name, " "]);
     number(out, value);
@@ -196,7 +197,7 @@ fn labelled(out: &mut String, metric: &Metric, values: &[&str], value: u64) {
     number(out, value);
 }
 
-fn by_name(out: &mut String, metric: &Metric, names: &[&str], counts: &[u64]) {
+pub(crate) fn by_name(out: &mut String, metric: &Metric, names: &[&str], counts: &[u64]) {
     head(out, metric);
     for (name, count) in names.iter().zip(counts) {
         labelled(out, metric, &[name], *count);

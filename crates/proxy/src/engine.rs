@@ -12,7 +12,6 @@ use pylon_core::Request;
 use pylon_core::connection::Connection;
 use pylon_core::exchange::{Exchange, Head};
 use pylon_core::rejection::{OVERLOADED, REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Rejection};
-use pylon_core::units::{ByteSize, Span};
 use pylon_net::caps::Caps;
 use pylon_net::handler::{Handler, Incoming};
 use pylon_observe::Observer;
@@ -34,7 +33,6 @@ const UNNAMED: HeaderValue = HeaderValue::from_static("1.1 pylon");
 pub struct Engine {
     world: Arc<World>,
     observer: Arc<Observer>,
-    told: Told,
     caps: Arc<Caps>,
     own: Mutex<Own>,
 }
@@ -61,15 +59,6 @@ pub(crate) struct Begun {
     pub(crate) via: HeaderValue,
 }
 
-/// Limits that a refusal of the codec names.
-#[derive(Debug, Clone, Copy)]
-pub struct Told {
-    /// `limits.request_headers`.
-    pub request_headers: ByteSize,
-    /// `limits.header_timeout`.
-    pub header_timeout: Span,
-}
-
 /// What only this worker touches, so that the lock is never waited for.
 #[derive(Debug)]
 struct Own {
@@ -83,7 +72,7 @@ struct Own {
 
 impl Engine {
     /// An engine for one worker.
-    pub fn new(world: Arc<World>, observer: Arc<Observer>, told: Told, caps: Arc<Caps>) -> Self {
+    pub fn new(world: Arc<World>, observer: Arc<Observer>, caps: Arc<Caps>) -> Self {
         let pseudonym = &world.current().settings.pseudonym;
         let via = |version| HeaderValue::try_from(format!("{version} {pseudonym}")).unwrap_or(UNNAMED);
         let own = Own {
@@ -92,7 +81,7 @@ impl Engine {
             observer: Arc::new(Shared(Arc::clone(&observer))),
             via: ["1.0", "1.1", "2"].map(via),
         };
-        Self { world, observer, told, caps, own: Mutex::new(own) }
+        Self { world, observer, caps, own: Mutex::new(own) }
     }
 
     /// What a request that begins now goes by.
@@ -106,6 +95,11 @@ impl Engine {
         };
         let via = via.clone();
         Begun { world: own.view.pick(&self.world), observer: Arc::clone(&own.observer), via }
+    }
+
+    /// Takes up the snapshot in force, so that a worker without requests does not hold on to the one before.
+    pub fn renew(&self) {
+        let _ = self.own.lock().view.pick(&self.world);
     }
 
     /// Turns a request away while memory is short.
@@ -145,21 +139,22 @@ impl Handler for Engine {
     }
 
     fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8> {
+        let world = self.begin(Version::HTTP_11).world;
+        let told = world.settings.told;
         let malformed = connection.malformed.get().filter(|_| status == 400);
         let reason = malformed.map_or_else(|| reject::of_codec(status), |malformed| malformed.reason);
         let detail = if let Some(malformed) = malformed {
             Some(malformed.what.to_owned())
         } else if [&REQUEST_HEADERS_TOO_LARGE, &REQUEST_URI_TOO_LONG].contains(&reason) {
-            Some(format!("the limit is {} (limits.request_headers)", self.told.request_headers))
+            Some(format!("the limit is {} (limits.request_headers)", told.request_headers))
         } else if reason == &REQUEST_TIMEOUT {
-            Some(format!("the client_header timer ({}) fired (limits.header_timeout)", self.told.header_timeout))
+            Some(format!("the client_header timer ({}) fired (limits.header_timeout)", told.header_timeout))
         } else {
             None
         };
         let now = tokio::time::Instant::now().into_std();
         let mut exchange = Exchange::begin(unread(connection, now));
         exchange.trail.refuse(&Rejection { detail: detail.clone().map(Cow::Owned), ..Rejection::from(reason) });
-        let world = self.begin(Version::HTTP_11).world;
         let shard = world.nowhere.series.mine();
         shard.begin();
         let ending = Ending { status: reason.status, sent: 0, received: 0, ended: now, how: End::Complete };

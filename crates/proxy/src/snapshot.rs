@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pylon_core::names::{RouteId, UpstreamName};
+use pylon_core::units::{ByteSize, Span};
 use pylon_observe::series::RouteSeries;
 use pylon_policy::pipeline::Pipeline;
 use pylon_route::rewrite::Rewrite;
@@ -67,11 +68,15 @@ pub struct Settings {
     pub pseudonym: String,
     /// Whether refusals carry their code in `Pylon-Reason`.
     pub reason_header: bool,
+    /// Limits that refusals name.
+    pub told: Told,
 }
 
-impl Settings {
-    /// Settings for a gateway that is `pseudonym` to its neighbours.
-    pub fn new(pseudonym: String, trusted_proxies: TrustedProxies, reason_header: bool) -> Self {
-        Self { trusted_proxies, pseudonym, reason_header }
-    }
+/// Limits that a refusal of the codec names.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// `limits.request_headers`.
+    pub request_headers: ByteSize,
+    /// `limits.header_timeout`.
+    pub header_timeout: Span,
 }

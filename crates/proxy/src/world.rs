@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::snapshot::Snapshot;
 
@@ -12,12 +13,14 @@ use crate::snapshot::Snapshot;
 pub struct World {
     current: ArcSwap<Snapshot>,
     generation: AtomicU64,
+    /// Snapshots that were in force, until nobody else holds them: so that no worker spends its time on taking one apart.
+    past: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl World {
     /// A world with its first snapshot.
     pub fn new(first: Snapshot) -> Self {
-        Self { current: ArcSwap::from_pointee(first), generation: AtomicU64::new(1) }
+        Self { current: ArcSwap::from_pointee(first), generation: AtomicU64::new(1), past: Mutex::default() }
     }
 
     /// The snapshot in force: for the control plane. Workers have a view of their own.
@@ -27,8 +30,20 @@ impl World {
 
     /// Puts `next` in force for all requests that begin from now on.
     pub fn swap(&self, next: Snapshot) {
-        self.current.store(Arc::new(next));
+        let before = self.current.swap(Arc::new(next));
         self.generation.fetch_add(1, Ordering::Release);
+        self.past.lock().push(before);
+    }
+
+    /// Takes apart the snapshots before that no request holds any more. Answers how many are left with the one in force.
+    /// Takes its time with a large one: not for a worker.
+    pub fn clear(&self) -> usize {
+        let (left, gone): (Vec<_>, Vec<_>) =
+            self.past.lock().drain(..).partition(|snapshot| Arc::strong_count(snapshot) > 1);
+        drop(gone);
+        let mut past = self.past.lock();
+        past.extend(left);
+        past.len() + 1
     }
 }
 

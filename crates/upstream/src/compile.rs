@@ -157,7 +157,7 @@ impl Compiler<'_> {
 
     fn name(&self, place: &Place, keep: Duration) -> Arc<Name> {
         // It holds pools, which must not be shared with those who speak otherwise.
-        let key = format!("{} {}ms", self.key(place), keep.as_millis());
+        let key = format!("{} {}ms {}", self.key(place), keep.as_millis(), self.cx.resolver.identity());
         self.cx.carry.keep(key, || Name::new(place.clone(), keep, self.cx.resolver.clone()))
     }
 

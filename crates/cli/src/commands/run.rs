@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pylon_control::gateway::Gateway;
+use pylon_control::reload::{Cause, Who};
 use pylon_core::units::Span;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -60,7 +61,7 @@ impl Run {
 }
 
 /// Blocks until SIGINT, or SIGTERM and `delay` behind it. From the first of them on either ends the process at once.
-/// SIGUSR1 opens the access log anew, after a rotation.
+/// SIGHUP reloads the document; SIGUSR1 opens the access log anew, after a rotation.
 fn wait_for_the_end(gateway: &Gateway, delay: Delay) -> anyhow::Result<()> {
     gateway.control().block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -69,7 +70,7 @@ fn wait_for_the_end(gateway: &Gateway, delay: Delay) -> anyhow::Result<()> {
             tokio::select! {
                 _ = interrupt.recv() => break Delay(None),
                 _ = terminate.recv() => break delay,
-                _ = hang_up.recv() => tracing::warn!("SIGHUP does nothing: reloading is not built yet"),
+                _ = hang_up.recv() => gateway.reloader().ask(Cause { who: Who::Signal, why: None }),
                 _ = rotate.recv() => gateway.observer.reopen(),
             }
         };

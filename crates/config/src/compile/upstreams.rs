@@ -1,0 +1,56 @@
+//! From the key `upstreams` to upstreams: those of the snapshot before where nothing of them has changed.
+
+use std::sync::Arc;
+
+use pylon_core::names::UpstreamName;
+use pylon_core::short::Short;
+use pylon_core::spec::{FieldPath, SpecError};
+use pylon_upstream::spec::UpstreamSpec;
+use pylon_upstream::timeouts::TimeoutSpec;
+use pylon_upstream::upstream::{Building, Upstream};
+
+use super::{Compiler, Context};
+
+impl Compiler<'_> {
+    pub(super) fn upstreams(&mut self) {
+        let base = FieldPath::root().key("upstreams");
+        for (name, spec) in &self.document.upstreams {
+            let written = spec.timeout.as_ref().map(|short| &short.0);
+            // The nearer wins: the route's, else the upstream's, else that of `defaults`.
+            let timeout = layered(written, self.document.defaults.timeout.as_ref()).map(Short);
+            let spec = UpstreamSpec { timeout, ..spec.clone() };
+            match self.living(UpstreamName::from(name.as_str()), &spec) {
+                Ok(upstream) => _ = self.upstreams.insert(UpstreamName::from(name.as_str()), upstream),
+                Err(errors) => self.note(&base.clone().key(name), errors),
+            }
+        }
+    }
+
+    /// The upstream of the snapshot before, where nothing of it has changed, or a new one.
+    fn living(&self, name: UpstreamName, spec: &UpstreamSpec) -> Result<Arc<Upstream>, Vec<SpecError>> {
+        let Context { carry, resolver, metrics, .. } = *self.cx;
+        let defined = serde_json::to_string(spec).ok();
+        let key = defined.map(|spec| format!("{name} {spec} {}", resolver.identity()));
+        if let Some(upstream) = key.as_ref().and_then(|key| carry.living(key)) {
+            return Ok(upstream);
+        }
+        let upstream = Upstream::compile(name.clone(), spec, &Building { carry, resolver })?;
+        let upstream = Arc::new(upstream.counted_in(metrics.upstream(&name)));
+        if let Some(key) = key {
+            carry.hold(key, &upstream);
+        }
+        Ok(upstream)
+    }
+}
+
+/// The nearer timers, and where they say nothing, the farther.
+fn layered(near: Option<&TimeoutSpec>, far: Option<&TimeoutSpec>) -> Option<TimeoutSpec> {
+    let (Some(near), Some(far)) = (near, far) else { return near.or(far).cloned() };
+    Some(TimeoutSpec {
+        connect: near.connect.or(far.connect),
+        first_byte: near.first_byte.or(far.first_byte),
+        response: near.response.or(far.response),
+        idle: near.idle.or(far.idle),
+        total: near.total.or(far.total),
+    })
+}

@@ -1,0 +1,270 @@
+//! Puts another document in force while the gateway runs: load, check, compile, prepare, swap whole; or the one before stays,
+//! and the reason is told in the log, in metrics and by the admin API.
+//!
+//! There is one reload at a time. Whoever asks while one is under way is answered by one that comes after it, for the
+//! files may have changed since they were read: however many ask meanwhile, there is one more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pylon_config::diagnostic::{Diagnostic, render_all};
+use pylon_config::load::Source;
+use pylon_observe::clock::{rfc3339, unix_now};
+use pylon_observe::reloads::Outcome;
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::fixed::Fixed;
+use crate::gateway::{Facts, State};
+use crate::prepare::{self, Lasting, Origin, Prepared};
+use crate::worker::Order;
+
+/// How many may wait for a reload before others wait to ask.
+const WAITING: usize = 64;
+/// How long a reload waits for the first answers of name servers about new names, at most.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long a worker may take to answer that it serves the new document.
+const WORKER: Duration = Duration::from_secs(1);
+/// How often older snapshots are looked through.
+const CLEAR: Duration = Duration::from_millis(250);
+
+/// Who asks for another document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// The start of the process.
+    Start,
+    /// SIGHUP.
+    Signal,
+    /// The admin API.
+    Admin,
+}
+
+/// Why there is to be another document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    /// Who asks.
+    pub who: Who,
+    /// In their words, if they have any.
+    pub why: Option<String>,
+}
+
+/// What became of the last reload, or of the start.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Whether the document was put in force.
+    pub outcome: Outcome,
+    /// When (RFC 3339).
+    pub at: String,
+    /// By whom, the first of them where several asked.
+    pub cause: Cause,
+    /// The hash of the document in force, be it this one or the one before.
+    pub hash: String,
+    /// Since when that one is in force (RFC 3339).
+    pub since: String,
+    /// Keys of the document in force that only a restart applies.
+    pub restart: Vec<&'static str>,
+    /// What is wrong with a document that was refused, or the warnings about the one in force.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The same as text, as `pylon check` prints it.
+    pub text: String,
+}
+
+impl Report {
+    /// Of the document that the process starts with.
+    pub(crate) fn of_start(prepared: &Prepared) -> Self {
+        let at = rfc3339(unix_now());
+        Self {
+            outcome: Outcome::Applied,
+            since: at.clone(),
+            at,
+            cause: Cause { who: Who::Start, why: None },
+            hash: prepared.compiled.snapshot.hash.clone(),
+            restart: Vec::new(),
+            diagnostics: prepared.compiled.warnings.clone(),
+            text: render_all(&prepared.compiled.warnings, false),
+        }
+    }
+}
+
+/// Asks for reloads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reloader {
+    asks: mpsc::Sender<Ask>,
+}
+
+/// What a [`Reloader`] has asked for.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    cause: Cause,
+    answer: Option<oneshot::Sender<Arc<Report>>>,
+}
+
+impl Reloader {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Ask>) {
+        let (asks, asked) = mpsc::channel(WAITING);
+        (Self { asks }, asked)
+    }
+
+    /// Puts the document in force that its files hold now. Answers when it serves, or when it has been refused; none when
+    /// the gateway is at its end.
+    pub async fn reload(&self, cause: Cause) -> Option<Arc<Report>> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(Ask { cause, answer: Some(answer) }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// The same without waiting for what becomes of it.
+    pub fn ask(&self, cause: Cause) {
+        // Where there is no room, others wait who will be answered by a reload that has not begun: it serves this one, too.
+        let _ = self.asks.try_send(Ask { cause, answer: None });
+    }
+}
+
+/// The one that reloads.
+#[derive(Debug)]
+pub(crate) struct Reloading {
+    pub(crate) state: Arc<State>,
+    pub(crate) lasting: Arc<Lasting>,
+    pub(crate) origin: Origin,
+    pub(crate) fixed: Fixed,
+    pub(crate) orders: Vec<mpsc::Sender<Order>>,
+}
+
+impl Reloading {
+    /// Serves those who ask, for as long as the runtime lives.
+    pub(crate) fn start(mut self, control: &Handle, mut asked: mpsc::Receiver<Ask>) {
+        control.spawn(clear(Arc::clone(&self.state)));
+        control.spawn(async move {
+            while let Some(first) = asked.recv().await {
+                let cause = first.cause.clone();
+                let mut all = vec![first];
+                while let Ok(more) = asked.try_recv() {
+                    all.push(more);
+                }
+                let report = Arc::new(self.reload(cause).await);
+                self.state.last.send_replace(Arc::clone(&report));
+                for answer in all.into_iter().filter_map(|ask| ask.answer) {
+                    // Whoever does not wait any more needs no answer.
+                    let _ = answer.send(Arc::clone(&report));
+                }
+            }
+        });
+    }
+
+    async fn reload(&mut self, cause: Cause) -> Report {
+        let (origin, lasting) = (self.origin.clone(), Arc::clone(&self.lasting));
+        // Reads disks, and computes for as long as the document is large.
+        let prepared = tokio::task::spawn_blocking(move || read(&origin, &lasting)).await;
+        let wrong = match prepared {
+            Ok(Ok(prepared)) => match self.fixed.refuses(&prepared) {
+                wrong if wrong.is_empty() => return self.put_in_force(prepared, cause).await,
+                wrong => wrong,
+            },
+            Ok(Err(wrong)) => wrong,
+            Err(error) => vec![Diagnostic::error(format!("the document could not be compiled: {error}"))],
+        };
+        self.refuse(wrong, cause)
+    }
+
+    /// Swaps. Nothing can fail from here on.
+    async fn put_in_force(&mut self, prepared: Prepared, cause: Cause) -> Report {
+        let state = &self.state;
+        let restart = self.fixed.differs(&prepared.document);
+        start_upstreams(&prepared).await;
+        let now = tokio::time::Instant::now().into_std();
+        let hash = prepared.compiled.snapshot.hash.clone();
+        let token = self.fixed.token(&prepared);
+        state.facts.send_replace(Arc::new(Facts::of(&prepared, token, now)));
+        let Prepared { compiled, .. } = prepared;
+        let routes = compiled.snapshot.routes.len();
+        state.world.swap(compiled.snapshot);
+        let metrics = &self.lasting.metrics;
+        metrics.snapshot_in_force(&hash, now);
+        self.renew_workers().await;
+        let at = unix_now();
+        metrics.reloads.applied(at, !restart.is_empty());
+        metrics.reloads.in_memory(state.world.clear());
+        let text = render_all(&compiled.warnings, false);
+        tracing::info!(document = hash, routes, who = ?cause.who, why = cause.why, "another document is in force");
+        if !text.is_empty() {
+            tracing::warn!("about the document in force:\n{text}");
+        }
+        for key in &restart {
+            tracing::warn!(key, "this key has changed, and only a restart applies it: until then the old value holds");
+        }
+        let at = rfc3339(at);
+        let since = at.clone();
+        Report { outcome: Outcome::Applied, at, cause, hash, since, restart, diagnostics: compiled.warnings, text }
+    }
+
+    fn refuse(&self, diagnostics: Vec<Diagnostic>, cause: Cause) -> Report {
+        let before = self.state.last.borrow().clone();
+        let text = render_all(&diagnostics, false);
+        tracing::error!(
+            in_force = before.hash,
+            who = ?cause.who,
+            why = cause.why,
+            "the document is refused, and the one before stays in force:\n{text}"
+        );
+        self.lasting.metrics.reloads.refused();
+        Report {
+            outcome: Outcome::Refused,
+            at: rfc3339(unix_now()),
+            cause,
+            hash: before.hash.clone(),
+            since: before.since.clone(),
+            restart: before.restart.clone(),
+            diagnostics,
+            text,
+        }
+    }
+
+    /// Waits until each worker serves the document in force, also those that have no requests.
+    async fn renew_workers(&self) {
+        let mut answers = Vec::new();
+        for orders in &self.orders {
+            let (done, answer) = oneshot::channel();
+            // A worker that takes no orders picks up the document with its next request all the same.
+            let _ = orders.try_send(Order::Renew(done));
+            answers.push(answer);
+        }
+        for (worker, answer) in answers.into_iter().enumerate() {
+            if !matches!(tokio::time::timeout(WORKER, answer).await, Ok(Ok(()))) {
+                tracing::warn!(worker, "a worker does not answer whether it serves the document in force");
+            }
+        }
+    }
+}
+
+/// Starts what an upstream needs, and waits for the names that are new, so that the first request finds them known.
+pub(crate) async fn start_upstreams(prepared: &Prepared) {
+    let upstreams = &prepared.compiled.snapshot.upstreams;
+    let control = Handle::current();
+    for upstream in upstreams.values() {
+        upstream.start(&control);
+    }
+    // Names that resolve quickly are known to the first request; those that do not hold up nobody else.
+    let settled = tokio::time::Instant::now() + SETTLE;
+    for upstream in upstreams.values() {
+        let _ = tokio::time::timeout_at(settled, upstream.settle()).await;
+    }
+}
+
+fn read(origin: &Origin, lasting: &Arc<Lasting>) -> Result<Prepared, Vec<Diagnostic>> {
+    let Some(path) = &origin.path else {
+        return Err(vec![Diagnostic::error(
+            "the document in force did not come from a file, so there is none to read",
+        )]);
+    };
+    prepare::again(Source::read(path)?, origin, lasting)
+}
+
+/// Takes older snapshots apart once the last request has left them.
+async fn clear(state: Arc<State>) {
+    loop {
+        tokio::time::sleep(CLEAR).await;
+        state.observer.metrics().reloads.in_memory(state.world.clear());
+    }
+}

@@ -84,10 +84,14 @@ pub fn program() -> &'static Path {
 /// # Panics
 /// If it is not installed.
 pub fn installed(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| panic!("{name} is not installed: run `./test --install`"))
+}
+
+/// A program on the path or where Debian puts those of administrators, if there is one.
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
         .map(|folder| folder.join(name))
         .find(|program| program.is_file())
-        .unwrap_or_else(|| panic!("{name} is not installed: run `./test --install`"))
 }

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -81,6 +83,21 @@ impl Authority {
         change(&mut params);
         let cert = params.signed_by(key, &self.0).unwrap();
         Issued { cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    /// A certificate for these names as one would have it of a public authority: for ninety days, and with a word of where
+    /// it would stand were it revoked.
+    ///
+    /// # Panics
+    /// If no key can be made.
+    #[expect(clippy::disallowed_methods, reason = "a certificate is dated by the wall clock")]
+    pub fn issue_in_public(&self, names: &[&str]) -> Issued {
+        self.issue_with(names, &KeyPair::generate().unwrap(), |params| {
+            params.not_before = SystemTime::now().into();
+            params.not_after = params.not_before + Duration::from_secs(90 * 24 * 3600);
+            let uris = vec!["http://authority.test/revoked.crl".to_owned()];
+            params.crl_distribution_points = vec![CrlDistributionPoint { uris }];
+        })
     }
 
     /// A certificate for these names with this serial number.

@@ -1,16 +1,19 @@
 //! What independent suites say of the protocols.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pylon_testkit::answer::Answer;
 use pylon_testkit::binary::Binary;
+use pylon_testkit::command::find;
 use pylon_testkit::process::{Lines, Process};
 use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{eventually, ms};
+use serde_json::Value;
 
 /// sslyze tries what is known to be weak in TLS.
 #[test]
@@ -44,6 +47,71 @@ routes: [{ match: \"/{*rest}\", respond: 200 }]";
         assert!(said.contains(&format!("{version} Cipher Suites")), "{said}");
     }
     assert_eq!(said.matches("the server rejected all cipher suites").count(), 4, "{said}");
+}
+
+/// What testssl.sh says of a listener, against its whole list or some checks of it: no more than what is explained here.
+#[expect(clippy::print_stderr, reason = "a test that cannot be run says so")]
+fn testssl(checks: &[&str]) {
+    let Some(program) = find("testssl") else {
+        eprintln!("testssl.sh is not there, so nothing was tested: ./test installs it where Debian has it");
+        return;
+    };
+    let authority = Authority::default();
+    // What a certificate and a service owe, so that only what is the listener's own is left.
+    let document = "listeners: [{ address: 127.0.0.1:0, tls: { certificates: [{ cert: a.pem, key: a.key }] } }]
+routes:
+  - match: \"/{*rest}\"
+    respond: 200
+    headers: { response: { set: { strict-transport-security: max-age=31536000, x-content-type-options: nosniff } } }";
+    let gate = Binary::start_with(document, &[], |folder| {
+        authority.issue_in_public(&["localhost"]).write(folder, "a");
+        std::fs::write(folder.join("authority.pem"), authority.pem()).unwrap();
+    });
+    let child = Command::new(program)
+        .current_dir(gate.folder())
+        .args(["--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--ip", "127.0.0.1"])
+        .args(["--connect-timeout", "10", "--openssl-timeout", "10", "--add-ca", "authority.pem"])
+        .args(["--jsonfile", "findings.json"])
+        .args(checks)
+        .arg(format!("localhost:{}", gate.address().port()))
+        .stdin(Stdio::null())
+        .stdout(File::create(gate.folder().join("findings.log")).unwrap())
+        .spawn()
+        .unwrap();
+    Process::new(child).code(ms(400_000));
+    let read = |name| std::fs::read_to_string(gate.folder().join(name)).unwrap_or_default();
+    let said = read("findings.log");
+    let findings: Vec<Value> = serde_json::from_str(&read("findings.json")).expect(&said);
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+    let ids: Vec<_> = findings.iter().map(|finding| text(finding, "id")).collect();
+    assert!(ids.iter().any(|id| id == "scanTime") && ids.len() > 15, "it ended early: {said}");
+    let explained = [
+        // All that is offered is strong, and the client knows which of it its processor does best: Mozilla's advice, too.
+        ("HIGH", "cipher_order"),
+        // Its client hangs up behind the handshake, at times before the tickets are there, and has then none to come back with.
+        ("WARN", "sessionresumption_ticket"),
+    ];
+    let left = findings.iter().filter(|finding| {
+        let (severity, id) = (text(finding, "severity"), text(finding, "id"));
+        !["OK", "INFO", "DEBUG"].contains(&&*severity) && !explained.contains(&(&*severity, &*id))
+    });
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<&Value>::new());
+}
+
+#[test]
+fn testssl_finds_nothing_weak_in_protocols_ciphers_and_certificate() {
+    testssl(&["-p", "-s", "-f", "-P", "-S"]);
+}
+
+#[test]
+fn testssl_knows_of_no_attack() {
+    testssl(&["-U"]);
+}
+
+#[test]
+#[ignore = "tries every cipher and plays fifty clients, for a minute or two"]
+fn testssl_finds_nothing_at_all() {
+    testssl(&[]);
 }
 
 /// h2spec plays a client that keeps to RFC 9113 and RFC 7541, and one that does not.

@@ -39,15 +39,26 @@ struct Soak {
     files: u64,
 }
 
-const SOAKS: &[Soak] = &[Soak {
-    name: "crowds",
-    shows: "10,000 slow clients of all kinds neither hurt a good one nor cost more memory than they may",
-    package: "pylon-tests",
-    target: Some("gate"),
-    test: "crowds::ten_thousand_slow_clients_do_not_hurt_a_good_one",
-    takes: "1 min",
-    files: 20_000,
-}];
+const SOAKS: &[Soak] = &[
+    Soak {
+        name: "crowds",
+        shows: "10,000 slow clients of all kinds neither hurt a good one nor cost more memory than they may",
+        package: "pylon-tests",
+        target: Some("gate"),
+        test: "crowds::ten_thousand_slow_clients_do_not_hurt_a_good_one",
+        takes: "1 min",
+        files: 20_000,
+    },
+    Soak {
+        name: "testssl",
+        shows: "testssl.sh finds nothing in all that it looks at",
+        package: "pylon-tests",
+        target: Some("gate"),
+        test: "conformance::testssl_finds_nothing_at_all",
+        takes: "2 min",
+        files: 1024,
+    },
+];
 
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let chosen = choose(&options.names)?;

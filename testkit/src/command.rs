@@ -44,9 +44,12 @@ fn collect(pipe: impl Read + Send + 'static) -> JoinHandle<String> {
 /// The program with output to be read and an environment that does not change it.
 pub(crate) fn base(at: &Path) -> Command {
     let mut command = Command::new(program());
-    command.current_dir(at).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1").env_remove("RUST_LOG");
+    command.current_dir(at).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
     // There is no balancer that would have to see the end coming, but where a test plays one.
     command.env("PYLON_DRAIN_DELAY", "off");
+    for name in ["RUST_LOG", "PYLON_STATE", "STATE_DIRECTORY", "PYLON_ADMIN_TOKEN"] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -34,6 +34,7 @@ mod metrics;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod reload;
+mod revisions;
 mod schema;
 mod slow;
 mod tcp;

@@ -3,6 +3,8 @@
 mod commands;
 mod demo;
 mod output;
+mod remote;
+mod state;
 
 use std::process::ExitCode;
 

@@ -29,7 +29,7 @@ use pylon_upstream::upstream::Upstream;
 
 use crate::diagnostic::Diagnostic;
 use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
-use crate::load::Source;
+use crate::load::{Source, SourceFile};
 use crate::suggest;
 use crate::tree::Node;
 
@@ -107,8 +107,13 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
 
 /// The hash of a document's content: the first 16 digits of BLAKE3 over its files.
 pub fn hash(source: &Source) -> String {
+    hash_of(&source.files)
+}
+
+/// The same of files that need not make a document.
+pub fn hash_of(files: &[SourceFile]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for file in &source.files {
+    for file in files {
         hasher.update(&(file.text.len() as u64).to_le_bytes());
         hasher.update(file.text.as_bytes());
     }

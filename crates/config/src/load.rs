@@ -46,17 +46,15 @@ impl Source {
     /// A file that is missing, unreadable, empty, larger than 16 MiB, not UTF-8 or not YAML; a folder without files; a key
     /// that stands in two files. All files are looked at.
     pub fn read(path: &Path) -> Result<Self, Vec<Diagnostic>> {
-        let paths =
-            if path.is_dir() { list(path).map_err(|diagnostic| vec![*diagnostic])? } else { vec![path.to_owned()] };
-        let mut files = Vec::with_capacity(paths.len());
-        let mut diagnostics = Vec::new();
-        for path in paths {
-            match read_file(&path) {
-                Ok(text) => files.push(SourceFile { path, text }),
-                Err(diagnostic) => diagnostics.push(*diagnostic),
-            }
-        }
-        if diagnostics.is_empty() { Self::of(files) } else { Err(diagnostics) }
+        Self::of(files(path)?)
+    }
+
+    /// Reads a document whose files are at hand.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn from_files(files: Vec<SourceFile>) -> Result<Self, Vec<Diagnostic>> {
+        Self::of(files)
     }
 
     /// Reads a document that is not in a file; diagnostics call it `name`.
@@ -127,6 +125,23 @@ impl Source {
             None => diagnostic,
         }
     }
+}
+
+/// The files of the document at `path`, a file or a folder, whatever they say.
+///
+/// # Errors
+/// A file that is missing, unreadable, larger than 16 MiB or not UTF-8; a folder without files. All files are looked at.
+pub fn files(path: &Path) -> Result<Vec<SourceFile>, Vec<Diagnostic>> {
+    let paths = if path.is_dir() { list(path).map_err(|diagnostic| vec![*diagnostic])? } else { vec![path.to_owned()] };
+    let mut files = Vec::with_capacity(paths.len());
+    let mut diagnostics = Vec::new();
+    for path in paths {
+        match read_file(&path) {
+            Ok(text) => files.push(SourceFile { path, text }),
+            Err(diagnostic) => diagnostics.push(*diagnostic),
+        }
+    }
+    if diagnostics.is_empty() { Ok(files) } else { Err(diagnostics) }
 }
 
 impl SourceFile {

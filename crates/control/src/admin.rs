@@ -3,6 +3,8 @@
 //! It listens on loopback; elsewhere it demands a bearer token (RFC 6750). It refuses what came through the gateway
 //! itself, and hosts that are not its own, so that no route and no web page reaches it by a detour.
 
+pub mod history;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +22,7 @@ use serde::Serialize;
 
 use crate::gateway::State;
 use crate::grpc_health;
+use crate::history::keeper::InForce;
 use crate::prepare::Prepared;
 use crate::reload::{Cause, Who};
 
@@ -78,6 +81,8 @@ fn router(state: Arc<State>) -> Router {
         .route("/api/snapshot", get(snapshot))
         .route("/api/recent", get(recent))
         .route("/api/reload", get(last_reload).post(reload))
+        .route("/api/history", get(history::list))
+        .route("/api/rollback/{number}", post(history::roll_back))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), authenticate));
     Router::new()
         .route("/livez", get(|| async { "live\n" }))
@@ -185,6 +190,8 @@ async fn recent(Shared(state): Shared<Arc<State>>) -> Response {
 struct SnapshotView {
     version: &'static str,
     hash: String,
+    #[serde(flatten)]
+    in_force: InForce,
     age_seconds: u64,
     routes: usize,
     upstreams: usize,
@@ -203,6 +210,7 @@ async fn snapshot(Shared(state): Shared<Arc<State>>) -> Response {
     Json(SnapshotView {
         version: env!("CARGO_PKG_VERSION"),
         hash: snapshot.hash.clone(),
+        in_force: state.history.in_force(),
         age_seconds: now.saturating_duration_since(state.facts.borrow().since).as_secs(),
         routes: snapshot.routes.len(),
         upstreams: snapshot.upstreams.len(),

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin;
 use crate::certificates;
 use crate::fixed::Fixed;
+use crate::history::keeper::{Keeper, Past};
 use crate::memory;
 use crate::prepare::Prepared;
 use crate::reload::{self, Reloader, Reloading, Report};
@@ -84,6 +85,7 @@ pub(crate) struct State {
     /// What became of the last reload.
     pub(crate) last: watch::Sender<Arc<Report>>,
     pub(crate) reloader: Reloader,
+    pub(crate) history: Keeper,
 }
 
 /// What is known of the document in force.
@@ -102,8 +104,13 @@ impl Facts {
 }
 
 impl Gateway {
-    /// Binds everything, then serves. On any error nothing serves.
+    /// Binds everything, then serves. On any error nothing serves. No history is kept.
     pub fn start(prepared: Prepared) -> Result<Self, StartError> {
+        Self::start_with(prepared, Past::default())
+    }
+
+    /// The same with a history, in which what serves is recorded.
+    pub fn start_with(prepared: Prepared, past: Past) -> Result<Self, StartError> {
         let plan = &prepared.plan;
         let mut bound = Vec::new();
         for (index, listener) in plan.listeners.iter().enumerate() {
@@ -133,13 +140,13 @@ impl Gateway {
         let observer = Observer::open(&plan.telemetry, Arc::clone(&prepared.lasting.metrics), now)?;
         let observer = Arc::new(observer);
         let caps = Arc::new(caps(plan, files));
-        Self::serve(prepared, bound, admin_socket, control, observer, caps)
+        Self::serve(prepared, past, (bound, admin_socket), control, observer, caps)
     }
 
     fn serve(
         prepared: Prepared,
-        mut bound: Vec<Bound>,
-        admin_socket: Option<TcpListener>,
+        past: Past,
+        (mut bound, admin_socket): (Vec<Bound>, Option<TcpListener>),
         control: Runtime,
         observer: Arc<Observer>,
         caps: Arc<Caps>,
@@ -151,9 +158,10 @@ impl Gateway {
         let fixed = Fixed::new(&prepared);
         let token = prepared.plan.admin.as_ref().and_then(|admin| admin.token.clone());
         let facts = watch::Sender::new(Arc::new(Facts::of(&prepared, token, now)));
-        let last = watch::Sender::new(Arc::new(Report::of_start(&prepared)));
+        let last = watch::Sender::new(Arc::new(Report::of_start(&prepared, &past.because)));
         prepared.lasting.metrics.snapshot_in_force(&prepared.compiled.snapshot.hash, now);
         control.block_on(reload::start_upstreams(&prepared));
+        let history = control.block_on(Keeper::start(past, &prepared, admin));
         let Prepared { plan, compiled, lasting, origin, .. } = prepared;
         let metrics = &lasting.metrics;
         let world = Arc::new(World::new(compiled.snapshot));
@@ -185,7 +193,7 @@ impl Gateway {
         let ready = AtomicBool::new(true);
         let (reloader, asked) = Reloader::new();
         let pseudonym = lasting.pseudonym.clone();
-        let state = Arc::new(State { world, observer, drains, caps, ready, pseudonym, facts, last, reloader });
+        let state = Arc::new(State { world, observer, drains, caps, ready, pseudonym, facts, last, reloader, history });
         let reloading = Reloading { state: Arc::clone(&state), lasting, origin, fixed, orders };
         reloading.start(control.handle(), asked);
         if let Some(socket) = admin_socket {

@@ -7,6 +7,7 @@ pub mod explain;
 mod fixed;
 pub mod gateway;
 mod grpc_health;
+pub mod history;
 mod memory;
 pub mod prepare;
 pub mod reload;

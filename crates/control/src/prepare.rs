@@ -72,6 +72,11 @@ pub fn from_source(source: Source, secrets: PlainSecrets) -> Result<Prepared, Ve
     Understood::new(source, Origin { path: None, secrets }).first()
 }
 
+/// The same for a revision that stands in for the document at `path`.
+pub fn revived(source: Source, path: &Path, secrets: PlainSecrets) -> Result<Prepared, Vec<Diagnostic>> {
+    Understood::new(source, Origin { path: Some(path.to_owned()), secrets }).first()
+}
+
 /// The same for a document that is to follow one which runs, with what that one has.
 pub(crate) fn again(source: Source, origin: &Origin, lasting: &Arc<Lasting>) -> Result<Prepared, Vec<Diagnostic>> {
     Understood::new(source, origin.clone()).compile(lasting)

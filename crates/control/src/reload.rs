@@ -4,6 +4,7 @@
 //! There is one reload at a time. Whoever asks while one is under way is answered by one that comes after it, for the
 //! files may have changed since they were read: however many ask meanwhile, there is one more.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::fixed::Fixed;
 use crate::gateway::{Facts, State};
+use crate::history::Draft;
+use crate::history::keeper::Rollback;
+use crate::history::start::Because;
 use crate::prepare::{self, Lasting, Origin, Prepared};
 use crate::worker::Order;
 
@@ -39,6 +43,12 @@ pub enum Who {
     Signal,
     /// The admin API.
     Admin,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// Why there is to be another document.
@@ -72,18 +82,22 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of the document that the process starts with.
-    pub(crate) fn of_start(prepared: &Prepared) -> Self {
+    /// Of the document that the process starts with; refused where a revision stands in for it.
+    pub(crate) fn of_start(prepared: &Prepared, because: &Because) -> Self {
         let at = rfc3339(unix_now());
+        let (outcome, diagnostics) = match because {
+            Because::LastGood(_, wrong) => (Outcome::Refused, wrong),
+            Because::Document | Because::RolledBack(_) => (Outcome::Applied, &prepared.compiled.warnings),
+        };
         Self {
-            outcome: Outcome::Applied,
+            outcome,
             since: at.clone(),
             at,
             cause: Cause { who: Who::Start, why: None },
             hash: prepared.compiled.snapshot.hash.clone(),
             restart: Vec::new(),
-            diagnostics: prepared.compiled.warnings.clone(),
-            text: render_all(&prepared.compiled.warnings, false),
+            diagnostics: diagnostics.clone(),
+            text: render_all(diagnostics, false),
         }
     }
 }
@@ -98,7 +112,17 @@ pub struct Reloader {
 #[derive(Debug)]
 pub(crate) struct Ask {
     cause: Cause,
+    what: What,
     answer: Option<oneshot::Sender<Arc<Report>>>,
+}
+
+/// What is to be put in force.
+#[derive(Debug)]
+enum What {
+    /// What the files hold.
+    Files,
+    /// A revision.
+    Revision(Box<Rollback>),
 }
 
 impl Reloader {
@@ -110,15 +134,24 @@ impl Reloader {
     /// Puts the document in force that its files hold now. Answers when it serves, or when it has been refused; none when
     /// the gateway is at its end.
     pub async fn reload(&self, cause: Cause) -> Option<Arc<Report>> {
+        self.and_wait(cause, What::Files).await
+    }
+
+    /// Puts a revision in force, until the files change.
+    pub(crate) async fn roll_back(&self, rollback: Rollback, cause: Cause) -> Option<Arc<Report>> {
+        self.and_wait(cause, What::Revision(Box::new(rollback))).await
+    }
+
+    async fn and_wait(&self, cause: Cause, what: What) -> Option<Arc<Report>> {
         let (answer, answered) = oneshot::channel();
-        self.asks.send(Ask { cause, answer: Some(answer) }).await.ok()?;
+        self.asks.send(Ask { cause, what, answer: Some(answer) }).await.ok()?;
         answered.await.ok()
     }
 
     /// The same without waiting for what becomes of it.
     pub fn ask(&self, cause: Cause) {
         // Where there is no room, others wait who will be answered by a reload that has not begun: it serves this one, too.
-        let _ = self.asks.try_send(Ask { cause, answer: None });
+        let _ = self.asks.try_send(Ask { cause, what: What::Files, answer: None });
     }
 }
 
@@ -137,15 +170,28 @@ impl Reloading {
     pub(crate) fn start(mut self, control: &Handle, mut asked: mpsc::Receiver<Ask>) {
         control.spawn(clear(Arc::clone(&self.state)));
         control.spawn(async move {
-            while let Some(first) = asked.recv().await {
-                let cause = first.cause.clone();
-                let mut all = vec![first];
-                while let Ok(more) = asked.try_recv() {
-                    all.push(more);
+            let mut next = None;
+            loop {
+                let first = match next.take() {
+                    Some(ask) => ask,
+                    None => match asked.recv().await {
+                        Some(ask) => ask,
+                        None => return,
+                    },
+                };
+                let Ask { cause, what, answer } = first;
+                let mut answers = vec![answer];
+                while matches!(what, What::Files) && next.is_none() {
+                    match asked.try_recv() {
+                        Ok(Ask { what: What::Files, answer, .. }) => answers.push(answer),
+                        // A revision is put in force for itself.
+                        Ok(other) => next = Some(other),
+                        Err(_) => break,
+                    }
                 }
-                let report = Arc::new(self.reload(cause).await);
+                let report = Arc::new(self.reload(cause, what).await);
                 self.state.last.send_replace(Arc::clone(&report));
-                for answer in all.into_iter().filter_map(|ask| ask.answer) {
+                for answer in answers.into_iter().flatten() {
                     // Whoever does not wait any more needs no answer.
                     let _ = answer.send(Arc::clone(&report));
                 }
@@ -153,13 +199,21 @@ impl Reloading {
         });
     }
 
-    async fn reload(&mut self, cause: Cause) -> Report {
+    async fn reload(&mut self, cause: Cause, what: What) -> Report {
         let (origin, lasting) = (self.origin.clone(), Arc::clone(&self.lasting));
+        let (revision, draft) = match what {
+            What::Files => (None, None),
+            What::Revision(rollback) => (Some(rollback.revision), Some(rollback.draft)),
+        };
         // Reads disks, and computes for as long as the document is large.
-        let prepared = tokio::task::spawn_blocking(move || read(&origin, &lasting)).await;
+        let prepared = tokio::task::spawn_blocking(move || match revision {
+            None => read(&origin, &lasting),
+            Some(revision) => prepare::again(revision.source()?, &origin, &lasting),
+        })
+        .await;
         let wrong = match prepared {
             Ok(Ok(prepared)) => match self.fixed.refuses(&prepared) {
-                wrong if wrong.is_empty() => return self.put_in_force(prepared, cause).await,
+                wrong if wrong.is_empty() => return self.put_in_force(prepared, cause, draft).await,
                 wrong => wrong,
             },
             Ok(Err(wrong)) => wrong,
@@ -169,7 +223,7 @@ impl Reloading {
     }
 
     /// Swaps. Nothing can fail from here on.
-    async fn put_in_force(&mut self, prepared: Prepared, cause: Cause) -> Report {
+    async fn put_in_force(&mut self, prepared: Prepared, cause: Cause, rollback: Option<Draft>) -> Report {
         let state = &self.state;
         let restart = self.fixed.differs(&prepared.document);
         start_upstreams(&prepared).await;
@@ -177,7 +231,7 @@ impl Reloading {
         let hash = prepared.compiled.snapshot.hash.clone();
         let token = self.fixed.token(&prepared);
         state.facts.send_replace(Arc::new(Facts::of(&prepared, token, now)));
-        let Prepared { compiled, .. } = prepared;
+        let Prepared { compiled, source, .. } = prepared;
         let routes = compiled.snapshot.routes.len();
         state.world.swap(compiled.snapshot);
         let metrics = &self.lasting.metrics;
@@ -193,6 +247,13 @@ impl Reloading {
         }
         for key in &restart {
             tracing::warn!(key, "this key has changed, and only a restart applies it: until then the old value holds");
+        }
+        match rollback {
+            Some(draft) => state.history.rolled_back(draft, &metrics.reloads).await,
+            None => {
+                let (who, why) = (cause.who.to_string(), cause.why.clone());
+                state.history.applied(&source, who, why, &metrics.reloads).await;
+            }
         }
         let at = rfc3339(at);
         let since = at.clone();

@@ -126,6 +126,12 @@ catalogue! {
         "When a document was put in force last, since 1970";
     CONFIG_RESTART = Gauge "pylon_config_restart_needed" [] "1",
         "1 while the document in force says something that only a restart applies";
+    CONFIG_REVISION = Gauge "pylon_config_revision" [] "1",
+        "The number of the revision in force; 0 where no history is kept, or where it could not be written";
+    CONFIG_UNSAVED = Gauge "pylon_config_revision_unsaved" [] "1",
+        "1 while the document in force could not be written to the history";
+    CONFIG_STANDS_IN = Gauge "pylon_config_stands_in" [] "1",
+        "1 while a revision is in force in place of the document on disk: that one is broken, or was rolled back";
     SNAPSHOTS = Gauge "pylon_snapshots" [] "snapshots",
         "Compiled documents in memory: the one in force, and those before it that requests still hold";
     PROCESS_MEMORY = Gauge "process_resident_memory_bytes" [] "bytes",

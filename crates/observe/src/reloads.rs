@@ -28,6 +28,9 @@ pub struct Reloads {
     last_applied: AtomicU64,
     needs_restart: AtomicBool,
     in_memory: AtomicU64,
+    revision: AtomicU64,
+    unsaved: AtomicBool,
+    stands_in: AtomicBool,
 }
 
 impl Reloads {
@@ -39,6 +42,9 @@ impl Reloads {
             last_applied: AtomicU64::new(now.as_secs()),
             needs_restart: AtomicBool::new(false),
             in_memory: AtomicU64::new(1),
+            revision: AtomicU64::new(0),
+            unsaved: AtomicBool::new(false),
+            stands_in: AtomicBool::new(false),
         }
     }
 
@@ -56,6 +62,14 @@ impl Reloads {
         self.last_is_applied.store(false, Relaxed);
     }
 
+    /// This revision is in force, 0 for none: because it could not be written if `unsaved`, in place of the document on disk
+    /// if it `stands_in`.
+    pub fn revision(&self, number: u64, unsaved: bool, stands_in: bool) {
+        self.revision.store(number, Relaxed);
+        self.unsaved.store(unsaved, Relaxed);
+        self.stands_in.store(stands_in, Relaxed);
+    }
+
     /// So many snapshots are in memory.
     pub fn in_memory(&self, snapshots: usize) {
         self.in_memory.store(snapshots as u64, Relaxed);
@@ -67,6 +81,9 @@ impl Reloads {
         single(out, &catalogue::CONFIG_LAST_RELOAD, self.last_is_applied.load(Relaxed).into());
         single(out, &catalogue::CONFIG_LAST_SUCCESS, self.last_applied.load(Relaxed));
         single(out, &catalogue::CONFIG_RESTART, self.needs_restart.load(Relaxed).into());
+        single(out, &catalogue::CONFIG_REVISION, self.revision.load(Relaxed));
+        single(out, &catalogue::CONFIG_UNSAVED, self.unsaved.load(Relaxed).into());
+        single(out, &catalogue::CONFIG_STANDS_IN, self.stands_in.load(Relaxed).into());
         single(out, &catalogue::SNAPSHOTS, self.in_memory.load(Relaxed));
     }
 }

@@ -6,6 +6,7 @@ use super::source::Source;
 /// Folders and files outside `net` and `upstream` that may open sockets, and for what.
 const DIALERS: &[(&str, &str)] = &[
     ("crates/control/src/admin", "listens for the admin API"),
+    ("crates/cli/src/remote.rs", "asks the admin API of a gateway that runs, on behalf of a command"),
     ("crates/cli/src/demo", "plays the services and the client of the demo"),
 ];
 

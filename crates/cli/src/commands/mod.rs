@@ -5,6 +5,8 @@ mod demo;
 mod diff;
 mod docs;
 mod explain;
+mod history;
+mod rollback;
 mod run;
 mod schema;
 
@@ -35,6 +37,10 @@ enum Command {
     Explain(explain::Explain),
     /// Tell what changes between two documents, and for which requests of a log.
     Diff(diff::Diff),
+    /// List the revisions of the document.
+    History(history::History),
+    /// Put an older revision of the document in force again.
+    Rollback(rollback::Rollback),
     /// Start sample services with a gateway before them, and show the traffic.
     Demo(demo::Demo),
     /// Print the JSON Schema of documents, for editors.
@@ -70,8 +76,12 @@ impl DocumentArguments {
     }
 
     fn secrets(&self) -> PlainSecrets {
-        if self.allow_plain_secrets { PlainSecrets::Allowed } else { PlainSecrets::Refused }
+        secrets(self.allow_plain_secrets)
     }
+}
+
+fn secrets(allow_plain: bool) -> PlainSecrets {
+    if allow_plain { PlainSecrets::Allowed } else { PlainSecrets::Refused }
 }
 
 impl Arguments {
@@ -82,6 +92,8 @@ impl Arguments {
             Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),
             Command::Diff(diff) => diff.run(),
+            Command::History(history) => history.run(),
+            Command::Rollback(rollback) => rollback.run(),
             Command::Demo(demo) => demo.run(),
             Command::Schema => schema::run(),
             Command::Docs(docs) => docs.run(),

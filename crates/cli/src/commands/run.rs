@@ -7,18 +7,24 @@ use std::process::ExitCode;
 
 use clap::Args;
 use pylon_control::gateway::Gateway;
+use pylon_control::history::Store;
+use pylon_control::history::keeper::Past;
+use pylon_control::history::start::{Because, Chosen, choose};
 use pylon_control::reload::{Cause, Who};
 use pylon_core::units::Span;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::DocumentArguments;
 use crate::output;
+use crate::state::StateArguments;
 
 /// See [`super::Command::Run`].
 #[derive(Debug, Args)]
 pub(super) struct Run {
     #[command(flatten)]
     document: DocumentArguments,
+    #[command(flatten)]
+    state: StateArguments,
     /// How long to go on accepting after SIGTERM, so that balancers see that the gateway is not ready any more; or `off`.
     #[arg(long, default_value = "5s", value_name = "SPAN", env = "PYLON_DRAIN_DELAY", value_parser = delay)]
     drain_delay: Delay,
@@ -42,14 +48,22 @@ impl Run {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         logging();
         raise_file_limit();
-        let Some(prepared) = self.document.prepare() else { return Ok(ExitCode::from(output::FAILED)) };
+        let store = self.state.folder().map(|folder| Store::open(&folder)).transpose()?;
+        let Some(Chosen { prepared, because }) = self.choose(store.as_ref()) else {
+            return Ok(ExitCode::from(output::FAILED));
+        };
         let (hash, routes) = (prepared.compiled.snapshot.hash.clone(), prepared.compiled.snapshot.routes.len());
-        let gateway = Gateway::start(prepared)?;
+        let folder = store.as_ref().map(|store| store.folder().to_owned());
+        let gateway = Gateway::start_with(prepared, Past { store, because })?;
         for address in &gateway.listeners {
             tracing::info!(%address, routes, document = hash, "serving");
         }
         if let Some(address) = gateway.admin {
             tracing::info!(%address, "admin API");
+        }
+        match folder {
+            Some(folder) => tracing::info!(folder = %folder.display(), "the history of documents is kept"),
+            None => tracing::info!("no history of documents is kept: name a folder with `--state`"),
         }
         wait_for_the_end(&gateway, self.drain_delay)?;
         let cut = gateway.shut_down(self.grace.duration());
@@ -57,6 +71,32 @@ impl Run {
             tracing::warn!(connections = cut, "cut connections that had not ended within the grace time");
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Run {
+    /// What to serve; what is wrong has been printed where the answer is none.
+    fn choose(&self, store: Option<&Store>) -> Option<Chosen> {
+        let path = &self.document.document;
+        let chosen = choose(path, self.document.secrets(), store).map_err(|wrong| output::diagnostics(&wrong)).ok()?;
+        output::diagnostics(&chosen.prepared.compiled.warnings);
+        match &chosen.because {
+            Because::Document => {}
+            Because::RolledBack(revision) => tracing::warn!(
+                revision,
+                document = %path.display(),
+                "a revision is served, to which was rolled back: the document has not changed since"
+            ),
+            Because::LastGood(revision, wrong) => {
+                output::diagnostics(wrong);
+                tracing::error!(
+                    revision,
+                    document = %path.display(),
+                    "THE DOCUMENT CANNOT BE USED: the last good revision is served in its place"
+                );
+            }
+        }
+        Some(chosen)
     }
 }
 

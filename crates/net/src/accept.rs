@@ -16,7 +16,7 @@ use crate::door::{Door, Shut};
 use crate::drain::{Drain, Open};
 use crate::handler::{Handler, Incoming, Limits};
 use crate::http1::{self, Preface};
-use crate::http2::{self, OnWorker};
+use crate::http2;
 use crate::listen::Listener;
 use crate::proxy_protocol::{self, Refused};
 use crate::queue::{Accepted, OUT_OF_FILES, Queue, canonical, is_of_one_connection};
@@ -77,7 +77,7 @@ struct Serving<H> {
     front: Front,
     http1: hyper::server::conn::http1::Builder,
     /// None where it is not spoken.
-    http2: Option<hyper::server::conn::http2::Builder<OnWorker>>,
+    http2: Option<h2::server::Builder>,
     limits: Limits,
     metrics: Arc<Metrics>,
 }

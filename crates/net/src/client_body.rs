@@ -7,8 +7,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::Connection;
@@ -17,9 +19,20 @@ use pylon_core::exchange::Timer;
 use crate::pace::{Allowance, Pace};
 use crate::timer;
 
+/// What a client's body is read from.
+pub(crate) enum Source {
+    Nothing,
+    Http1(Incoming),
+    Http2 {
+        stream: RecvStream,
+        /// Whether only trailers can follow.
+        data_over: bool,
+    },
+}
+
 /// A body that arrives from a client, piece by piece, none too long after the one before.
 pub(crate) struct ClientBody {
-    body: Incoming,
+    source: Source,
     allowance: Allowance,
     connection: Arc<Connection>,
     /// Runs while a piece is waited for.
@@ -34,15 +47,15 @@ struct Waiting {
 
 impl ClientBody {
     /// A request whose body, unless it is over already, is held to `pace`.
-    pub(crate) fn wrap(request: Request<Incoming>, mut pace: Pace, connection: &Arc<Connection>) -> Request<Body> {
-        if http_body::Body::is_end_stream(request.body()) {
+    pub(crate) fn wrap(request: Request<Source>, mut pace: Pace, connection: &Arc<Connection>) -> Request<Body> {
+        if request.body().is_over() {
             return request.map(|_| Body::Empty);
         }
         if is_grpc(request.headers()) {
             pace.rate = None;
         }
         let (allowance, connection) = (Allowance::new(pace), Arc::clone(connection));
-        request.map(|body| Body::stream(Self { body, allowance, connection, waiting: None }))
+        request.map(|source| Body::stream(Self { source, allowance, connection, waiting: None }))
     }
 
     /// A piece of `bytes` is there.
@@ -52,26 +65,69 @@ impl ClientBody {
     }
 
     /// What the codec stumbled over is for our own words where we put it there.
-    fn failed(&self, error: &hyper::Error) -> BodyError {
+    fn failed(&self, error: String) -> BodyError {
         match self.connection.malformed.get() {
             Some(malformed) => BodyError::Malformed(malformed.what),
-            None => BodyError::Client(error.to_string()),
+            None => BodyError::Client(error),
         }
     }
+}
+
+impl Source {
+    pub(crate) fn http2(stream: RecvStream) -> Self {
+        Self::Http2 { stream, data_over: false }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2 { stream, .. } => stream.is_end_stream(),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, String>>> {
+        match self {
+            Self::Nothing => Poll::Ready(None),
+            Self::Http1(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| error.to_string())))
+            }
+            Self::Http2 { stream, data_over } => {
+                let frame = ready!(poll_stream(stream, data_over, cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| error.to_string())))
+            }
+        }
+    }
+}
+
+fn poll_stream(
+    stream: &mut RecvStream,
+    data_over: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    if !*data_over {
+        if let Some(data) = ready!(stream.poll_data(cx)) {
+            let data = data?;
+            // Whoever takes it has room for it: more may come.
+            stream.flow_control().release_capacity(data.len())?;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        *data_over = true;
+    }
+    let trailers = ready!(stream.poll_trailers(cx))?;
+    Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
 }
 
 impl http_body::Body for ClientBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = self.source.poll_frame(cx) {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
             self.arrived(data.map_or(0, Bytes::len));
-            return Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(&error))));
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(error))));
         }
         let left = self.allowance.left();
         let waiting = self.waiting.get_or_insert_with(|| {
@@ -85,11 +141,15 @@ impl http_body::Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.source.is_over()
     }
 
+    /// On HTTP/2 the field alone tells the length; h2 holds the body to it.
     fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        match &self.source {
+            Source::Http1(body) => body.size_hint(),
+            Source::Nothing | Source::Http2 { .. } => http_body::SizeHint::default(),
+        }
     }
 }
 

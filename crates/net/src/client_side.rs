@@ -1,4 +1,4 @@
-//! The client's side of a tunnel: its socket on HTTP/1.1, one of its streams on HTTP/2; no word of hyper's gets out.
+//! The client's side of a tunnel: its socket on HTTP/1.1, one of its streams on HTTP/2, without a word of their codecs.
 
 use std::any::Any;
 use std::io;
@@ -6,8 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use hyper::rt::{Read as _, Write as _};
-use hyper::upgrade::Upgraded;
+use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stream::Stream;
@@ -20,8 +19,18 @@ pub struct ClientSide(Side);
 enum Side {
     /// The connection, and what was read of it before the switch.
     Http1 { stream: Stream, ahead: Bytes },
-    /// One stream of a connection, which counts as open for as long as this lives.
-    Http2 { stream: Upgraded, _open: Box<dyn Any + Send> },
+    /// One stream of a connection.
+    Http2(Box<Http2>),
+}
+
+/// A stream, which counts as open for as long as this lives.
+#[derive(Debug)]
+struct Http2 {
+    receiving: RecvStream,
+    /// What has come and was not read yet: only then may more come.
+    ahead: Bytes,
+    sending: SendStream<Bytes>,
+    _open: Box<dyn Any + Send>,
 }
 
 impl ClientSide {
@@ -31,8 +40,54 @@ impl ClientSide {
         Self(Side::Http1 { stream, ahead })
     }
 
-    pub(crate) fn http2(stream: Upgraded, open: impl Any + Send) -> Self {
-        Self(Side::Http2 { stream, _open: Box::new(open) })
+    pub(crate) fn http2(receiving: RecvStream, sending: SendStream<Bytes>, open: impl Any + Send) -> Self {
+        Self(Side::Http2(Box::new(Http2 { receiving, ahead: Bytes::new(), sending, _open: Box::new(open) })))
+    }
+}
+
+impl Http2 {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.is_empty() {
+            match ready!(self.receiving.poll_data(cx)) {
+                Some(Ok(data)) => self.ahead = data,
+                None => return Poll::Ready(Ok(())),
+                Some(Err(error)) => {
+                    return Poll::Ready(match error.reason() {
+                        Some(Reason::NO_ERROR | Reason::CANCEL) => Ok(()),
+                        _ => Err(broken(error)),
+                    });
+                }
+            }
+        }
+        let taken = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(taken));
+        let _ = self.receiving.flow_control().release_capacity(taken);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.sending.reserve_capacity(bytes.len());
+        while self.sending.capacity() == 0 {
+            match ready!(self.sending.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+        let piece = bytes.get(..self.sending.capacity().min(bytes.len())).unwrap_or_default();
+        self.sending.send_data(Bytes::copy_from_slice(piece), false).map_err(broken)?;
+        Poll::Ready(Ok(piece.len()))
+    }
+}
+
+fn broken(error: h2::Error) -> io::Error {
+    if error.is_io() {
+        error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
+    } else {
+        io::Error::other(error)
     }
 }
 
@@ -49,39 +104,35 @@ impl AsyncRead for ClientSide {
                 }
                 Poll::Ready(Ok(()))
             }
-            Side::Http2 { stream, .. } => read(Pin::new(stream), cx, buf),
+            Side::Http2(stream) => stream.poll_read(cx, buf),
         }
     }
-}
-
-/// Reads into a buffer of ours by a cursor of hyper's.
-fn read(stream: Pin<&mut Upgraded>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-    let mut into = hyper::rt::ReadBuf::new(buf.initialize_unfilled());
-    ready!(stream.poll_read(cx, into.unfilled()))?;
-    let read = into.filled().len();
-    buf.advance(read);
-    Poll::Ready(Ok(()))
 }
 
 impl AsyncWrite for ClientSide {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().0 {
             Side::Http1 { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
-            Side::Http2 { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+            Side::Http2(stream) => stream.poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().0 {
             Side::Http1 { stream, .. } => Pin::new(stream).poll_flush(cx),
-            Side::Http2 { stream, .. } => Pin::new(stream).poll_flush(cx),
+            // The task of the connection writes.
+            Side::Http2(_) => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().0 {
             Side::Http1 { stream, .. } => Pin::new(stream).poll_shutdown(cx),
-            Side::Http2 { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Side::Http2(stream) => {
+                // An error here means that the stream is over already.
+                let _ = stream.sending.send_data(Bytes::new(), true);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

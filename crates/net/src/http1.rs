@@ -22,7 +22,7 @@ use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use pylon_core::connection::{Connection, Phase};
 
-use crate::client_body::ClientBody;
+use crate::client_body::{ClientBody, Source};
 use crate::client_side::ClientSide;
 use crate::drain::{Drain, Open};
 use crate::handler::{Handler, Limits, Tunnel as _};
@@ -79,7 +79,7 @@ pub(crate) async fn serve<H: Handler>(
             let upgrade = request.extensions_mut().remove::<OnUpgrade>().is_some();
             let upgrade = (upgrade && request.headers().contains_key(UPGRADE))
                 .then(|| (Arc::clone(&tunnel), Arc::clone(&connection)));
-            let request = ClientBody::wrap(request, limits.body, &connection);
+            let request = ClientBody::wrap(request.map(Source::Http1), limits.body, &connection);
             Served::<H, _> { future: handler.serve(request, connection, started), upgrade, drain: open.drain() }
         }
     });

@@ -1,4 +1,4 @@
-//! Sockets: listeners, dialling, resolving, timers, and the one adapter to hyper.
+//! Sockets: listeners, dialling, resolving, timers, and the adapters to hyper and h2.
 
 pub mod accept;
 pub mod caps;

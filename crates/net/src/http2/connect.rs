@@ -2,48 +2,49 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use h2::ext::Protocol;
+use h2::{RecvStream, SendStream};
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Method};
-use hyper::body::Incoming;
-use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderValue, Method, Request};
 
-use super::{Counted, Open};
+use super::Open;
+use crate::client_body::Source;
 use crate::client_side::ClientSide;
 use crate::drain::Drain;
-use crate::handler::{Handler, Tunnel as _};
+use crate::handler::Tunnel;
 use crate::websocket;
 
-/// An answer as the codec gets it. Where it is a switch of protocols, what follows is a task of its own.
-pub(super) fn deliver<H: Handler>(
-    mut answer: http::Response<H::Body>,
-    upgrade: Option<(OnUpgrade, Arc<Drain>)>,
-    open: Open,
-) -> http::Response<Counted<H::Body>> {
-    let Some((upgrade, drain)) = upgrade else { return answer.map(|body| Counted::new(body, Some(open))) };
-    let Some(tunnel) = H::switched(&mut answer) else { return answer.map(|body| Counted::new(body, Some(open))) };
-    tokio::spawn(async move {
-        if let Ok(stream) = upgrade.await {
-            tunnel.run(ClientSide::http2(stream, open), &drain).await;
-        }
-    });
-    answer.map(|body| Counted::new(body, None))
+/// What a CONNECT for a WebSocket may become.
+pub(super) struct Switch {
+    stream: RecvStream,
+    drain: Arc<Drain>,
 }
 
-/// What a CONNECT may become, where it is one for a WebSocket: then it takes the form that it has on HTTP/1.1. Every other
-/// CONNECT stays what it is, and is refused.
-pub(super) fn upgrade(request: &mut http::Request<Incoming>) -> Option<OnUpgrade> {
-    if *request.method() != Method::CONNECT {
-        return None;
+impl Switch {
+    /// What follows the answer that switches is a task of its own.
+    pub(super) fn run(self, tunnel: impl Tunnel, sending: SendStream<Bytes>, open: Open) {
+        let Self { stream, drain } = self;
+        tokio::spawn(async move { tunnel.run(ClientSide::http2(stream, sending, open), &drain).await });
     }
-    let upgrade = request.extensions_mut().remove::<OnUpgrade>()?;
-    let protocol = request.extensions_mut().remove::<Protocol>()?;
-    if !protocol.as_str().eq_ignore_ascii_case(websocket::PROTOCOL) {
-        return None;
+}
+
+/// A request as the gateway knows it, and what it may become. A CONNECT for a WebSocket takes the form that it has on
+/// HTTP/1.1; every other CONNECT stays what it is, and is refused.
+pub(super) fn take(mut request: Request<RecvStream>, drain: &Arc<Drain>) -> (Request<Source>, Option<Switch>) {
+    if *request.method() != Method::CONNECT || !asks_for_websocket(&mut request) {
+        return (request.map(Source::http2), None);
     }
     *request.method_mut() = Method::GET;
     // No other request of HTTP/2 can have these: h2 refuses them (RFC 9113 §8.2.2).
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(UPGRADE, HeaderValue::from_static(websocket::PROTOCOL));
-    Some(upgrade)
+    let (head, stream) = request.into_parts();
+    let switch = Switch { stream, drain: Arc::clone(drain) };
+    (Request::from_parts(head, Source::Nothing), Some(switch))
+}
+
+fn asks_for_websocket(request: &mut Request<RecvStream>) -> bool {
+    let protocol = request.extensions_mut().remove::<Protocol>();
+    protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case(websocket::PROTOCOL))
 }

@@ -1,9 +1,16 @@
 //! Writes the head of a request for HTTP/2 (RFC 9113 §8.3.1): `:authority` in place of `Host`, no field of one connection.
 
+use bytes::Bytes;
+use http::header::{FORWARDED, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
 
 use crate::h1::encode::{EncodeError, Framing, RequestHead};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The head as `h2` wants it. `tls` tells the scheme.
 pub(crate) fn request(head: &RequestHead<'_>, tls: bool) -> Result<Request<()>, EncodeError> {
@@ -13,10 +20,10 @@ pub(crate) fn request(head: &RequestHead<'_>, tls: bool) -> Result<Request<()>, 
     headers.remove(header::HOST);
     // The upstream's own 100 would come too late to be of use: the body goes when the window allows.
     headers.remove(header::EXPECT);
-    for name in [header::TRANSFER_ENCODING, header::UPGRADE, header::CONNECTION] {
-        if headers.contains_key(&name) {
-            return Err(EncodeError::Field(name));
-        }
+    let of_http1 =
+        |name: &&HeaderName| matches!(**name, header::TRANSFER_ENCODING | header::UPGRADE | header::CONNECTION);
+    if let Some(name) = headers.keys().find(of_http1) {
+        return Err(EncodeError::Field(name.clone()));
     }
     match head.framing {
         Framing::Fixed(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
@@ -45,19 +52,34 @@ pub(crate) fn request(head: &RequestHead<'_>, tls: bool) -> Result<Request<()>, 
     Ok(request)
 }
 
-/// Adds what the gateway vouches for, in place of what stands there under the same names.
+/// Adds what the gateway vouches for, in place of what stands there under the same names. All values share one copy.
 fn announce(headers: &mut HeaderMap, lines: &[u8]) {
+    let shared = Bytes::copy_from_slice(lines);
     for line in lines.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = line.split_at(colon);
         let value = value.strip_prefix(b": ").unwrap_or_default();
-        if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        let start = (value.as_ptr() as usize).saturating_sub(lines.as_ptr() as usize);
+        let value = shared.slice(start..start.saturating_add(value.len()));
+        if let (Some(name), Ok(mut value)) = (named(name), HeaderValue::from_maybe_shared(value)) {
             // Another one in every request: the table of the connection is for what comes again.
-            value.set_sensitive(name == "x-request-id");
+            value.set_sensitive(name == X_REQUEST_ID);
             headers.insert(name, value);
         }
     }
+}
+/// A name in lower case; those that stand in every request cost no look into a table.
+fn named(name: &[u8]) -> Option<HeaderName> {
+    Some(match name {
+        b"x-forwarded-for" => X_FORWARDED_FOR,
+        b"x-forwarded-host" => X_FORWARDED_HOST,
+        b"x-forwarded-proto" => X_FORWARDED_PROTO,
+        b"x-request-id" => X_REQUEST_ID,
+        b"forwarded" => FORWARDED,
+        b"via" => VIA,
+        other => return HeaderName::from_bytes(other).ok(),
+    })
 }
 
 #[cfg(test)]

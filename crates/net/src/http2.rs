@@ -101,7 +101,6 @@ struct Session<F, B> {
     begin: B,
 }
 
-#[expect(clippy::large_enum_variant, reason = "the whole session is boxed, and begins only once")]
 enum State {
     /// Until the preface is here.
     Beginning(Handshake<Io, Bytes>),

@@ -107,9 +107,10 @@ async fn sweep(world: Arc<World>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let now = tokio::time::Instant::now().into_std();
-        let snapshot = world.current();
-        for upstream in snapshot.upstreams.values() {
-            upstream.sweep(now);
+        for snapshot in world.stage().all() {
+            for upstream in snapshot.upstreams.values() {
+                upstream.sweep(now);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One worker's engine: what `net` calls for each request, and what the worker keeps for itself.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use pylon_observe::Observer;
 use pylon_observe::ending::{End, Ending};
 
 use crate::request_id::RequestIds;
+use crate::snapshot::Snapshot;
 use crate::tail::Tailed;
 use crate::websocket::tunnel::Tunnel;
 use crate::world::{Pinned, View, World};
@@ -84,8 +86,8 @@ impl Engine {
         Self { world, observer, caps, own: Mutex::new(own) }
     }
 
-    /// What a request that begins now goes by.
-    pub(crate) fn begin(&self, version: Version) -> Begun {
+    /// What a request that begins now goes by. `client` is asked for only while a document is rolled out.
+    pub(crate) fn begin(&self, version: Version, client: impl FnOnce(&Snapshot) -> IpAddr) -> Begun {
         let mut own = self.own.lock();
         let [one, usual, two] = &own.via;
         let via = match version {
@@ -94,12 +96,12 @@ impl Engine {
             _ => usual,
         };
         let via = via.clone();
-        Begun { world: own.view.pick(&self.world), observer: Arc::clone(&own.observer), via }
+        Begun { world: own.view.pick(&self.world, client), observer: Arc::clone(&own.observer), via }
     }
 
     /// Takes up the snapshot in force, so that a worker without requests does not hold on to the one before.
     pub fn renew(&self) {
-        let _ = self.own.lock().view.pick(&self.world);
+        self.own.lock().view.renew(&self.world);
     }
 
     /// Turns a request away while memory is short.
@@ -130,7 +132,7 @@ impl Handler for Engine {
     }
 
     fn carry(self: Arc<Self>, incoming: Incoming) -> impl Future<Output = ()> + Send {
-        let begun = self.begin(Version::HTTP_11);
+        let begun = self.begin(Version::HTTP_11, |_| incoming.connection.peer.ip());
         tcp::carry(begun, incoming)
     }
 
@@ -139,7 +141,7 @@ impl Handler for Engine {
     }
 
     fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8> {
-        let world = self.begin(Version::HTTP_11).world;
+        let world = self.begin(Version::HTTP_11, |_| connection.peer.ip()).world;
         let told = world.settings.told;
         let malformed = connection.malformed.get().filter(|_| status == 400);
         let reason = malformed.map_or_else(|| reject::of_codec(status), |malformed| malformed.reason);

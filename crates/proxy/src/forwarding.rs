@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::hop::{Found, VOUCHED, X_REQUEST_ID};
+use crate::hop::{self, Found, VOUCHED, X_REQUEST_ID};
 
 /// Proxies before this gate. Short: their networks, one or a list.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +94,11 @@ pub(crate) fn origin(headers: &HeaderMap, connection: &Connection, trusted: &Tru
         }
     }
     Origin { client, scheme: proto.unwrap_or(plain.scheme), ..plain }
+}
+
+/// The client's address before the head is read, by the word of these proxies.
+pub(crate) fn client(headers: &HeaderMap, connection: &Connection, trusted: &TrustedProxies) -> IpAddr {
+    origin(headers, connection, trusted, &hop::look(headers)).client
 }
 
 type Hops = SmallVec<[Option<IpAddr>; 4]>;

@@ -19,7 +19,7 @@ use crate::action::forward::Forward;
 use crate::engine::{Begun, Engine};
 use crate::snapshot::{Route, Settings, Snapshot};
 use crate::tail::{Ongoing, Tail, Tailed};
-use crate::{action, head, reject, websocket};
+use crate::{action, forwarding, head, reject, websocket};
 
 /// Answers one request by the snapshot that it meets now.
 ///
@@ -31,7 +31,9 @@ pub(crate) fn serve(
     connection: Arc<Connection>,
     started: Instant,
 ) -> impl Future<Output = http::Response<Tailed>> + Send + use<> {
-    let Begun { world, observer, via } = engine.begin(request.version());
+    let client =
+        |stable: &Snapshot| forwarding::client(request.headers(), &connection, &stable.settings.trusted_proxies);
+    let Begun { world, observer, via } = engine.begin(request.version(), client);
     let (mut exchange, read) =
         head::read(&mut request, connection, started, &world.settings, &via, || engine.fresh_id(started));
     let (index, found) = match read.and_then(|()| engine.admit()) {

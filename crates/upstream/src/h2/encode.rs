@@ -12,19 +12,14 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// How many fields the gateway adds.
+const ADDED: usize = 7;
+
 /// The head as `h2` wants it. `tls` tells the scheme.
 pub(crate) fn request(head: &RequestHead<'_>, tls: bool) -> Result<Request<()>, EncodeError> {
-    let mut headers = head.headers.clone();
     let host = head.host.or_else(|| head.headers.get(header::HOST)).unwrap_or(head.fallback_host);
     let authority = Authority::try_from(host.as_bytes()).map_err(|_| EncodeError::Host)?;
-    headers.remove(header::HOST);
-    // The upstream's own 100 would come too late to be of use: the body goes when the window allows.
-    headers.remove(header::EXPECT);
-    let of_http1 =
-        |name: &&HeaderName| matches!(**name, header::TRANSFER_ENCODING | header::UPGRADE | header::CONNECTION);
-    if let Some(name) = headers.keys().find(of_http1) {
-        return Err(EncodeError::Field(name.clone()));
-    }
+    let mut headers = fields(head.headers)?;
     match head.framing {
         Framing::Fixed(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
         Framing::Chunked => drop(headers.remove(header::CONTENT_LENGTH)),
@@ -52,17 +47,34 @@ pub(crate) fn request(head: &RequestHead<'_>, tls: bool) -> Result<Request<()>, 
     Ok(request)
 }
 
+/// The fields of a message, with room for what the gateway adds: a clone would grow twice.
+fn fields(of: &HeaderMap) -> Result<HeaderMap, EncodeError> {
+    let mut headers = HeaderMap::try_with_capacity(of.len().saturating_add(ADDED)).unwrap_or_default();
+    for (name, value) in of {
+        match *name {
+            // The upstream's own 100 would come too late to be of use: the body goes when the window allows.
+            header::HOST | header::EXPECT => {}
+            header::TRANSFER_ENCODING | header::UPGRADE | header::CONNECTION => {
+                return Err(EncodeError::Field(name.clone()));
+            }
+            _ => {
+                let added = headers.try_append(name, value.clone());
+                added.map_err(|_| EncodeError::Field(name.clone()))?;
+            }
+        }
+    }
+    Ok(headers)
+}
+
 /// Adds what the gateway vouches for, in place of what stands there under the same names. All values share one copy.
 fn announce(headers: &mut HeaderMap, lines: &[u8]) {
     let shared = Bytes::copy_from_slice(lines);
-    for line in lines.split(|&byte| byte == b'\n') {
+    for line in shared.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = line.split_at(colon);
         let value = value.strip_prefix(b": ").unwrap_or_default();
-        let start = (value.as_ptr() as usize).saturating_sub(lines.as_ptr() as usize);
-        let value = shared.slice(start..start.saturating_add(value.len()));
-        if let (Some(name), Ok(mut value)) = (named(name), HeaderValue::from_maybe_shared(value)) {
+        if let (Some(name), Ok(mut value)) = (named(name), HeaderValue::from_maybe_shared(shared.slice_ref(value))) {
             // Another one in every request: the table of the connection is for what comes again.
             value.set_sensitive(name == X_REQUEST_ID);
             headers.insert(name, value);

@@ -31,6 +31,8 @@ const BUFFER: usize = 16 * 1024;
 const CLOSING: Duration = Duration::from_secs(5);
 /// How long the gateway waits for the frames under way when it ends; its own grace time is mostly shorter.
 const DRAINING: Duration = Duration::from_secs(600);
+/// In so many steps of it the idle time is watched: it is over by one of them too late at the most, never too early.
+const STEPS: u32 = 16;
 /// How long one side may still take after the other has ended.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -97,8 +99,10 @@ struct Relay<C, S> {
     rules: WebSocket,
     /// When it must end, however busy it is.
     until: Option<Instant>,
-    /// When something last passed.
+    /// When something last passed, as far as the timer has seen it.
     moved: Instant,
+    /// Something has passed since: each message would have to read the clock to tell when.
+    stirred: bool,
     timer: Sleep,
     ending: Option<Ending>,
     /// What one of them has broken.
@@ -123,7 +127,8 @@ where
 {
     fn new(client: C, service: S, rules: WebSocket, now: Instant) -> Self {
         let until = rules.max_lifetime.map(|span| now + span);
-        let first = until.map_or(now + rules.idle, |until| until.min(now + rules.idle));
+        let first = now + rules.idle / STEPS;
+        let first = until.map_or(first, |until| until.min(first));
         Self {
             client,
             service,
@@ -132,6 +137,7 @@ where
             rules,
             until,
             moved: now,
+            stirred: false,
             timer: sleep_until(first),
             ending: None,
             why: None,
@@ -158,9 +164,7 @@ where
                 let up = self.up.poll(cx, &mut self.client, &mut self.service, scratch);
                 (up, self.down.poll(cx, &mut self.service, &mut self.client, scratch))
             });
-            if self.up.has_moved() | self.down.has_moved() {
-                self.moved = now();
-            }
+            self.stirred |= self.up.has_moved() | self.down.has_moved();
             let before = self.ending.is_some();
             let broken = self.look(up, down);
             if self.is_over() {
@@ -253,13 +257,17 @@ where
                 self.timer.reset(ending.until);
                 continue;
             }
+            if std::mem::take(&mut self.stirred) {
+                self.moved = now;
+            }
             let idle = self.moved + self.rules.idle;
             let fired = if self.until.is_some_and(|until| until <= now) { Some(Timer::MaxLifetime) } else { None };
             if let Some(timer) = fired.or((idle <= now).then_some(Timer::Idle)) {
                 self.close(End::Timeout(timer), (Code::GoingAway, Code::GoingAway), now + CLOSING);
                 return Poll::Ready(());
             }
-            self.timer.reset(self.until.map_or(idle, |until| until.min(idle)));
+            let next = idle.min(now + self.rules.idle / STEPS);
+            self.timer.reset(self.until.map_or(next, |until| until.min(next)));
         }
         Poll::Pending
     }

@@ -175,7 +175,7 @@ async fn messages_over_the_limit_and_idle_or_old_connections_are_closed() {
         reads(&mut idle.client, &text(false, 5)).await;
     }
     reads(&mut idle.client, &[0x88, 2, 3, 0xE9]).await;
-    assert_eq!(begun.elapsed().as_secs(), 210);
+    assert!((210..=214).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     assert_eq!(idle.end().await.0, End::Timeout(Timer::Idle));
     let mut old = stage(WebSocket { max_lifetime: Some(Duration::from_secs(70)), ..RULES }, 4096);
     tokio::time::sleep(Duration::from_secs(50)).await;

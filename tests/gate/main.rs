@@ -25,6 +25,7 @@ mod endings;
 mod events;
 mod expectations;
 mod explanations;
+mod explanations_live;
 mod forwarding;
 mod grpc;
 mod http2;

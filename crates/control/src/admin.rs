@@ -3,6 +3,7 @@
 //! It listens on loopback; elsewhere it demands a bearer token (RFC 6750). It refuses what came through the gateway
 //! itself, and hosts that are not its own, so that no route and no web page reaches it by a detour.
 
+mod explain;
 pub mod history;
 
 use std::net::IpAddr;
@@ -81,6 +82,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/api/snapshot", get(snapshot))
         .route("/api/recent", get(recent))
         .route("/api/reload", get(last_reload).post(reload))
+        .route("/api/explain", post(explain::explain))
         .route("/api/history", get(history::list))
         .route("/api/rollback/{number}", post(history::roll_back))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), authenticate));

@@ -3,7 +3,7 @@
 //! Parts are paired by what names them: listeners by address, upstreams by name, routes by id. A key is told by its path
 //! below the part. Values that hold secrets are compared and never shown.
 
-mod flat;
+pub(crate) mod flat;
 mod logged;
 mod parts;
 pub mod traffic;

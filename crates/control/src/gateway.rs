@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::certificates;
+use crate::explain::Told;
 use crate::fixed::Fixed;
 use crate::history::keeper::{Keeper, Past};
 use crate::memory;
@@ -94,12 +95,14 @@ pub(crate) struct Facts {
     pub(crate) routes: Vec<admin::RouteView>,
     pub(crate) token: Option<pylon_core::secret::Secret>,
     pub(crate) since: Instant,
+    /// For explanations.
+    pub(crate) told: Told,
 }
 
 impl Facts {
     /// Of a document that comes into force at `now`; `token` is what callers of the admin API must show.
     pub(crate) fn of(prepared: &Prepared, token: Option<pylon_core::secret::Secret>, now: Instant) -> Self {
-        Self { routes: admin::route_views(prepared), token, since: now }
+        Self { routes: admin::route_views(prepared), token, since: now, told: Told::of(prepared) }
     }
 }
 

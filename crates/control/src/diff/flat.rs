@@ -39,7 +39,7 @@ fn walk(path: &str, old: &Value, new: &Value, found: &mut Vec<KeyChange>) {
 }
 
 /// A value without what looks like a secret in it: by the name of its key, or of a key within it.
-pub(super) fn shown(path: &str, value: &Value) -> Value {
+pub(crate) fn shown(path: &str, value: &Value) -> Value {
     let name = path.rsplit('.').next().unwrap_or_default().to_lowercase();
     let hides = SECRET.iter().any(|word| name.contains(word));
     match value {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::COOKIE;
@@ -13,6 +14,7 @@ use pylon_core::exchange::Exchange;
 use pylon_core::short::FromScalar;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Percent;
+use pylon_upstream::upstream::Upstream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +115,11 @@ impl Split {
     /// The upstream for this request where that is settled: nothing where each request draws a lot.
     pub(crate) fn settled(&self, request: &Request, cx: &Exchange) -> Option<&Forward> {
         self.point(request, cx).map(|point| self.at(point))
+    }
+
+    /// All upstreams that it chooses among.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.parts.iter().map(|(_, forward)| &forward.upstream)
     }
 
     fn point(&self, request: &Request, cx: &Exchange) -> Option<u16> {

@@ -1,0 +1,19 @@
+//! The part of the admin API that explains a request by the document in force.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::explain::{Question, live};
+use crate::gateway::State;
+
+/// 200 with the explanation, 400 where the question is none.
+pub(super) async fn explain(Shared(state): Shared<Arc<State>>, Json(question): Json<Question>) -> Response {
+    match live(&state, &question) {
+        Ok(live) => Json(live).into_response(),
+        Err(problem) => (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
+    }
+}

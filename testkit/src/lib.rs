@@ -18,6 +18,7 @@ pub mod command;
 pub mod haproxy;
 pub mod http2;
 pub mod http2_service;
+pub mod http2_websocket;
 pub mod message;
 pub mod nginx;
 pub mod process;

@@ -49,3 +49,4 @@ mod upstream_tls;
 mod websocket;
 mod websocket_ends;
 mod websocket_http2;
+mod websocket_upstream_http2;

@@ -13,23 +13,23 @@ use pylon_testkit::websocket::{BINARY, CLOSE, Frame, KEY, TEXT, code, echo, from
 
 use crate::websocket::{document, gate};
 
-const V13: (&str, &str) = ("sec-websocket-version", "13");
+pub(crate) const V13: (&str, &str) = ("sec-websocket-version", "13");
 
 /// A WebSocket on a stream.
-struct Open<'c> {
+pub(crate) struct Open<'c> {
     connection: &'c Http2,
-    sending: SendStream<Bytes>,
+    pub(crate) sending: SendStream<Bytes>,
     reading: RecvStream,
     ahead: Vec<u8>,
 }
 
 impl Open<'_> {
-    fn send(&mut self, opcode: u8, payload: &[u8]) {
+    pub(crate) fn send(&mut self, opcode: u8, payload: &[u8]) {
         let bytes = Bytes::from(from_client(opcode, payload));
         self.connection.wait(send(&mut self.sending, bytes)).unwrap();
     }
 
-    fn frame(&mut self) -> Frame {
+    pub(crate) fn frame(&mut self) -> Frame {
         Frame::read(|length| {
             while self.ahead.len() < length {
                 let data =
@@ -42,7 +42,7 @@ impl Open<'_> {
         .unwrap()
     }
 
-    fn ends(&mut self) -> bool {
+    pub(crate) fn ends(&mut self) -> bool {
         // The end may come as a frame without content.
         while let Some(Ok(data)) = self.connection.wait(self.reading.data()) {
             if !data.is_empty() {
@@ -53,7 +53,7 @@ impl Open<'_> {
     }
 }
 
-fn open<'c>(client: &'c mut Http2, path: &str, more: &[(&str, &str)]) -> Open<'c> {
+pub(crate) fn open<'c>(client: &'c mut Http2, path: &str, more: &[(&str, &str)]) -> Open<'c> {
     let fields = [&[V13], more].concat();
     let stream = client.connect_protocol("websocket", &format!("http://gate.test{path}"), &fields).unwrap();
     let sending = stream.sending;

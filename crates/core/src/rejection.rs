@@ -101,7 +101,7 @@ rejections! {
     /// No host, several, or one that is no host name.
     REQUEST_HOST = "request.host", 400, "The Host header is missing or not valid", "RFC 9112 §3.2";
     /// Length and end of the body are ambiguous.
-    REQUEST_FRAMING = "request.framing", 400, "The length of the request is ambiguous", "RFC 9112 §6.3";
+    REQUEST_FRAMING = "request.framing", 400, "The request can be read in more than one way", "RFC 9112 §11.2";
     /// The host makes demands in the handshake that this connection has not met.
     REQUEST_MISDIRECTED = "request.misdirected", 421, "This connection is not for this host", "RFC 9110 §15.5.20";
     /// The request has passed through this gateway before.

@@ -17,7 +17,7 @@ use pylon_core::short::FromScalar;
 use pylon_core::units::{ByteSize, Span};
 use pylon_core::{Request, Response};
 use pylon_net::websocket;
-use pylon_upstream::h1::switch::ServiceSide;
+use pylon_upstream::service_side::ServiceSide;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -179,8 +179,8 @@ impl Upstream {
         cx: &mut Exchange,
         past: &Past,
     ) -> Result<Option<Flight>, Fault> {
-        // A WebSocket has its connection to itself, and so HTTP/1.1.
-        let alone = key(cx).is_some() || !lane.speaks_http2();
+        // A WebSocket has its connection to itself, and so HTTP/1.1, where that may be spoken.
+        let alone = key(cx).is_some() && !lane.wants_http2() || !lane.speaks_http2();
         let pooled = match (past.stale, alone) {
             (true, _) => None,
             (false, true) => lane.slot.take(past.began).map(Way::Alone),

@@ -39,17 +39,14 @@ struct Bound {
 
 /// Makes a connection, and says when it stood. Where it is to carry many exchanges, another's dial may bring it.
 ///
-/// `alone` wants one that carries this exchange and no other.
+/// `websocket` wants one that carries this exchange and no other, unless nothing but HTTP/2 is to be spoken.
 pub(crate) async fn dial(
     lane: &Lane,
     cx: &mut Exchange,
     options: &CallOptions,
-    alone: bool,
+    websocket: bool,
 ) -> Result<(Way, Instant), Fault> {
-    let alone = alone || lane.tells();
-    if alone && lane.wants_http2() {
-        return Err(Fault::Alone);
-    }
+    let alone = lane.tells() || websocket && !lane.wants_http2();
     cx.trail.endpoint = lane.addrs.first().copied();
     cx.trail.socket.clone_from(&lane.path);
     let bound = Bound::new(cx, options);

@@ -76,8 +76,10 @@ pub enum Fault {
     /// The handshake of TLS came to nothing.
     #[error("no TLS: {0}")]
     Tls(io::Error),
-    /// A WebSocket for a service that is to be spoken to by HTTP/2 alone.
-    #[error("a WebSocket needs HTTP/1.1, and `protocol` of the upstream says `http2`")]
+    /// A WebSocket for a service that is to be spoken to by HTTP/2 alone, and does not allow it there.
+    #[error(
+        "the service's settings allow no WebSocket on HTTP/2 (SETTINGS_ENABLE_CONNECT_PROTOCOL), and `protocol` of the upstream rules out HTTP/1.1"
+    )]
     Alone,
     /// The request cannot be written.
     #[error(transparent)]

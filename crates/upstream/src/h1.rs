@@ -12,4 +12,4 @@ pub mod framing;
 pub mod parse;
 pub(crate) mod pump;
 pub(crate) mod scratch;
-pub mod switch;
+pub(crate) mod switch;

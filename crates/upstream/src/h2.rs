@@ -9,4 +9,5 @@ pub(crate) mod conn;
 pub(crate) mod encode;
 pub(crate) mod exchange;
 pub(crate) mod pool;
+pub(crate) mod tunnel;
 pub(crate) mod upload;

@@ -18,6 +18,7 @@ mod flight;
 pub mod h1;
 mod h2;
 mod pool;
+pub mod service_side;
 pub mod spec;
 pub mod timeouts;
 pub mod upstream;

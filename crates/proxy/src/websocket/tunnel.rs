@@ -76,7 +76,7 @@ impl pylon_net::handler::Tunnel for Tunnel {
 
 /// The record is written however the tunnel ends: dropped in mid-life, it is because the gateway does not wait any more.
 struct Recorded {
-    relay: Relay<ClientSide, pylon_upstream::h1::switch::ServiceSide>,
+    relay: Relay<ClientSide, pylon_upstream::service_side::ServiceSide>,
     tail: Box<Tail>,
 }
 

@@ -16,15 +16,16 @@ use super::framing::{Decoder, Piece};
 use super::parse::{HeadError, HeadReader, ResponseHead};
 use super::pump::{Pump, PumpError};
 use super::scratch;
-use super::switch::{self, ServiceSide};
+use super::switch;
 use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
+use crate::service_side::ServiceSide;
 
 /// Bodies up to this size go out in one write with the head, by a copy.
 const INLINE: usize = 16 * 1024;
 /// How many interim answers are read before the upstream is thought to be broken.
-const MAX_INTERIM: u8 = 32;
+pub(crate) const MAX_INTERIM: u8 = 32;
 
 /// A request that has been sent, or is being sent.
 #[derive(Debug)]
@@ -125,7 +126,7 @@ impl Flight {
     ) -> Result<Response<Body>, Fault> {
         let Self { mut conn, pump, cut, .. } = self;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(response(head, Body::Tunnel(Box::new(ServiceSide::new(conn, lease)))));
+            return Ok(response(head, Body::Tunnel(Box::new(ServiceSide::http1(conn, lease)))));
         }
         // A body that still waits for its `100 Continue` is not wanted any more.
         let (pump, cut) = match pump {

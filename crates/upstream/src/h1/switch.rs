@@ -36,12 +36,12 @@ pub(crate) fn check(headers: &HeaderMap, key: &[u8]) -> Result<(), HeadError> {
 
 /// The service's side of a tunnel. It counts as an exchange under way, and as an open connection, until it is dropped.
 #[derive(Debug)]
-pub struct ServiceSide {
+pub(crate) struct Switched {
     conn: Conn,
     _lease: Lease,
 }
 
-impl ServiceSide {
+impl Switched {
     pub(crate) fn new(mut conn: Conn, lease: Lease) -> Self {
         // What was read behind the head is kept in as many bytes as it has; a tunnel has no buffer while it is idle.
         let ahead = BytesMut::from(&*conn.buf);
@@ -50,7 +50,7 @@ impl ServiceSide {
     }
 }
 
-impl AsyncRead for ServiceSide {
+impl AsyncRead for Switched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let conn = &mut self.get_mut().conn;
         if conn.buf.is_empty() {
@@ -66,7 +66,7 @@ impl AsyncRead for ServiceSide {
     }
 }
 
-impl AsyncWrite for ServiceSide {
+impl AsyncWrite for Switched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().conn.stream).poll_write(cx, bytes)
     }

@@ -139,6 +139,11 @@ impl Place {
         sent.inspect_err(|_| self.0.retire())
     }
 
+    /// Whether the other side's settings allow streams that become WebSockets (RFC 8441 §3).
+    pub(crate) fn takes_websockets(&self) -> bool {
+        self.0.requests.lock().sender.is_extended_connect_protocol_enabled()
+    }
+
     /// The connection.
     pub(crate) fn conn(&self) -> &Conn {
         &self.0

@@ -1,9 +1,11 @@
 //! Writes the head of a request for HTTP/2 (RFC 9113 §8.3.1): `:authority` in place of `Host`, no field of one connection.
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::header::{FORWARDED, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+use pylon_net::websocket;
 
 use crate::h1::encode::{EncodeError, Framing, RequestHead};
 
@@ -42,6 +44,13 @@ pub(crate) fn request(head: &RequestHead<'_>, tls: bool) -> Result<Request<()>, 
     parts.path_and_query = Some(path);
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| EncodeError::Host)?;
     *request.method_mut() = head.method.clone();
+    if head.websocket {
+        // RFC 8441 §5: the stream itself is what a key would prove.
+        headers.remove(header::SEC_WEBSOCKET_KEY);
+        headers.remove(header::CONTENT_LENGTH);
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static(websocket::PROTOCOL));
+    }
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = headers;
     Ok(request)
@@ -97,7 +106,6 @@ fn named(name: &[u8]) -> Option<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Method;
 
     #[test]
     fn the_host_becomes_the_authority_and_what_is_vouched_for_wins() {

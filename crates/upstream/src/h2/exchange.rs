@@ -13,13 +13,15 @@ use pylon_core::body::Body;
 use super::body::AnswerBody;
 use super::conn::Place;
 use super::encode;
+use super::tunnel::{self, Tunnelled};
 use super::upload::{Progress, Upload};
 use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
 use crate::h1::encode::{Framing, RequestHead};
-use crate::h1::exchange::{Asked, wire};
+use crate::h1::exchange::{Asked, MAX_INTERIM, wire};
 use crate::h1::parse::{HeadError, MAX_FIELDS};
+use crate::service_side::ServiceSide;
 
 /// A request that has been sent, or is being sent.
 #[derive(Debug)]
@@ -27,7 +29,10 @@ pub(crate) struct Flight {
     answer: ResponseFuture,
     upload: Option<Box<Upload>>,
     place: Place,
-    interim: bool,
+    /// The client's way to the service, where the stream is to become a WebSocket.
+    tunnel: Option<SendStream<Bytes>>,
+    /// How many interim answers have come.
+    interim: u8,
 }
 
 /// The head of an answer, with its body to come.
@@ -36,12 +41,19 @@ pub(crate) type Answered = Response<RecvStream>;
 impl Flight {
     /// Sends what can be sent at once. A stream is taken out of `body`; bytes at hand stay there for another attempt.
     pub(crate) fn launch(place: Place, head: &RequestHead<'_>, tls: bool, body: &mut Body) -> Result<Self, Fault> {
+        if head.websocket && !place.takes_websockets() {
+            return Err(Fault::Alone);
+        }
         let request = encode::request(head, tls)?;
-        let ends = head.framing == Framing::Empty;
+        let ends = head.framing == Framing::Empty && !head.websocket;
         let unsent = |error: h2::Error| Fault::Unsent(std::io::Error::other(error));
         let (answer, stream): (_, SendStream<Bytes>) = place.send(request, ends).map_err(unsent)?;
-        let upload = Upload::begin(stream, body, head.framing).map_err(unsent)?;
-        Ok(Self { answer, upload, place, interim: false })
+        let (tunnel, upload) = if head.websocket {
+            (Some(stream), None)
+        } else {
+            (None, Upload::begin(stream, body, head.framing).map_err(unsent)?)
+        };
+        Ok(Self { answer, upload, place, tunnel, interim: 0 })
     }
 
     /// Goes on sending, until the head of the final answer is here.
@@ -55,8 +67,15 @@ impl Flight {
             }
         }
         while let Poll::Ready(Some(Ok(interim))) = self.answer.poll_informational(cx) {
-            self.interim = true;
+            self.interim = self.interim.saturating_add(1);
             let status = interim.status();
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                // HTTP/2 has no such answer (RFC 9113 §8.6), and a client of HTTP/1.1 would take it for a switch.
+                return Poll::Ready(Err(HeadError::Switched.into()));
+            }
+            if self.interim > MAX_INTERIM {
+                return Poll::Ready(Err(HeadError::Interim.into()));
+            }
             // RFC 9110 §15.2: not to be sent to a client of HTTP/1.0.
             if status != StatusCode::CONTINUE && asked.version == Version::HTTP_11 {
                 asked.interim.push(&wire(status, interim.headers()));
@@ -64,8 +83,13 @@ impl Flight {
         }
         match Pin::new(&mut self.answer).poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(head)) => Poll::Ready(check(head, asked.max_head)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(fault(error, self.interim))),
+            Poll::Ready(Ok(mut head)) => {
+                if let Some(key) = asked.key.filter(|_| self.tunnel.is_some()) {
+                    tunnel::agreed(&mut head, key);
+                }
+                Poll::Ready(check(head, asked.max_head))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(fault(error, self.interim > 0))),
         }
     }
 
@@ -91,8 +115,18 @@ impl Flight {
 
     /// The answer, whose body goes on sending what is left of the request.
     pub(crate) fn answer(self, head: Answered, lease: Lease, clocks: Clocks) -> Response<Body> {
-        let Self { upload, place, .. } = self;
+        let Self { upload, place, tunnel, .. } = self;
+        let switches = head.status() == StatusCode::SWITCHING_PROTOCOLS;
         head.map(|stream| {
+            match tunnel {
+                Some(sending) if switches => {
+                    let side = ServiceSide::http2(Tunnelled::new(sending, stream, place, lease));
+                    return Body::Tunnel(Box::new(side));
+                }
+                // Nothing follows a handshake that was refused.
+                Some(mut sending) => drop(sending.send_data(Bytes::new(), true)),
+                None => {}
+            }
             if stream.is_end_stream() {
                 Body::Empty
             } else {

@@ -49,8 +49,20 @@ impl Binary {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pylon.yaml"), complete(document)).unwrap();
         prepare(folder.path());
+        Self::run(folder, "pylon.yaml", arguments)
+    }
+
+    /// Starts the gateway with the document at `path`, a file or folder that the test keeps and that is [`complete`].
+    ///
+    /// # Panics
+    /// If it does not come to be ready.
+    pub fn start_at(path: &str, arguments: &[&str]) -> Self {
+        Self::run(tempfile::tempdir().unwrap(), path, arguments)
+    }
+
+    fn run(folder: TempDir, document: &str, arguments: &[&str]) -> Self {
         let mut child = command::base(folder.path())
-            .args(["run", "pylon.yaml"])
+            .args(["run", document])
             .args(arguments)
             .stdin(Stdio::null())
             .spawn()

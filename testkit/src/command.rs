@@ -47,6 +47,8 @@ pub(crate) fn base(at: &Path) -> Command {
     command.current_dir(at).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
     // There is no balancer that would have to see the end coming, but where a test plays one.
     command.env("PYLON_DRAIN_DELAY", "off");
+    // A test says itself when a document is read again.
+    command.env("PYLON_WATCH", "off");
     for name in ["RUST_LOG", "PYLON_STATE", "STATE_DIRECTORY", "PYLON_ADMIN_TOKEN"] {
         command.env_remove(name);
     }

@@ -35,6 +35,7 @@ mod metrics;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod reload;
+mod reload_files;
 mod revisions;
 mod schema;
 mod slow;

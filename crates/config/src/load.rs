@@ -127,12 +127,20 @@ impl Source {
     }
 }
 
+/// The files that make up the document at `path`: itself, or those in the folder.
+///
+/// # Errors
+/// A folder that cannot be read, or has no files or too many.
+pub fn paths(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
+    if path.is_dir() { list(path).map_err(|diagnostic| vec![*diagnostic]) } else { Ok(vec![path.to_owned()]) }
+}
+
 /// The files of the document at `path`, a file or a folder, whatever they say.
 ///
 /// # Errors
 /// A file that is missing, unreadable, larger than 16 MiB or not UTF-8; a folder without files. All files are looked at.
 pub fn files(path: &Path) -> Result<Vec<SourceFile>, Vec<Diagnostic>> {
-    let paths = if path.is_dir() { list(path).map_err(|diagnostic| vec![*diagnostic])? } else { vec![path.to_owned()] };
+    let paths = paths(path)?;
     let mut files = Vec::with_capacity(paths.len());
     let mut diagnostics = Vec::new();
     for path in paths {

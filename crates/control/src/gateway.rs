@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::history::keeper::{Keeper, Past};
 use crate::memory;
 use crate::prepare::Prepared;
 use crate::reload::{self, Reloader, Reloading, Report};
+use crate::watch::{Seen, follow};
 use crate::worker::{Listening, ORDERS, Worker};
 
 /// How often buffers of the access log are handed over.
@@ -67,6 +69,8 @@ pub struct Gateway {
     /// Log, metrics and the last exchanges.
     pub observer: Arc<Observer>,
     state: Arc<State>,
+    /// The document's place, and what was read there last.
+    document: Option<(PathBuf, Arc<Seen>)>,
     stop: watch::Sender<bool>,
     workers: Vec<std::thread::JoinHandle<()>>,
     control: Runtime,
@@ -164,6 +168,8 @@ impl Gateway {
         let last = watch::Sender::new(Arc::new(Report::of_start(&prepared, &past.because)));
         prepared.lasting.metrics.snapshot_in_force(&prepared.compiled.snapshot.hash, now);
         control.block_on(reload::start_upstreams(&prepared));
+        let seen = Arc::new(Seen::of(&prepared, &past.because));
+        let document = prepared.origin.path.clone().map(|path| (path, Arc::clone(&seen)));
         let history = control.block_on(Keeper::start(past, &prepared, admin));
         let Prepared { plan, compiled, lasting, origin, .. } = prepared;
         let metrics = &lasting.metrics;
@@ -197,7 +203,7 @@ impl Gateway {
         let (reloader, asked) = Reloader::new();
         let pseudonym = lasting.pseudonym.clone();
         let state = Arc::new(State { world, observer, drains, caps, ready, pseudonym, facts, last, reloader, history });
-        let reloading = Reloading { state: Arc::clone(&state), lasting, origin, fixed, orders };
+        let reloading = Reloading { state: Arc::clone(&state), lasting, origin, seen, fixed, orders };
         reloading.start(control.handle(), asked);
         if let Some(socket) = admin_socket {
             control.spawn(admin::serve(socket, Arc::clone(&state)));
@@ -205,7 +211,7 @@ impl Gateway {
         let observer = Arc::clone(&state.observer);
         control.spawn(tick(Arc::clone(&observer)));
         certificates::follow(control.handle(), &plan.listeners, observer.metrics());
-        Ok(Self { listeners, files, doors, admin, observer, state, stop, workers, control })
+        Ok(Self { listeners, files, doors, admin, observer, state, document, stop, workers, control })
     }
 
     /// The snapshot in force.
@@ -221,6 +227,13 @@ impl Gateway {
     /// Who puts another document in force.
     pub fn reloader(&self) -> &Reloader {
         &self.state.reloader
+    }
+
+    /// Reloads the document whenever its files change.
+    pub fn watch(&self) {
+        if let Some((path, seen)) = &self.document {
+            follow(self.control(), path.clone(), Arc::clone(seen), self.reloader().clone());
+        }
     }
 
     /// How many exchanges have ended.

@@ -11,4 +11,5 @@ pub mod history;
 mod memory;
 pub mod prepare;
 pub mod reload;
+mod watch;
 mod worker;

@@ -22,6 +22,7 @@ use crate::history::Draft;
 use crate::history::keeper::Rollback;
 use crate::history::start::Because;
 use crate::prepare::{self, Lasting, Origin, Prepared};
+use crate::watch::Seen;
 use crate::worker::Order;
 
 /// How many may wait for a reload before others wait to ask.
@@ -41,6 +42,8 @@ pub enum Who {
     Start,
     /// SIGHUP.
     Signal,
+    /// A change of the document's files.
+    File,
     /// The admin API.
     Admin,
 }
@@ -161,6 +164,8 @@ pub(crate) struct Reloading {
     pub(crate) state: Arc<State>,
     pub(crate) lasting: Arc<Lasting>,
     pub(crate) origin: Origin,
+    /// What was read last.
+    pub(crate) seen: Arc<Seen>,
     pub(crate) fixed: Fixed,
     pub(crate) orders: Vec<mpsc::Sender<Order>>,
 }
@@ -200,14 +205,14 @@ impl Reloading {
     }
 
     async fn reload(&mut self, cause: Cause, what: What) -> Report {
-        let (origin, lasting) = (self.origin.clone(), Arc::clone(&self.lasting));
+        let (origin, seen, lasting) = (self.origin.clone(), Arc::clone(&self.seen), Arc::clone(&self.lasting));
         let (revision, draft) = match what {
             What::Files => (None, None),
             What::Revision(rollback) => (Some(rollback.revision), Some(rollback.draft)),
         };
         // Reads disks, and computes for as long as the document is large.
         let prepared = tokio::task::spawn_blocking(move || match revision {
-            None => read(&origin, &lasting),
+            None => read(&origin, &seen, &lasting),
             Some(revision) => prepare::again(revision.source()?, &origin, &lasting),
         })
         .await;
@@ -313,12 +318,13 @@ pub(crate) async fn start_upstreams(prepared: &Prepared) {
     }
 }
 
-fn read(origin: &Origin, lasting: &Arc<Lasting>) -> Result<Prepared, Vec<Diagnostic>> {
+fn read(origin: &Origin, seen: &Seen, lasting: &Arc<Lasting>) -> Result<Prepared, Vec<Diagnostic>> {
     let Some(path) = &origin.path else {
         return Err(vec![Diagnostic::error(
             "the document in force did not come from a file, so there is none to read",
         )]);
     };
+    seen.note(path);
     prepare::again(Source::read(path)?, origin, lasting)
 }
 

@@ -25,12 +25,21 @@ pub(super) struct Run {
     document: DocumentArguments,
     #[command(flatten)]
     state: StateArguments,
+    /// Whether to reload when the files of the document change. SIGHUP and the admin API reload in any case.
+    #[arg(long, default_value = "on", value_name = "SWITCH", env = "PYLON_WATCH")]
+    watch: Switch,
     /// How long to go on accepting after SIGTERM, so that balancers see that the gateway is not ready any more; or `off`.
     #[arg(long, default_value = "5s", value_name = "SPAN", env = "PYLON_DRAIN_DELAY", value_parser = delay)]
     drain_delay: Delay,
     /// How long exchanges under way may take to finish once nothing new is accepted.
     #[arg(long, default_value = "20s", value_name = "SPAN", env = "PYLON_GRACE")]
     grace: Span,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// A span that may be none at all.
@@ -64,6 +73,9 @@ impl Run {
         match folder {
             Some(folder) => tracing::info!(folder = %folder.display(), "the history of documents is kept"),
             None => tracing::info!("no history of documents is kept: name a folder with `--state`"),
+        }
+        if self.watch == Switch::On {
+            gateway.watch();
         }
         wait_for_the_end(&gateway, self.drain_delay)?;
         let cut = gateway.shut_down(self.grace.duration());

@@ -100,9 +100,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, signal);
-        }
+        send(self.id(), signal);
     }
 
     /// Whether it has ended, and how.
@@ -116,6 +114,28 @@ impl Process {
     /// Waits for its end, for `limit` at the most, and gives its exit code; none after a signal.
     pub fn code(&mut self, limit: Duration) -> Option<i32> {
         wait::eventually(limit, "the process ends", || self.ended()).code()
+    }
+}
+
+/// Whether a process with this id runs, be it a child of ours or not.
+pub fn runs(id: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{id}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+}
+
+/// Sends SIGKILL to a process that is no child of ours, such as one that has taken over from one.
+pub fn kill(id: u32) {
+    send(id, Signal::KILL);
+}
+
+/// Sends SIGTERM to one.
+pub fn terminate(id: u32) {
+    send(id, Signal::TERM);
+}
+
+fn send(id: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
     }
 }
 

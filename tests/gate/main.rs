@@ -45,6 +45,7 @@ mod timers;
 mod tls;
 mod unix;
 mod unix_endpoints;
+mod upgrade;
 mod upstream_http2;
 mod upstream_tls;
 mod websocket;

@@ -41,6 +41,15 @@ struct Soak {
 
 const SOAKS: &[Soak] = &[
     Soak {
+        name: "upgrades",
+        shows: "ten upgrades of the binary under load lose no request",
+        package: "pylon-tests",
+        target: Some("gate"),
+        test: "upgrade::ten_upgrades_under_load_lose_no_request",
+        takes: "1 min",
+        files: 1_000,
+    },
+    Soak {
         name: "crowds",
         shows: "10,000 slow clients of all kinds neither hurt a good one nor cost more memory than they may",
         package: "pylon-tests",

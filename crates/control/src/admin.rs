@@ -18,6 +18,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use pylon_net::door::Door;
 use pylon_observe::reloads::Outcome;
 use serde::Serialize;
 
@@ -60,8 +61,8 @@ pub(crate) fn route_views(prepared: &Prepared) -> Vec<RouteView> {
         .collect()
 }
 
-/// Serves the admin API until its runtime ends.
-pub(crate) async fn serve(socket: std::net::TcpListener, state: Arc<State>) {
+/// Serves the admin API until its runtime ends, or another process does.
+pub(crate) async fn serve(socket: std::net::TcpListener, door: Arc<Door>, state: Arc<State>) {
     let listener = match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -69,7 +70,10 @@ pub(crate) async fn serve(socket: std::net::TcpListener, state: Arc<State>) {
             return;
         }
     };
-    if let Err(error) = axum::serve(listener, router(state)).await {
+    let left = async move {
+        door.is_shut().await;
+    };
+    if let Err(error) = axum::serve(listener, router(state)).with_graceful_shutdown(left).await {
         tracing::error!(%error, "the admin API ended");
     }
 }

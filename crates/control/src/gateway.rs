@@ -1,33 +1,39 @@
 //! A running gateway: bound, serving, and brought to its end without losing an exchange.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pylon_config::plan::Plan;
 use pylon_net::caps::Caps;
-use pylon_net::door::Door;
 use pylon_net::drain::Drain;
 use pylon_net::files;
-use pylon_net::listen::{self, Address, Bound, SocketFile};
+use pylon_net::inherit::Inheritance;
+use pylon_net::listen::Address;
 use pylon_observe::Observer;
 use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::certificates;
 use crate::explain::Told;
 use crate::fixed::Fixed;
+use crate::handover::{HandOverError, Launch, Successor};
 use crate::history::keeper::{Keeper, Past};
+use crate::manager::Manager;
 use crate::memory;
 use crate::prepare::Prepared;
+use crate::pulse::Pulse;
 use crate::reload::{self, Reloader, Reloading, Report};
+use crate::sockets::{self, Sockets};
+use crate::upgrade::Asked;
 use crate::watch::{Seen, follow};
 use crate::worker::{Listening, ORDERS, Worker};
 
@@ -47,6 +53,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The manager of services has handed over a socket that the document knows nothing of.
+    #[error("{0} was handed over by the manager of services, and the document does not listen there")]
+    Unclaimed(Address),
     /// The access log cannot be opened.
     #[error("cannot log (telemetry.access_log)")]
     AccessLog(#[from] pylon_observe::access_log::OpenError),
@@ -60,10 +69,11 @@ pub enum StartError {
 pub struct Gateway {
     /// The addresses that accept, in the order of the document, with the ports that were taken.
     pub listeners: Vec<Address>,
-    /// The files of Unix sockets.
-    files: Vec<SocketFile>,
-    /// Those of the listeners.
-    doors: Vec<Arc<Door>>,
+    /// Those of the listeners first, in the order of the document.
+    sockets: Vec<Sockets>,
+    /// Who asks for an upgrade.
+    upgrades: Option<mpsc::Receiver<Asked>>,
+    pulses: Vec<Arc<Pulse>>,
     /// Where the admin API listens.
     pub admin: Option<SocketAddr>,
     /// Log, metrics and the last exchanges.
@@ -113,29 +123,19 @@ impl Facts {
 impl Gateway {
     /// Binds everything, then serves. On any error nothing serves. No history is kept.
     pub fn start(prepared: Prepared) -> Result<Self, StartError> {
-        Self::start_with(prepared, Past::default())
+        Self::start_with(prepared, Past::default(), &mut Inheritance::default(), None)
     }
 
-    /// The same with a history, in which what serves is recorded.
-    pub fn start_with(prepared: Prepared, past: Past) -> Result<Self, StartError> {
+    /// The same with a history, in which what serves is recorded, where sockets may have been handed over, and where upgrades
+    /// are asked for at `upgrade`.
+    pub fn start_with(
+        prepared: Prepared,
+        past: Past,
+        inheritance: &mut Inheritance,
+        upgrade: Option<&Path>,
+    ) -> Result<Self, StartError> {
         let plan = &prepared.plan;
-        let mut bound = Vec::new();
-        for (index, listener) in plan.listeners.iter().enumerate() {
-            let sockets = listen::bind(&listener.address, listener.mode, plan.workers);
-            bound.push(sockets.map_err(|source| StartError::Bind {
-                address: listener.address.clone(),
-                key: format!("listeners[{index}].address"),
-                source,
-            })?);
-        }
-        let admin_socket = plan.admin.as_ref().map(|admin| {
-            listen::bind_tcp(admin.address, 1).map_err(|source| StartError::Bind {
-                address: Address::Tcp(admin.address),
-                key: "admin.address".to_owned(),
-                source,
-            })
-        });
-        let admin_socket = admin_socket.transpose()?.and_then(|mut sockets| sockets.pop());
+        let sockets = sockets::open_all(plan, inheritance, upgrade)?;
         let control = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
@@ -147,20 +147,17 @@ impl Gateway {
         let observer = Observer::open(&plan.telemetry, Arc::clone(&prepared.lasting.metrics), now)?;
         let observer = Arc::new(observer);
         let caps = Arc::new(caps(plan, files));
-        Self::serve(prepared, past, (bound, admin_socket), control, observer, caps)
+        Self::serve(prepared, past, sockets, control, observer, caps)
     }
 
     fn serve(
         prepared: Prepared,
         past: Past,
-        (mut bound, admin_socket): (Vec<Bound>, Option<TcpListener>),
+        sockets: Vec<Sockets>,
         control: Runtime,
         observer: Arc<Observer>,
         caps: Arc<Caps>,
     ) -> Result<Self, StartError> {
-        let listeners = bound.iter().map(|bound| bound.address.clone()).collect();
-        let files = bound.iter_mut().filter_map(|bound| bound.file.take()).collect();
-        let admin = admin_socket.as_ref().map(TcpListener::local_addr).transpose().map_err(StartError::Thread)?;
         let now = tokio::time::Instant::now().into_std();
         let fixed = Fixed::new(&prepared);
         let token = prepared.plan.admin.as_ref().and_then(|admin| admin.token.clone());
@@ -170,14 +167,16 @@ impl Gateway {
         control.block_on(reload::start_upstreams(&prepared));
         let seen = Arc::new(Seen::of(&prepared, &past.because));
         let document = prepared.origin.path.clone().map(|path| (path, Arc::clone(&seen)));
+        let admin = sockets::admin(&sockets);
         let history = control.block_on(Keeper::start(past, &prepared, admin));
         let Prepared { plan, compiled, lasting, origin, .. } = prepared;
         let metrics = &lasting.metrics;
         let world = Arc::new(World::new(compiled.snapshot));
         let (stop, stopped) = watch::channel(false);
         let (mut drains, mut workers, mut orders) = (Vec::new(), Vec::new(), Vec::new());
-        let doors: Vec<_> = bound.iter().map(|_| Arc::<Door>::default()).collect();
-        for (id, listeners) in share_out(bound, &doors, &plan).into_iter().enumerate() {
+        let pulses: Vec<_> = (0..plan.workers).map(|_| Arc::<Pulse>::default()).collect();
+        for (id, pulse) in pulses.iter().enumerate() {
+            let listeners = share_out(&sockets, &plan, id).map_err(StartError::Thread)?;
             let drain = Arc::new(Drain::new(Arc::clone(&caps)));
             drains.push(Arc::clone(&drain));
             let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), Arc::clone(&caps)));
@@ -193,6 +192,7 @@ impl Gateway {
                 caps: Arc::clone(&caps),
                 metrics: Arc::clone(metrics),
                 orders: ordered,
+                pulse: Arc::clone(pulse),
                 stop: stopped.clone(),
             };
             workers.push(worker.start().map_err(StartError::Thread)?);
@@ -205,13 +205,12 @@ impl Gateway {
         let state = Arc::new(State { world, observer, drains, caps, ready, pseudonym, facts, last, reloader, history });
         let reloading = Reloading { state: Arc::clone(&state), lasting, origin, seen, fixed, orders };
         reloading.start(control.handle(), asked);
-        if let Some(socket) = admin_socket {
-            control.spawn(admin::serve(socket, Arc::clone(&state)));
-        }
+        let upgrades = sockets::serve_others(&sockets, control.handle(), &state).map_err(StartError::Thread)?;
         let observer = Arc::clone(&state.observer);
         control.spawn(tick(Arc::clone(&observer)));
         certificates::follow(control.handle(), &plan.listeners, observer.metrics());
-        Ok(Self { listeners, files, doors, admin, observer, state, document, stop, workers, control })
+        let listeners = sockets.iter().filter(|it| it.are_for_traffic()).map(|it| it.address.clone()).collect();
+        Ok(Self { listeners, sockets, upgrades, pulses, admin, observer, state, document, stop, workers, control })
     }
 
     /// The snapshot in force.
@@ -230,10 +229,46 @@ impl Gateway {
     }
 
     /// Reloads the document whenever its files change.
-    pub fn watch(&self) {
+    pub fn watch_document(&self) {
         if let Some((path, seen)) = &self.document {
             follow(self.control(), path.clone(), Arc::clone(seen), self.reloader().clone());
         }
+    }
+
+    /// Who asks for an upgrade; once.
+    pub fn upgrades(&mut self) -> Option<mpsc::Receiver<Asked>> {
+        self.upgrades.take()
+    }
+
+    /// Feeds the watchdog of the manager of services while all workers answer.
+    pub fn watch(&self, manager: &Arc<Manager>) -> Option<JoinHandle<()>> {
+        manager.watch(self.control.handle(), self.pulses.clone())
+    }
+
+    /// Starts the process that is to follow this one, and gives it all sockets. This one serves on meanwhile.
+    pub fn succeed(&self, launch: Launch) -> impl Future<Output = Result<Successor, HandOverError>> + use<> {
+        let offers: io::Result<Vec<_>> = self.sockets.iter().map(Sockets::offer).collect();
+        async move {
+            let offers = offers?;
+            let started = tokio::task::spawn_blocking(move || Successor::start(&launch, &offers));
+            started.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+        }
+    }
+
+    /// Leaves the place of this process to another one that serves by now: nobody new is accepted here. Where that fails,
+    /// this one serves on.
+    pub fn hand_over(&mut self, mut successor: Successor) -> Result<(), HandOverError> {
+        successor.take_charge()?;
+        for (index, sockets) in self.sockets.iter_mut().enumerate() {
+            if successor.taken.contains(&index) { sockets.leave() } else { sockets.close() }
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// The process before this one has left its place.
+    pub fn in_charge(&mut self) {
+        self.sockets.iter_mut().for_each(Sockets::in_charge);
     }
 
     /// How many exchanges have ended.
@@ -250,15 +285,12 @@ impl Gateway {
         }
     }
 
-    /// Ends: no new connection but those that wait already, exchanges under way finish within `grace`, then everything is closed and the log is
-    /// written out. Answers how many connections had to be cut.
+    /// Ends: no new connection but those that wait already, exchanges under way finish within `grace`, then everything is
+    /// closed and the log is written out. Answers how many connections had to be cut.
     pub fn shut_down(mut self, grace: Duration) -> usize {
         self.leave();
-        // Before the doors, so that nobody comes to a Unix socket any more.
-        self.files.clear();
-        for door in &self.doors {
-            door.close();
-        }
+        // The admin API answers to the end.
+        self.sockets.iter_mut().filter(|sockets| sockets.are_for_traffic()).for_each(Sockets::close);
         for drain in &self.state.drains {
             drain.begin();
         }
@@ -290,15 +322,15 @@ fn caps(plan: &Plan, files: Option<u64>) -> Caps {
     Caps::new(most, limits.connections_per_address.map(NonZeroUsize::get), plan.proxies.clone())
 }
 
-/// One socket of each listener for each worker.
-fn share_out(bound: Vec<Bound>, doors: &[Arc<Door>], plan: &Plan) -> Vec<Vec<Listening>> {
-    let mut of_workers: Vec<Vec<_>> = (0..plan.workers).map(|_| Vec::new()).collect();
-    for ((bound, door), listener) in bound.into_iter().zip(doors).zip(&plan.listeners) {
-        for (own, socket) in of_workers.iter_mut().zip(bound.sockets) {
-            own.push(Listening { socket, door: Arc::clone(door), front: listener.front.clone() });
+/// The sockets that worker `id` is to serve, each with what is spoken there.
+fn share_out(sockets: &[Sockets], plan: &Plan, id: usize) -> io::Result<Vec<Listening>> {
+    let mut own = Vec::new();
+    for (sockets, listener) in sockets.iter().zip(&plan.listeners) {
+        for socket in sockets.of_worker(id, plan.workers)? {
+            own.push(Listening { socket, door: Arc::clone(&sockets.door), front: listener.front.clone() });
         }
     }
-    of_workers
+    Ok(own)
 }
 
 /// The pulse of the control plane.

@@ -16,6 +16,8 @@ use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::pulse::Pulse;
+
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -47,6 +49,7 @@ pub(crate) struct Worker {
     pub(crate) caps: Arc<Caps>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) pulse: Arc<Pulse>,
     /// Turns true when the worker is to end.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -74,6 +77,8 @@ impl Worker {
                 }
             });
         }
+        let pulse = Arc::clone(&self.pulse);
+        tokio::spawn(async move { pulse.beat().await });
         tokio::spawn(obey(self.orders, self.engine));
         // An error means that the gateway is gone, which is a reason to stop as well.
         let _ = self.stop.wait_for(|stop| *stop).await;

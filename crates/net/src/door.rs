@@ -21,7 +21,7 @@ pub struct Door {
 
 /// How a door was shut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shut {
+pub enum Shut {
     /// Nobody is behind it any more: who waits in the queue is served still.
     Closed,
     /// Another process accepts, and takes who waits.
@@ -63,7 +63,7 @@ impl Door {
     }
 
     /// Waits until the door is shut.
-    pub(crate) async fn is_shut(&self) -> Shut {
+    pub async fn is_shut(&self) -> Shut {
         let mut changed = pin!(self.changed.notified());
         loop {
             // Told from here on, polled or not.

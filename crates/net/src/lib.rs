@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod caps;
+pub mod channel;
 mod client_body;
 pub mod client_hello;
 pub mod client_side;
@@ -14,7 +15,9 @@ mod guests;
 pub mod handler;
 mod http1;
 mod http2;
+pub mod inherit;
 pub mod listen;
+pub mod notify;
 pub mod pace;
 pub mod proxy_protocol;
 mod queue;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -53,8 +54,11 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    id: (u64, u64),
+    id: FileId,
 }
+
+/// Device and inode: by these a file is known, whatever stands at its path.
+pub type FileId = (u64, u64);
 
 /// Binds `address` once for each of `workers`. Port 0 takes a free port, the same for all. `mode` are the permissions of a
 /// Unix socket.
@@ -143,6 +147,42 @@ fn clear(path: &Path, address: &SockAddr) -> io::Result<()> {
     match probe.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         _ => Err(in_use("another process listens there")),
+    }
+}
+
+impl SocketFile {
+    /// The file at `path` with this id, which another process has made and leaves to this one.
+    pub fn taken_over(path: PathBuf, id: FileId) -> Self {
+        Self { path, id }
+    }
+
+    /// Which file it is.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Leaves the file to another process.
+    pub fn leave(mut self) {
+        self.path = PathBuf::new();
+    }
+}
+
+impl Listener {
+    /// The same socket once more.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Unix(socket) => Self::Unix(socket.try_clone()?),
+        })
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::source::Source;
 const DIALERS: &[(&str, &str)] = &[
     ("crates/control/src/admin", "listens for the admin API"),
     ("crates/cli/src/remote.rs", "asks the admin API of a gateway that runs, on behalf of a command"),
+    ("crates/control/src/upgrade", "asks a gateway on this machine for its upgrade"),
     ("crates/cli/src/demo", "plays the services and the client of the demo"),
 ];
 

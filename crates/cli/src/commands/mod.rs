@@ -9,6 +9,7 @@ mod history;
 mod rollback;
 mod run;
 mod schema;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Command {
     Rollback(rollback::Rollback),
     /// Start sample services with a gateway before them, and show the traffic.
     Demo(demo::Demo),
+    /// Let the running gateway start the program that stands at its path now, and give it its place.
+    Upgrade(upgrade::Upgrade),
     /// Print the JSON Schema of documents, for editors.
     Schema,
     /// Write the reference of every key, made from the types, as Markdown.
@@ -95,6 +98,7 @@ impl Arguments {
             Command::History(history) => history.run(),
             Command::Rollback(rollback) => rollback.run(),
             Command::Demo(demo) => demo.run(),
+            Command::Upgrade(upgrade) => upgrade.run(),
             Command::Schema => schema::run(),
             Command::Docs(docs) => docs.run(),
         }

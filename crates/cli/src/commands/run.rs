@@ -1,22 +1,33 @@
 //! `pylon run`: binds, serves, and ends cleanly on SIGINT or SIGTERM; a second signal ends at once.
 //!
 //! SIGTERM comes from a manager of services, with a balancer before the gateway that has to see that it goes: it is served
-//! on for a while. SIGINT comes from a keyboard.
+//! on for a while. SIGINT comes from a keyboard. What happens in between stands in `life`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
+use pylon_config::diagnostic::{Diagnostic, render_all};
 use pylon_control::gateway::Gateway;
+use pylon_control::handover::{Left, Predecessor};
 use pylon_control::history::Store;
 use pylon_control::history::keeper::Past;
 use pylon_control::history::start::{Because, Chosen, choose};
-use pylon_control::reload::{Cause, Who};
+use pylon_control::manager::Manager;
+use pylon_control::prepare::Prepared;
 use pylon_core::units::Span;
-use tokio::signal::unix::{SignalKind, signal};
+use pylon_net::inherit::{self, Inheritance};
 
 use super::DocumentArguments;
+use super::upgrade::in_runtime_folder;
 use crate::output;
 use crate::state::StateArguments;
+
+mod life;
+
+use life::{Life, Own};
 
 /// See [`super::Command::Run`].
 #[derive(Debug, Args)]
@@ -34,6 +45,9 @@ pub(super) struct Run {
     /// How long exchanges under way may take to finish once nothing new is accepted.
     #[arg(long, default_value = "20s", value_name = "SPAN", env = "PYLON_GRACE")]
     grace: Span,
+    /// Where `pylon upgrade` reaches this gateway. `$RUNTIME_DIRECTORY/upgrade.sock` unless given; nowhere without that.
+    #[arg(long, value_name = "PATH", env = "PYLON_UPGRADE_SOCKET")]
+    upgrade_socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -53,17 +67,55 @@ fn delay(text: &str) -> Result<Delay, String> {
     }
 }
 
+/// What was handed over to this process.
+#[derive(Default)]
+struct HandedOver {
+    sockets: Inheritance,
+    /// By whom, if it was a gateway.
+    predecessor: Option<Predecessor>,
+    document: Option<PathBuf>,
+}
+
+impl HandedOver {
+    /// By the gateway before this one, or by the manager of services.
+    fn from_environment() -> anyhow::Result<Self> {
+        if let Some(Left { predecessor, sockets, document }) = Predecessor::from_environment()? {
+            return Ok(Self { sockets, predecessor: Some(predecessor), document });
+        }
+        let [pid, count, names] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].map(|name| std::env::var(name).ok());
+        let sockets = inherit::from_manager(pid.as_deref(), count.as_deref(), names.as_deref())
+            .context("the sockets of the manager of services cannot be taken")?;
+        Ok(Self { sockets: Inheritance::new(sockets), ..Self::default() })
+    }
+
+    /// Tells the gateway before, if there is one, why this one does not serve.
+    fn fail(&self, why: &str) {
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.fail(why);
+        }
+    }
+}
+
 impl Run {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         logging();
         raise_file_limit();
+        let mut handed = HandedOver::from_environment()?;
+        let own = Own::new(handed.document.take())?;
+        if let Some(document) = &own.document {
+            self.document.document.clone_from(document);
+        }
         let store = self.state.folder().map(|folder| Store::open(&folder)).transpose()?;
-        let Some(Chosen { prepared, because }) = self.choose(store.as_ref()) else {
+        let Some(Chosen { prepared, because }) = self.choose(store.as_ref(), &handed) else {
             return Ok(ExitCode::from(output::FAILED));
         };
         let (hash, routes) = (prepared.compiled.snapshot.hash.clone(), prepared.compiled.snapshot.routes.len());
         let folder = store.as_ref().map(|store| store.folder().to_owned());
-        let gateway = Gateway::start_with(prepared, Past { store, because })?;
+        let mut gateway = self.start(prepared, Past { store, because }, &mut handed)?;
+        // Those that were not taken are closed by the gateway before, once nobody waits there.
+        drop(handed);
+        let manager = Arc::new(Manager::from_environment());
+        manager.ready();
         for address in &gateway.listeners {
             tracing::info!(%address, routes, document = hash, "serving");
         }
@@ -75,9 +127,14 @@ impl Run {
             None => tracing::info!("no history of documents is kept: name a folder with `--state`"),
         }
         if self.watch == Switch::On {
-            gateway.watch();
+            gateway.watch_document();
         }
-        wait_for_the_end(&gateway, self.drain_delay)?;
+        let control = gateway.control().clone();
+        let delay = self.drain_delay;
+        control.block_on(async {
+            Life::new(&mut gateway, &manager, &own)?.run(delay).await;
+            anyhow::Ok(())
+        })?;
         let cut = gateway.shut_down(self.grace.duration());
         if cut > 0 {
             tracing::warn!(connections = cut, "cut connections that had not ended within the grace time");
@@ -87,10 +144,37 @@ impl Run {
 }
 
 impl Run {
+    /// Starts, and takes the place of the gateway before where there is one.
+    fn start(&mut self, prepared: Prepared, past: Past, handed: &mut HandedOver) -> anyhow::Result<Gateway> {
+        let upgrade = self.upgrade_socket.take().or_else(in_runtime_folder);
+        let started = Gateway::start_with(prepared, past, &mut handed.sockets, upgrade.as_deref());
+        let mut gateway = started.map_err(|error| {
+            let error = anyhow::Error::from(error);
+            handed.fail(&format!("{error:#}"));
+            error
+        })?;
+        if let Some(predecessor) = &handed.predecessor {
+            if let Err(error) = predecessor.ready(handed.sockets.taken()) {
+                life::stand_down(&error);
+            }
+            gateway.in_charge();
+        }
+        Ok(gateway)
+    }
+
     /// What to serve; what is wrong has been printed where the answer is none.
-    fn choose(&self, store: Option<&Store>) -> Option<Chosen> {
+    fn choose(&self, store: Option<&Store>, handed: &HandedOver) -> Option<Chosen> {
         let path = &self.document.document;
-        let chosen = choose(path, self.document.secrets(), store).map_err(|wrong| output::diagnostics(&wrong)).ok()?;
+        let refuse = |wrong: &[Diagnostic]| {
+            output::diagnostics(wrong);
+            handed.fail(&render_all(wrong, false));
+        };
+        let chosen = choose(path, self.document.secrets(), store).map_err(|wrong| refuse(&wrong)).ok()?;
+        if let (Because::LastGood(_, wrong), Some(_)) = (&chosen.because, &handed.predecessor) {
+            // The gateway before serves something better than that.
+            refuse(wrong);
+            return None;
+        }
         output::diagnostics(&chosen.prepared.compiled.warnings);
         match &chosen.because {
             Because::Document => {}
@@ -110,39 +194,6 @@ impl Run {
         }
         Some(chosen)
     }
-}
-
-/// Blocks until SIGINT, or SIGTERM and `delay` behind it. From the first of them on either ends the process at once.
-/// SIGHUP reloads the document; SIGUSR1 opens the access log anew, after a rotation.
-fn wait_for_the_end(gateway: &Gateway, delay: Delay) -> anyhow::Result<()> {
-    gateway.control().block_on(async {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let (mut hang_up, mut rotate) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
-        let delay = loop {
-            tokio::select! {
-                _ = interrupt.recv() => break Delay(None),
-                _ = terminate.recv() => break delay,
-                _ = hang_up.recv() => gateway.reloader().ask(Cause { who: Who::Signal, why: None }),
-                _ = rotate.recv() => gateway.observer.reopen(),
-            }
-        };
-        gateway.leave();
-        tracing::info!("ending: exchanges under way finish, a second signal ends at once");
-        tokio::spawn(async move {
-            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-            end_at_once();
-        });
-        if let Delay(Some(delay)) = delay {
-            tracing::info!(%delay, "balancers have time to see it: whoever comes meanwhile is served");
-            tokio::time::sleep(delay.duration()).await;
-        }
-        Ok(())
-    })
-}
-
-#[expect(clippy::exit, reason = "the second signal asks for exactly this")]
-fn end_at_once() {
-    std::process::exit(130);
 }
 
 /// The gateway's own messages, to standard error: `RUST_LOG` chooses, by default `info`.

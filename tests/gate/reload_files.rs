@@ -22,7 +22,10 @@ fn watching(document: &str, prepare: impl FnOnce(&Path)) -> Binary {
 
 fn becomes(gate: &Binary, text: &str) {
     wait::until(PATIENCE, &format!("{text} serves"), || gate.get("/").text() == text);
-    assert_eq!(gate.admin("/api/reload").json()["cause"]["who"], "file", "{text}");
+    wait::until(PATIENCE, "it is told", || {
+        let last = gate.admin("/api/reload").json();
+        last["cause"]["who"] == "file" && last["outcome"] == "applied"
+    });
 }
 
 fn applied(gate: &Binary) -> Option<f64> {

@@ -18,6 +18,7 @@ use pylon_control::history::start::{Because, Chosen, choose};
 use pylon_control::manager::Manager;
 use pylon_control::prepare::Prepared;
 use pylon_core::units::Span;
+use pylon_net::files;
 use pylon_net::inherit::{self, Inheritance};
 
 use super::DocumentArguments;
@@ -99,7 +100,8 @@ impl HandedOver {
 impl Run {
     pub(super) fn run(mut self) -> anyhow::Result<ExitCode> {
         logging();
-        raise_file_limit();
+        // Sockets may be handed over before the gateway starts, which does this for itself.
+        files::raise();
         let mut handed = HandedOver::from_environment()?;
         let own = Own::new(handed.document.take())?;
         if let Some(document) = &own.document {
@@ -141,9 +143,7 @@ impl Run {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
 
-impl Run {
     /// Starts, and takes the place of the gateway before where there is one.
     fn start(&mut self, prepared: Prepared, past: Past, handed: &mut HandedOver) -> anyhow::Result<Gateway> {
         let upgrade = self.upgrade_socket.take().or_else(in_runtime_folder);
@@ -206,13 +206,4 @@ fn logging() {
         .with_target(false)
         .compact()
         .init();
-}
-
-/// A gateway holds two sockets for each exchange: it takes all the file descriptors that it may have.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current < limit.maximum {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    }
 }

@@ -19,6 +19,7 @@ pub mod haproxy;
 pub mod http2;
 pub mod http2_service;
 pub mod http2_websocket;
+pub mod load;
 pub mod message;
 pub mod nginx;
 pub mod process;

@@ -41,6 +41,15 @@ struct Soak {
 
 const SOAKS: &[Soak] = &[
     Soak {
+        name: "reloads",
+        shows: "100 reloads at 2,000 requests/s with 200 streams open fail nothing, close nothing and are not felt",
+        package: "pylon-tests",
+        target: Some("gate"),
+        test: "reload_load::a_hundred_reloads_at_two_thousand_requests_a_second_fail_nothing_and_are_not_felt",
+        takes: "1 min",
+        files: 2_000,
+    },
+    Soak {
         name: "upgrades",
         shows: "ten upgrades of the binary under load lose no request",
         package: "pylon-tests",

@@ -78,9 +78,10 @@ impl Process {
         self.signal(Signal::USR1);
     }
 
-    /// Stops it as it stands; what comes for it waits.
+    /// Stops it as it stands, with all of its threads; what comes for it waits.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        wait::until(Duration::from_secs(5), "all threads have stopped", || threads(self.id(), "T"));
     }
 
     /// Lets it go on.
@@ -121,6 +122,15 @@ impl Process {
 pub fn runs(id: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{id}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
+}
+
+/// Whether all threads of a process are in this state.
+fn threads(id: u32, state: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default()).all(|stat| {
+        // The name in brackets may hold blanks. A thread that has gone meanwhile is in no state.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(state))
+    })
 }
 
 /// Sends SIGKILL to a process that is no child of ours, such as one that has taken over from one.

@@ -20,7 +20,7 @@ use pylon_testkit::wait::{eventually, ms, until};
 use pylon_testkit::websocket::{CLOSE, TEXT, WebSocket, echo};
 
 /// A process that took over, which is no child of this one. It is killed when it is dropped.
-struct Heir(u32);
+pub(crate) struct Heir(pub(crate) u32);
 
 impl Drop for Heir {
     fn drop(&mut self) {
@@ -29,7 +29,7 @@ impl Drop for Heir {
 }
 
 /// A gateway that can be upgraded, before a service that answers `x` and one of WebSockets.
-fn gate(more: &str, delay: &str) -> (Binary, Upstream, Upstream) {
+pub(crate) fn gate(more: &str, delay: &str) -> (Binary, Upstream, Upstream) {
     let (service, sockets) = (Upstream::named("x"), echo());
     let document = format!(
         "{more}upstreams: {{ api: {{ endpoints: [{}] }}, ws: {{ endpoints: [{}] }} }}\n\
@@ -41,12 +41,12 @@ fn gate(more: &str, delay: &str) -> (Binary, Upstream, Upstream) {
     (Binary::start_with(&document, &arguments, |_| {}), service, sockets)
 }
 
-fn upgrade(folder: &Path, more: &[&str]) -> Outcome {
+pub(crate) fn upgrade(folder: &Path, more: &[&str]) -> Outcome {
     pylon(folder, [&["upgrade", "--upgrade-socket", "upgrade.sock"], more].concat())
 }
 
 /// Upgrades, and gives the new process.
-fn upgraded(folder: &Path, more: &[&str]) -> Heir {
+pub(crate) fn upgraded(folder: &Path, more: &[&str]) -> Heir {
     let outcome = upgrade(folder, more);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let words: Vec<_> = outcome.stdout.split(' ').collect();

@@ -41,6 +41,24 @@ struct Soak {
 
 const SOAKS: &[Soak] = &[
     Soak {
+        name: "churn",
+        shows: "10,000 additions and removals of a route and an upstream leave neither memory nor series",
+        package: "pylon-tests",
+        target: Some("gate"),
+        test: "churn::ten_thousand_additions_and_removals_leave_no_memory",
+        takes: "3 min",
+        files: 1_000,
+    },
+    Soak {
+        name: "snapshots",
+        shows: "1,000 reloads with streams open keep one route table in memory",
+        package: "pylon-tests",
+        target: Some("gate"),
+        test: "churn::a_thousand_reloads_with_streams_open_keep_one_route_table_in_memory",
+        takes: "1 min",
+        files: 1_000,
+    },
+    Soak {
         name: "reloads",
         shows: "100 reloads at 2,000 requests/s with 200 streams open fail nothing, close nothing and are not felt",
         package: "pylon-tests",

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 const VARIABLE: &str = "PYLON_TAKE_OVER";
 /// How long each step of a hand-over may take that needs no thought.
 const STEP: Duration = Duration::from_secs(10);
+/// How long a process that serves and waits may take to hear that it is in charge.
+const HEARING: Duration = Duration::from_secs(2);
 /// How much of a reason is told, in bytes: it stands in one message with little else.
 const REASON: usize = LONGEST / 4;
 
@@ -46,6 +48,8 @@ enum ToParent {
     Ready { taken: Vec<usize> },
     /// It does not, and why.
     Failed { why: String },
+    /// It has heard that it is in charge.
+    InCharge,
 }
 
 /// Why the process that was to follow does not.
@@ -150,6 +154,7 @@ impl Successor {
                 Ok(())
             }
             Some(ToParent::Failed { why }) => Err(HandOverError::Refused(why)),
+            Some(ToParent::InCharge) => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
             None => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
         }
     }
@@ -159,15 +164,25 @@ impl Successor {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// Tells it that it is in charge from now on.
+    /// Tells it that it is in charge from now on, and waits until it has heard it: one that is dying hears nothing.
     pub(crate) fn take_charge(&mut self) -> Result<(), HandOverError> {
-        match self.channel.send(&encode(&ToChild::TakeCharge)?, &[]) {
+        match self.ask_to_take_charge() {
             Ok(()) => {
                 self.child = None;
                 Ok(())
             }
             Err(error) if is_gone(&error) => Err(self.end()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn ask_to_take_charge(&self) -> io::Result<()> {
+        self.channel.patience(HEARING)?;
+        self.channel.send(&encode(&ToChild::TakeCharge)?, &[])?;
+        match self.channel.receive()?.map(|got| decode(&got.bytes)).transpose()? {
+            Some(ToParent::InCharge) => Ok(()),
+            Some(_) => Err(io::ErrorKind::InvalidData.into()),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -242,9 +257,23 @@ impl Predecessor {
     pub fn ready(&self, taken: Vec<usize>) -> io::Result<()> {
         self.0.send(&encode(&ToParent::Ready { taken })?, &[])?;
         self.0.patience(STEP)?;
-        match self.0.receive()?.map(|got| decode(&got.bytes)).transpose()? {
-            Some(ToChild::TakeCharge) => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the process before did not leave its place")),
+        let told = match self.0.receive() {
+            Err(error) if is_gone(&error) => None,
+            told => told?.map(|got| decode(&got.bytes)).transpose()?,
+        };
+        match told {
+            Some(ToChild::TakeCharge) => {
+                // If that one has died since, nobody else serves.
+                let _ = self.0.send(&encode(&ToParent::InCharge)?, &[]);
+                Ok(())
+            }
+            // It ends a process that it does not want before it closes its end. This one runs, so the one before has died,
+            // and nobody else is left to serve.
+            None => {
+                tracing::warn!("the process before ended without a word: this one takes its place");
+                Ok(())
+            }
+            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the process before did not leave its place")),
         }
     }
 }

@@ -1,0 +1,197 @@
+//! Documents that change without end, or are large: memory stays, what was removed is gone, and changes that come faster
+//! than they can be applied are put together. Failures 19, 21 and 23.
+//!
+//! The full forms are run by `cargo xtask soak churn` and `cargo xtask soak snapshots`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use pylon_testkit::binary::Binary;
+use pylon_testkit::client::ask;
+use pylon_testkit::load::{Load, Plan};
+use pylon_testkit::upstream::Upstream;
+use pylon_testkit::wait::{ms, now, pause, until};
+
+use crate::streams::Services;
+
+/// Resident memory between two points, of a process that has warmed up.
+#[expect(clippy::print_stderr, reason = "the figures are what the long forms are run for")]
+fn stays(gate: &Binary, times: usize, most: u64, mut change: impl FnMut(usize)) {
+    let mut at = Vec::new();
+    let mut number = 0;
+    // A third of it warms the allocator up.
+    for _ in 0..3 {
+        for _ in 0..times / 3 {
+            number += 1;
+            change(number);
+        }
+        until(ms(5000), "one route table is in memory", || gate.metric("pylon_snapshots") == Some(1.0));
+        at.push(gate.process.memory() >> 10);
+    }
+    eprintln!("{number} changes: {at:?} KiB resident after each third of them");
+    let grown = at[2].saturating_sub(at[0]) << 10;
+    assert!(grown <= most, "{} KiB more resident between the first third and the last", grown >> 10);
+}
+
+/// Adds a route and an upstream and uses them, and removes both.
+fn adds_and_removes(times: usize, most: u64) {
+    let service = Upstream::named("x");
+    let document = |added: Option<usize>| {
+        let mut upstreams = format!("  api: {{ endpoints: [{}] }}\n", service.url());
+        let mut routes = "  - { match: /, forward: api }\n".to_owned();
+        if let Some(number) = added {
+            writeln!(upstreams, "  added-{number}: {{ endpoints: [{}] }}", service.url()).unwrap();
+            writeln!(
+                routes,
+                "  - {{ match: \"/added-{number}/{{id}}\", forward: added-{number}, headers: {{ request: {{ set: {{ x-a: \"{number}\" }} }} }} }}"
+            )
+            .unwrap();
+        }
+        format!("workers: 2\ntelemetry: {{ access_log: off }}\nupstreams:\n{upstreams}routes:\n{routes}")
+    };
+    let gate = Binary::start(&document(None));
+    stays(&gate, times, most, |number| {
+        gate.apply(&document(Some(number)));
+        assert_eq!(gate.get(&format!("/added-{number}/7")).text(), "x");
+        gate.apply(&document(None));
+        assert_eq!(gate.get(&format!("/added-{number}/7")).status(), 404);
+    });
+    // Neither the series of what is gone, nor its connections.
+    until(ms(5000), "the series of removed routes and upstreams are gone", || {
+        !gate.admin("/metrics").text().contains("added-")
+    });
+    until(ms(5000), "and so are its connections", || service.open() <= 2);
+    assert_eq!(gate.admin("/api/routes").json().as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_added_and_removed_again_leaves_neither_memory_nor_series() {
+    adds_and_removes(150, 3 << 20);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn ten_thousand_additions_and_removals_leave_no_memory() {
+    adds_and_removes(10_000, 6 << 20);
+}
+
+fn reloads_with_streams(times: usize, most: u64) {
+    let services = Services::start();
+    let document = |number: usize| {
+        let mut text = format!(
+            "workers: 2\ntelemetry: {{ access_log: off }}\nupstreams:\n{}routes:\n{}",
+            services.upstreams(),
+            Services::routes()
+        );
+        for route in 0..300 {
+            writeln!(text, "  - {{ match: \"/r{number}/{route}/{{id}}\", respond: 204 }}").unwrap();
+        }
+        text
+    };
+    let gate = Binary::start(&document(0));
+    let mut streams = services.open(&gate, 10);
+    stays(&gate, times, most, |number| {
+        // Some are opened under each document: none of them may hold it.
+        if number % 10 == 0 {
+            streams = services.open(&gate, 10);
+        }
+        gate.apply(&document(number));
+        streams.speak();
+    });
+    assert_eq!(gate.metric("pylon_tunnels"), Some(10.0));
+}
+
+#[test]
+fn reloads_with_streams_open_keep_one_route_table_in_memory() {
+    reloads_with_streams(90, 4 << 20);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_reloads_with_streams_open_keep_one_route_table_in_memory() {
+    reloads_with_streams(1000, 6 << 20);
+}
+
+/// A document with many routes, of which the last says `text`.
+fn many(routes: usize, service: &Upstream, text: &str) -> String {
+    let mut document = format!(
+        "workers: 2\ntelemetry: {{ access_log: off }}\nupstreams: {{ api: {{ endpoints: [{}] }} }}\nroutes:\n",
+        service.url()
+    );
+    document += "  - { match: /, forward: api }\n";
+    for number in 0..routes {
+        writeln!(document, "  - {{ match: \"GET /service-{number:05}/{{id}}/items\", forward: api }}").unwrap();
+    }
+    writeln!(document, "  - {{ match: /last, respond: {{ status: 200, body: {text} }} }}").unwrap();
+    document
+}
+
+/// The seconds of the issue are those of a build for users, and `cargo xtask bench change` holds them; this is one for
+/// debugging, on a machine with other work.
+#[test]
+fn one_change_among_ten_thousand_routes_is_soon_live_and_holds_no_traffic_up() {
+    let service = Upstream::named("x");
+    let gate = Binary::start(&many(10_000, &service, "before"));
+    let load = Load::start(&Plan { address: gate.address(), clients: 4, rate: 200, path: "/", text: "x" });
+    pause(ms(500));
+    gate.write(&many(10_000, &service, "after"));
+    load.phase(1);
+    let asked = now();
+    assert_eq!(gate.reload().status(), 200);
+    let took = asked.elapsed();
+    assert_eq!(gate.get("/last").text(), "after");
+    load.phase(2);
+    let times = load.end();
+    assert!(took < ms(8000), "the change took {took:?}");
+    // Compiling takes a processor for its time, not the workers.
+    let (before, during) = (times.of_phase(0, 990), times.of_phase(1, 990));
+    assert!(during < before * 10 + ms(250), "p99 {before:?} before, {during:?} during the change");
+}
+
+/// Fifty who ask in one second, each with another document.
+#[test]
+fn fifty_changes_a_second_are_put_together_and_the_last_one_is_in_force() {
+    let service = Upstream::named("x");
+    let document = |number: usize| many(1000, &service, &format!("turn{number}"));
+    let gate = Binary::start_with(&document(0), &["--watch", "on"], |_| {});
+    let applied = || gate.metric("pylon_config_reloads_total{outcome=\"applied\"}").unwrap();
+    let load = Load::start(&Plan { address: gate.address(), clients: 4, rate: 200, path: "/", text: "x" });
+    pause(ms(600));
+    load.phase(1);
+    let admin = gate.admin;
+    let each = Duration::from_millis(20);
+    let begun = now();
+    let asking: Vec<_> = (1..=50_u32)
+        .map(|number| {
+            pause((begun + each * number).saturating_duration_since(now()));
+            // Over the old one in one step, so that nobody reads half a document.
+            let beside = gate.folder().join("next");
+            std::fs::write(&beside, pylon_testkit::binary::complete(&document(number as usize))).unwrap();
+            std::fs::rename(&beside, gate.folder().join("pylon.yaml")).unwrap();
+            std::thread::spawn(move || {
+                let answer = ask(admin, "POST", "/api/reload", &[("host", "localhost")], b"");
+                assert_eq!(answer.status(), 200, "{}", answer.text());
+            })
+        })
+        .collect();
+    for asked in asking {
+        asked.join().expect("each who asks is answered");
+    }
+    // Whoever asked last was answered when the last one served.
+    assert_eq!(gate.get("/last").text(), "turn50");
+    let took = begun.elapsed();
+    load.phase(2);
+    let by_asking = applied();
+    // In the files alone, without anybody who asks: they come to rest first.
+    for number in 51..=100_usize {
+        gate.write(&document(number));
+        pause(each);
+    }
+    until(ms(15_000), "the last one of the files serves", || gate.get("/last").text() == "turn100");
+    let by_files = applied() - by_asking;
+    let times = load.end();
+    assert!(took < ms(10_000), "fifty changes took {took:?}");
+    assert!((1.0..=50.0).contains(&by_asking) && by_files <= 4.0, "{by_asking} and {by_files} reloads");
+    let (before, during) = (times.of_phase(0, 990), times.of_phase(1, 990));
+    assert!(during < before * 10 + ms(250), "p99 {before:?} before, {during:?} during the changes");
+}

@@ -25,9 +25,11 @@ use pylon_net::caps::Caps;
 use pylon_net::client_side::ClientSide;
 use pylon_net::door::Door;
 use pylon_net::drain::Drain;
-use pylon_net::handler::{Handler, Incoming, Limits, Tunnel};
+use pylon_net::handler::{Handler, Incoming, Tunnel};
+use pylon_net::limits::{InForce, Limits, Told};
 use pylon_net::listen::Listener;
 use pylon_net::pace::Pace;
+use pylon_net::terms::Desk;
 use pylon_net::tls::server::Security;
 use pylon_observe::metrics::Metrics;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -79,7 +81,6 @@ impl Gate {
         let path = folder.path().join("gate");
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let drain = Arc::new(Drain::new(Arc::new(Caps::new(1000, None, PeerSet::default()))));
         let front = Front {
             greeting: Greeting::default(),
             security: Security::Cleartext,
@@ -94,14 +95,15 @@ impl Gate {
             body: Pace { pause: 5 * second, rate: None },
             write_time: 5 * second,
         };
+        let caps = Arc::new(Caps::new(1000, None, PeerSet::default()));
+        let drain = Arc::new(Drain::new(caps, Arc::new(InForce::new(limits))));
         let metrics = Arc::new(Metrics::new(Instant::now()));
         let door = Arc::new(Door::default());
         runtime.spawn(accept(
             Listener::Unix(listener),
             door,
-            front,
+            Arc::new(Desk::new(front)),
             Arc::new(Service),
-            limits,
             Arc::clone(&drain),
             metrics,
         ));
@@ -299,7 +301,7 @@ impl Handler for Service {
 
     async fn carry(self: Arc<Self>, _: Incoming) {}
 
-    fn refuse(&self, status: u16, _: &Arc<Connection>) -> Vec<u8> {
+    fn refuse(&self, status: u16, _: &Arc<Connection>, _: Told) -> Vec<u8> {
         panic!("a client of HTTP/2 is answered {status} in HTTP/1.1");
     }
 }

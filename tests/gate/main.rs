@@ -37,6 +37,8 @@ mod proxy_protocol;
 mod proxy_protocol_out;
 mod reload;
 mod reload_files;
+mod reload_limits;
+mod reload_listeners;
 mod reload_load;
 mod revisions;
 mod rolling;

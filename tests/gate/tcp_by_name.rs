@@ -82,7 +82,9 @@ fn a_name_that_leads_nowhere_is_told_so_by_an_alert_and_goes_to_the_others_where
             "{error}"
         );
     }
-    assert_eq!(gate.metric("pylon_tcp_connections_total{end=\"unknown_name\"}"), Some(4.0));
+    until(ms(5000), "all are counted", || {
+        gate.metric("pylon_tcp_connections_total{end=\"unknown_name\"}") == Some(4.0)
+    });
     until(ms(5000), "the log says who was asked for", || {
         gate.log().iter().any(|line| line["end"] == "unknown_name" && line["host"] == "nobody.test")
     });

@@ -18,7 +18,7 @@ use pylon_proxy::action::redirect::Redirect;
 use pylon_proxy::action::respond::Respond;
 use pylon_proxy::action::split::Split;
 use pylon_proxy::forwarding::TrustedProxies;
-use pylon_proxy::snapshot::{Route, Settings, Snapshot, Told};
+use pylon_proxy::snapshot::{Route, Settings, Snapshot};
 use pylon_proxy::websocket::WebSocket;
 use pylon_route::matching::RouteMatch;
 use pylon_route::rewrite::Rewrite;
@@ -91,10 +91,6 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
                 trusted_proxies: TrustedProxies::compile(&document.trusted_proxies),
                 pseudonym: cx.pseudonym.to_owned(),
                 reason_header: document.telemetry.reason_header,
-                told: Told {
-                    request_headers: document.limits.request_headers,
-                    header_timeout: document.limits.header_timeout,
-                },
             };
             let upstreams = compiler.upstreams;
             let snapshot = Snapshot { table, routes, nowhere, settings, upstreams, tcp, hash: hash(source) };

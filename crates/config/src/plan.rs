@@ -7,7 +7,7 @@ use pylon_core::networks::PeerSet;
 use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::accept::{Front, Speaks};
-use pylon_net::handler::Limits;
+use pylon_net::limits::Limits;
 use pylon_net::listen::Address;
 use pylon_net::spec::{self, LimitsSpec};
 use pylon_net::tls::server::{Security, ServerTls};

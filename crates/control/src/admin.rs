@@ -82,6 +82,7 @@ fn router(state: Arc<State>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/api/routes", get(routes))
+        .route("/api/listeners", get(listeners))
         .route("/api/upstreams", get(upstreams))
         .route("/api/snapshot", get(snapshot))
         .route("/api/recent", get(recent))
@@ -142,7 +143,7 @@ async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     let no = |why: &'static str| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     if !state.ready.load(Ordering::Relaxed) {
         no("draining\n")
-    } else if state.caps.is_shedding() {
+    } else if state.bounds.caps.is_shedding() {
         no("memory is short\n")
     } else {
         "ready\n".into_response()
@@ -158,6 +159,10 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 async fn routes(Shared(state): Shared<Arc<State>>) -> Response {
     let facts = Arc::clone(&state.facts.borrow());
     Json(&facts.routes).into_response()
+}
+
+async fn listeners(Shared(state): Shared<Arc<State>>) -> Response {
+    Json(state.ports.view()).into_response()
 }
 
 async fn upstreams(Shared(state): Shared<Arc<State>>) -> Response {

@@ -4,42 +4,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pylon_config::plan::Listener;
 use pylon_net::tls::certificates::{Change, Kind};
-use pylon_net::tls::server::{Security, ServerTls};
+use pylon_net::tls::server::ServerTls;
 use pylon_observe::clock::unix_now;
 use pylon_observe::metrics::{Certificate, Metrics};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Looks after the certificates of these listeners for as long as the runtime lives.
-pub(crate) fn follow(control: &Handle, listeners: &[Listener], metrics: &Arc<Metrics>) {
-    let all: Vec<_> = listeners.iter().filter_map(tls).collect();
-    if all.is_empty() {
-        return;
-    }
+/// The TLS of all listeners.
+pub(crate) type All = Arc<Vec<Arc<ServerTls>>>;
+
+/// Looks after the certificates of the listeners that there are, for as long as the runtime lives.
+pub(crate) fn follow(control: &Handle, mut listeners: watch::Receiver<All>, metrics: &Arc<Metrics>) {
     let metrics = Arc::clone(metrics);
-    tell(&all, &metrics);
+    tell(&listeners.borrow_and_update(), &metrics);
     control.spawn(async move {
-        let all = Arc::new(all);
         loop {
-            tokio::time::sleep(LOOK).await;
+            // An error means that the gateway is gone.
+            let changed = match tokio::time::timeout(LOOK, listeners.changed()).await {
+                Ok(Ok(())) => true,
+                Ok(Err(_)) => return,
+                Err(_) => false,
+            };
+            let all = Arc::clone(&listeners.borrow_and_update());
             let looked = Arc::clone(&all);
             // Files may stand on a disk that is slow.
-            if tokio::task::spawn_blocking(move || look(&looked)).await.is_ok_and(|news| news) {
+            let news = tokio::task::spawn_blocking(move || look(&looked)).await.is_ok_and(|news| news);
+            if changed || news {
                 tell(&all, &metrics);
             }
         }
     });
-}
-
-fn tls(listener: &Listener) -> Option<Arc<ServerTls>> {
-    match &listener.front.security {
-        Security::Cleartext => None,
-        Security::Tls(tls) => Some(Arc::clone(tls)),
-    }
 }
 
 /// Whether anything has changed.

@@ -1,11 +1,8 @@
 //! What a process keeps from its start to its end, whatever later documents say: changes of it are told, never ignored.
 
 use pylon_config::admin::AdminSpec;
-use pylon_config::diagnostic::Diagnostic;
 use pylon_config::document::Document;
 use pylon_core::secret::Secret;
-use pylon_core::spec::{FieldPath, SpecError};
-use pylon_net::spec::{LimitsSpec, ListenerSpec};
 use pylon_observe::spec::TelemetrySpec;
 
 use crate::prepare::Prepared;
@@ -16,8 +13,6 @@ pub(crate) struct Fixed {
     workers: usize,
     admin: AdminSpec,
     telemetry: TelemetrySpec,
-    limits: LimitsSpec,
-    listeners: Vec<ListenerSpec>,
     token: Option<Secret>,
 }
 
@@ -29,19 +24,8 @@ impl Fixed {
             workers: prepared.plan.workers,
             admin: document.admin.clone(),
             telemetry: document.telemetry.clone(),
-            limits: document.limits.clone(),
-            listeners: document.listeners.clone(),
             token: prepared.plan.admin.as_ref().and_then(|admin| admin.token.clone()),
         }
-    }
-
-    /// Why a document cannot be put in force while this process lives.
-    pub(crate) fn refuses(&self, prepared: &Prepared) -> Vec<Diagnostic> {
-        if prepared.document.listeners == self.listeners {
-            return Vec::new();
-        }
-        let error = SpecError::new(FieldPath::root().key("listeners"), "listeners cannot be changed while they serve");
-        vec![prepared.source.error(&error.help("restart the gateway"))]
     }
 
     /// The keys that say something else than what holds until a restart.
@@ -50,7 +34,6 @@ impl Fixed {
         let differences = [
             ("workers", document.workers.is_some_and(|workers| workers != self.workers)),
             ("admin", !self.has_this_admin(&document.admin)),
-            ("limits", document.limits != self.limits),
             ("telemetry", log(&document.telemetry) != log(&self.telemetry)),
         ];
         differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

@@ -2,16 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pylon_config::plan::Plan;
-use pylon_net::caps::Caps;
 use pylon_net::drain::Drain;
-use pylon_net::files;
 use pylon_net::inherit::Inheritance;
 use pylon_net::listen::Address;
 use pylon_observe::Observer;
@@ -19,23 +15,24 @@ use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::admin;
+use crate::bounds::Bounds;
 use crate::certificates;
 use crate::explain::Told;
 use crate::fixed::Fixed;
 use crate::handover::{HandOverError, Launch, Successor};
 use crate::history::keeper::{Keeper, Past};
+use crate::listeners::Ports;
 use crate::manager::Manager;
-use crate::memory;
 use crate::prepare::Prepared;
 use crate::pulse::Pulse;
 use crate::reload::{self, Reloader, Reloading, Report};
 use crate::sockets::{self, Sockets};
 use crate::upgrade::Asked;
 use crate::watch::{Seen, follow};
-use crate::worker::{Listening, ORDERS, Worker};
+use crate::worker::{ORDERS, Order, Worker};
 
 /// How often buffers of the access log are handed over.
 const TICK: Duration = Duration::from_millis(250);
@@ -67,10 +64,8 @@ pub enum StartError {
 /// A gateway that serves.
 #[derive(Debug)]
 pub struct Gateway {
-    /// The addresses that accept, in the order of the document, with the ports that were taken.
+    /// The addresses that accepted at the start, in the order of the document, with the ports that were taken.
     pub listeners: Vec<Address>,
-    /// Those of the listeners first, in the order of the document.
-    sockets: Vec<Sockets>,
     /// Who asks for an upgrade.
     upgrades: Option<mpsc::Receiver<Asked>>,
     pulses: Vec<Arc<Pulse>>,
@@ -81,6 +76,8 @@ pub struct Gateway {
     state: Arc<State>,
     /// The document's place, and what was read there last.
     document: Option<(PathBuf, Arc<Seen>)>,
+    /// Who looks after the document.
+    watching: Option<AbortHandle>,
     stop: watch::Sender<bool>,
     workers: Vec<std::thread::JoinHandle<()>>,
     control: Runtime,
@@ -92,7 +89,8 @@ pub(crate) struct State {
     pub(crate) world: Arc<World>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) drains: Vec<Arc<Drain>>,
-    pub(crate) caps: Arc<Caps>,
+    pub(crate) bounds: Bounds,
+    pub(crate) ports: Arc<Ports>,
     pub(crate) ready: AtomicBool,
     /// The name of this process in `Via`.
     pub(crate) pseudonym: String,
@@ -120,22 +118,37 @@ impl Facts {
     }
 }
 
+/// How a gateway is to run beside what its document says.
+#[derive(Debug)]
+pub struct Manner<'a> {
+    /// The history, in which what serves is recorded.
+    pub past: Past,
+    /// Where upgrades are asked for.
+    pub upgrade: Option<&'a Path>,
+    /// How long the connections of a listener may take to end that a later document does not have.
+    pub grace: Duration,
+}
+
+impl Default for Manner<'_> {
+    fn default() -> Self {
+        Self { past: Past::default(), upgrade: None, grace: Duration::from_secs(20) }
+    }
+}
+
 impl Gateway {
     /// Binds everything, then serves. On any error nothing serves. No history is kept.
     pub fn start(prepared: Prepared) -> Result<Self, StartError> {
-        Self::start_with(prepared, Past::default(), &mut Inheritance::default(), None)
+        Self::start_with(prepared, &mut Inheritance::default(), Manner::default())
     }
 
-    /// The same with a history, in which what serves is recorded, where sockets may have been handed over, and where upgrades
-    /// are asked for at `upgrade`.
+    /// The same where sockets may have been handed over.
     pub fn start_with(
         prepared: Prepared,
-        past: Past,
         inheritance: &mut Inheritance,
-        upgrade: Option<&Path>,
+        manner: Manner<'_>,
     ) -> Result<Self, StartError> {
         let plan = &prepared.plan;
-        let sockets = sockets::open_all(plan, inheritance, upgrade)?;
+        let ports = Arc::new(Ports::open(&prepared, inheritance, manner.upgrade, manner.grace)?);
         let control = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
@@ -143,20 +156,16 @@ impl Gateway {
             .build()
             .map_err(StartError::Thread)?;
         let now = tokio::time::Instant::now().into_std();
-        let files = files::raise();
         let observer = Observer::open(&plan.telemetry, Arc::clone(&prepared.lasting.metrics), now)?;
-        let observer = Arc::new(observer);
-        let caps = Arc::new(caps(plan, files));
-        Self::serve(prepared, past, sockets, control, observer, caps)
+        Self::serve(prepared, manner.past, ports, control, Arc::new(observer))
     }
 
     fn serve(
         prepared: Prepared,
         past: Past,
-        sockets: Vec<Sockets>,
+        ports: Arc<Ports>,
         control: Runtime,
         observer: Arc<Observer>,
-        caps: Arc<Caps>,
     ) -> Result<Self, StartError> {
         let now = tokio::time::Instant::now().into_std();
         let fixed = Fixed::new(&prepared);
@@ -167,50 +176,29 @@ impl Gateway {
         control.block_on(reload::start_upstreams(&prepared));
         let seen = Arc::new(Seen::of(&prepared, &past.because));
         let document = prepared.origin.path.clone().map(|path| (path, Arc::clone(&seen)));
-        let admin = sockets::admin(&sockets);
+        let admin = ports.with_others(sockets::admin);
         let history = control.block_on(Keeper::start(past, &prepared, admin));
         let Prepared { plan, compiled, lasting, origin, .. } = prepared;
-        let metrics = &lasting.metrics;
         let world = Arc::new(World::new(compiled.snapshot));
+        let bounds = Bounds::new(&plan, control.handle(), &lasting.metrics);
         let (stop, stopped) = watch::channel(false);
-        let (mut drains, mut workers, mut orders) = (Vec::new(), Vec::new(), Vec::new());
-        let pulses: Vec<_> = (0..plan.workers).map(|_| Arc::<Pulse>::default()).collect();
-        for (id, pulse) in pulses.iter().enumerate() {
-            let listeners = share_out(&sockets, &plan, id).map_err(StartError::Thread)?;
-            let drain = Arc::new(Drain::new(Arc::clone(&caps)));
-            drains.push(Arc::clone(&drain));
-            let engine = Arc::new(Engine::new(Arc::clone(&world), Arc::clone(&observer), Arc::clone(&caps)));
-            let (order, ordered) = mpsc::channel(ORDERS);
-            orders.push(order);
-            let worker = Worker {
-                id,
-                listeners,
-                engine,
-                world: Arc::clone(&world),
-                limits: plan.limits,
-                drain,
-                caps: Arc::clone(&caps),
-                metrics: Arc::clone(metrics),
-                orders: ordered,
-                pulse: Arc::clone(pulse),
-                stop: stopped.clone(),
-            };
-            workers.push(worker.start().map_err(StartError::Thread)?);
-        }
-        metrics.connections_at_most(caps.most());
-        memory::follow(control.handle(), plan.limits_spec.memory, &caps, metrics);
+        let crew = Crew::start(&ports, &world, &observer, &bounds, &stopped).map_err(StartError::Thread)?;
+        let Crew { drains, threads, orders, pulses } = crew;
         let ready = AtomicBool::new(true);
         let (reloader, asked) = Reloader::new();
         let pseudonym = lasting.pseudonym.clone();
-        let state = Arc::new(State { world, observer, drains, caps, ready, pseudonym, facts, last, reloader, history });
+        let state = State { world, observer, drains, bounds, ports, ready, pseudonym, facts, last, reloader, history };
+        let state = Arc::new(state);
         let reloading = Reloading { state: Arc::clone(&state), lasting, origin, seen, fixed, orders };
         reloading.start(control.handle(), asked);
-        let upgrades = sockets::serve_others(&sockets, control.handle(), &state).map_err(StartError::Thread)?;
+        let serve_others = |others: &[Sockets]| sockets::serve_others(others, control.handle(), &state);
+        let upgrades = state.ports.with_others(serve_others).map_err(StartError::Thread)?;
         let observer = Arc::clone(&state.observer);
         control.spawn(tick(Arc::clone(&observer)));
-        certificates::follow(control.handle(), &plan.listeners, observer.metrics());
-        let listeners = sockets.iter().filter(|it| it.are_for_traffic()).map(|it| it.address.clone()).collect();
-        Ok(Self { listeners, sockets, upgrades, pulses, admin, observer, state, document, stop, workers, control })
+        certificates::follow(control.handle(), state.ports.certificates(), observer.metrics());
+        let listeners = state.ports.addresses();
+        let (watching, workers) = (None, threads);
+        Ok(Self { listeners, upgrades, pulses, admin, observer, state, document, watching, stop, workers, control })
     }
 
     /// The snapshot in force.
@@ -228,10 +216,11 @@ impl Gateway {
         &self.state.reloader
     }
 
-    /// Reloads the document whenever its files change.
-    pub fn watch_document(&self) {
+    /// Reloads the document whenever its files change, for as long as no other process serves.
+    pub fn watch_document(&mut self) {
         if let Some((path, seen)) = &self.document {
-            follow(self.control(), path.clone(), Arc::clone(seen), self.reloader().clone());
+            let watching = follow(self.control(), path.clone(), Arc::clone(seen), self.reloader().clone());
+            self.watching = Some(watching);
         }
     }
 
@@ -247,28 +236,32 @@ impl Gateway {
 
     /// Starts the process that is to follow this one, and gives it all sockets. This one serves on meanwhile.
     pub fn succeed(&self, launch: Launch) -> impl Future<Output = Result<Successor, HandOverError>> + use<> {
-        let offers: io::Result<Vec<_>> = self.sockets.iter().map(Sockets::offer).collect();
+        let ports = Arc::clone(&self.state.ports);
         async move {
-            let offers = offers?;
-            let started = tokio::task::spawn_blocking(move || Successor::start(&launch, &offers));
-            started.await.unwrap_or_else(|error| Err(io::Error::other(error).into()))
+            // A reload that changes listeners comes before or after.
+            let unchanged = Arc::clone(&ports.changing).lock_owned().await;
+            let offers = ports.offers()?;
+            let started = tokio::task::spawn_blocking(move || Successor::start(&launch, &offers)).await;
+            let successor = started.unwrap_or_else(|error| Err(io::Error::other(error).into()))?;
+            Ok(successor.keep(unchanged))
         }
     }
 
-    /// Leaves the place of this process to another one that serves by now: nobody new is accepted here. Where that fails,
-    /// this one serves on.
+    /// Leaves the place of this process to another one that serves by now: nobody new is accepted here, and the document is
+    /// the other's to look after. Where that fails, this one serves on.
     pub fn hand_over(&mut self, mut successor: Successor) -> Result<(), HandOverError> {
         successor.take_charge()?;
-        for (index, sockets) in self.sockets.iter_mut().enumerate() {
-            if successor.taken.contains(&index) { sockets.leave() } else { sockets.close() }
+        self.state.ports.hand_over(&successor.taken);
+        if let Some(watching) = self.watching.take() {
+            watching.abort();
         }
         self.leave();
         Ok(())
     }
 
     /// The process before this one has left its place.
-    pub fn in_charge(&mut self) {
-        self.sockets.iter_mut().for_each(Sockets::in_charge);
+    pub fn in_charge(&self) {
+        self.state.ports.in_charge();
     }
 
     /// How many exchanges have ended.
@@ -290,7 +283,7 @@ impl Gateway {
     pub fn shut_down(mut self, grace: Duration) -> usize {
         self.leave();
         // The admin API answers to the end.
-        self.sockets.iter_mut().filter(|sockets| sockets.are_for_traffic()).for_each(Sockets::close);
+        self.state.ports.close();
         for drain in &self.state.drains {
             drain.begin();
         }
@@ -315,22 +308,48 @@ impl Gateway {
     }
 }
 
-/// How many connections of clients there may be, where so many files may be open.
-fn caps(plan: &Plan, files: Option<u64>) -> Caps {
-    let limits = &plan.limits_spec;
-    let most = limits.connections.map_or_else(|| files::connections(files), NonZeroUsize::get);
-    Caps::new(most, limits.connections_per_address.map(NonZeroUsize::get), plan.proxies.clone())
+/// The workers, and how they are spoken to.
+struct Crew {
+    drains: Vec<Arc<Drain>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    orders: Vec<mpsc::Sender<Order>>,
+    pulses: Vec<Arc<Pulse>>,
 }
 
-/// The sockets that worker `id` is to serve, each with what is spoken there.
-fn share_out(sockets: &[Sockets], plan: &Plan, id: usize) -> io::Result<Vec<Listening>> {
-    let mut own = Vec::new();
-    for (sockets, listener) in sockets.iter().zip(&plan.listeners) {
-        for socket in sockets.of_worker(id, plan.workers)? {
-            own.push(Listening { socket, door: Arc::clone(&sockets.door), front: listener.front.clone() });
+impl Crew {
+    /// Starts a worker for each part of the sockets.
+    fn start(
+        ports: &Ports,
+        world: &Arc<World>,
+        observer: &Arc<Observer>,
+        bounds: &Bounds,
+        stop: &watch::Receiver<bool>,
+    ) -> io::Result<Self> {
+        let mut crew = Self { drains: Vec::new(), threads: Vec::new(), orders: Vec::new(), pulses: Vec::new() };
+        for (id, listeners) in ports.share_out()?.into_iter().enumerate() {
+            let drain = Arc::new(Drain::new(Arc::clone(&bounds.caps), Arc::clone(&bounds.limits)));
+            let engine = Engine::new(Arc::clone(world), Arc::clone(observer), Arc::clone(&bounds.caps));
+            let (order, orders) = mpsc::channel(ORDERS);
+            let pulse = Arc::<Pulse>::default();
+            crew.drains.push(Arc::clone(&drain));
+            crew.orders.push(order);
+            crew.pulses.push(Arc::clone(&pulse));
+            let worker = Worker {
+                id,
+                listeners,
+                engine: Arc::new(engine),
+                world: Arc::clone(world),
+                drain,
+                caps: Arc::clone(&bounds.caps),
+                metrics: Arc::clone(observer.metrics()),
+                orders,
+                pulse,
+                stop: stop.clone(),
+            };
+            crew.threads.push(worker.start()?);
         }
+        Ok(crew)
     }
-    Ok(own)
 }
 
 /// The pulse of the control plane.

@@ -18,6 +18,7 @@ use pylon_net::channel::{Channel, LONGEST, MOST_FILES};
 use pylon_net::inherit::{Inheritance, Legacy, Role};
 use pylon_net::listen::{Address, FileId, Listener};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 
 /// Tells a child that its standard input is a channel.
 const VARIABLE: &str = "PYLON_TAKE_OVER";
@@ -105,6 +106,8 @@ pub(crate) struct Offer {
 pub struct Successor {
     child: Option<Child>,
     channel: Channel,
+    /// Nothing changes of the sockets before this is over.
+    unchanged: Option<OwnedMutexGuard<()>>,
     /// The numbers of the offers that it has taken.
     pub(crate) taken: Vec<usize>,
 }
@@ -122,7 +125,7 @@ impl Successor {
         // It holds the other end of the channel.
         drop(command);
         let child = started.map_err(|source| HandOverError::Start { program: launch.program.clone(), source })?;
-        let mut successor = Self { child: Some(child), channel, taken: Vec::new() };
+        let mut successor = Self { child: Some(child), channel, unchanged: None, taken: Vec::new() };
         match successor.hand_over(launch, offers) {
             Ok(()) => Ok(successor),
             Err(HandOverError::Channel(error)) if is_gone(&error) => Err(successor.end()),
@@ -157,6 +160,12 @@ impl Successor {
             Some(ToParent::InCharge) => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
             None => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
         }
+    }
+
+    /// Keeps the sockets as they are for as long as it lives.
+    pub(crate) fn keep(mut self, unchanged: OwnedMutexGuard<()>) -> Self {
+        self.unchanged = Some(unchanged);
+        self
     }
 
     /// The id of its process.

@@ -1,6 +1,7 @@
 //! The control plane: starts the gateway from a document, keeps its clocks, and answers the admin API.
 
 pub mod admin;
+mod bounds;
 mod certificates;
 pub mod diff;
 pub mod explain;
@@ -9,6 +10,7 @@ pub mod gateway;
 mod grpc_health;
 pub mod handover;
 pub mod history;
+mod listeners;
 pub mod manager;
 mod memory;
 pub mod prepare;

@@ -12,6 +12,7 @@ use pylon_core::units::ByteSize;
 use pylon_net::caps::Caps;
 use pylon_observe::metrics::Metrics;
 use pylon_observe::process;
+use tokio::task::AbortHandle;
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -20,17 +21,22 @@ const QUIET: u32 = 10;
 /// Where control groups stand (cgroups(7), version 2).
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// Looks after memory for as long as the runtime lives, where there is a limit.
+/// Looks after memory until the answer is aborted, where there is a limit.
 pub(crate) fn follow(
     control: &tokio::runtime::Handle,
     written: Option<ByteSize>,
     caps: &Arc<Caps>,
     metrics: &Arc<Metrics>,
-) {
-    let Some((gauge, limit)) = Gauge::choose(written) else { return };
+) -> Option<AbortHandle> {
+    let Some((gauge, limit)) = Gauge::choose(written) else {
+        caps.shed(false);
+        metrics.sheds(false);
+        return None;
+    };
     let (caps, metrics) = (Arc::clone(caps), Arc::clone(metrics));
-    let mut pressure = Pressure::new(limit);
-    control.spawn(async move {
+    // Where memory was short by the limit before, it is until the first look has found that there is enough.
+    let mut pressure = Pressure::new(limit, caps.is_shedding());
+    let looking = control.spawn(async move {
         loop {
             tokio::time::sleep(LOOK).await;
             let Some(used) = gauge.used() else { continue };
@@ -47,6 +53,7 @@ pub(crate) fn follow(
             metrics.sheds(pressure.is_high());
         }
     });
+    Some(looking.abort_handle())
 }
 
 /// How memory is measured.
@@ -117,8 +124,8 @@ enum Change {
 }
 
 impl Pressure {
-    fn new(limit: u64) -> Self {
-        Self { limit, high_at: limit, high: false, quiet: 0 }
+    fn new(limit: u64, high: bool) -> Self {
+        Self { limit, high_at: limit, high, quiet: 0 }
     }
 
     fn is_high(&self) -> bool {
@@ -154,7 +161,7 @@ mod tests {
 
     #[test]
     fn pressure_begins_at_the_limit_and_ends_a_tenth_below() {
-        let mut pressure = Pressure::new(1000);
+        let mut pressure = Pressure::new(1000, false);
         for (used, change, high) in [
             (999, None, false),
             (1000, Some(Change::Short), true),
@@ -171,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_clients_do_not_hold_closes_the_gate_for_seconds_only() {
-        let mut pressure = Pressure::new(1000);
+        let mut pressure = Pressure::new(1000, false);
         assert_eq!(pressure.look(1100, true), Some(Change::Short));
         assert!((0..100).all(|_| pressure.look(1100, true).is_none()), "while somebody is served, it may yet help");
         assert!((1..QUIET).all(|_| pressure.look(1100, false).is_none()));

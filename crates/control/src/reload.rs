@@ -8,12 +8,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pylon_config::compile::Compiled;
 use pylon_config::diagnostic::{Diagnostic, render_all};
 use pylon_config::load::Source;
 use pylon_observe::clock::{rfc3339, unix_now};
 use pylon_observe::reloads::Outcome;
+use pylon_proxy::snapshot::Snapshot;
 use serde::Serialize;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fixed::Fixed;
@@ -21,9 +24,10 @@ use crate::gateway::{Facts, State};
 use crate::history::Draft;
 use crate::history::keeper::Rollback;
 use crate::history::start::Because;
+use crate::listeners::Change;
 use crate::prepare::{self, Lasting, Origin, Prepared};
 use crate::watch::Seen;
-use crate::worker::Order;
+use crate::worker::{Listening, Order};
 
 /// How many may wait for a reload before others wait to ask.
 const WAITING: usize = 64;
@@ -33,6 +37,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 const WORKER: Duration = Duration::from_secs(1);
 /// How often older snapshots are looked through.
 const CLEAR: Duration = Duration::from_millis(250);
+
+/// Why there is no other document any more.
+const ENDING: &str = "this process is ending, or another one serves in its place";
 
 /// Who asks for another document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -205,6 +212,11 @@ impl Reloading {
     }
 
     async fn reload(&mut self, cause: Cause, what: What) -> Report {
+        let ports = Arc::clone(&self.state.ports);
+        let _alone = ports.changing.lock().await;
+        if ports.are_closed() {
+            return self.refuse(vec![Diagnostic::error(ENDING)], cause);
+        }
         let (origin, seen, lasting) = (self.origin.clone(), Arc::clone(&self.seen), Arc::clone(&self.lasting));
         let (revision, draft) = match what {
             What::Files => (None, None),
@@ -217,9 +229,9 @@ impl Reloading {
         })
         .await;
         let wrong = match prepared {
-            Ok(Ok(prepared)) => match self.fixed.refuses(&prepared) {
-                wrong if wrong.is_empty() => return self.put_in_force(prepared, cause, draft).await,
-                wrong => wrong,
+            Ok(Ok(prepared)) => match ports.prepare(&prepared) {
+                Ok(change) => return self.put_in_force(prepared, change, cause, draft).await,
+                Err(wrong) => wrong,
             },
             Ok(Err(wrong)) => wrong,
             Err(error) => vec![Diagnostic::error(format!("the document could not be compiled: {error}"))],
@@ -227,21 +239,25 @@ impl Reloading {
         self.refuse(wrong, cause)
     }
 
-    /// Swaps. Nothing can fail from here on.
-    async fn put_in_force(&mut self, prepared: Prepared, cause: Cause, rollback: Option<Draft>) -> Report {
+    /// Swaps. Nothing can fail from here on, unless the process has begun to end.
+    async fn put_in_force(&self, prepared: Prepared, change: Change, cause: Cause, rollback: Option<Draft>) -> Report {
         let state = &self.state;
         let restart = self.fixed.differs(&prepared.document);
         start_upstreams(&prepared).await;
-        let now = tokio::time::Instant::now().into_std();
+        // Before the routes: whoever meets those has met what the listeners demand.
+        let Some(mut changed) = state.ports.put_in_force(change, &prepared) else {
+            return self.refuse(vec![Diagnostic::error(ENDING)], cause);
+        };
+        state.bounds.set(&prepared.plan);
         let hash = prepared.compiled.snapshot.hash.clone();
-        let token = self.fixed.token(&prepared);
-        state.facts.send_replace(Arc::new(Facts::of(&prepared, token, now)));
-        let Prepared { compiled, source, .. } = prepared;
+        let (mut compiled, source) = self.tell(prepared);
         let routes = compiled.snapshot.routes.len();
+        keep_ways(&mut compiled.snapshot, &state.world.current(), changed.gone());
         state.world.swap(compiled.snapshot);
         let metrics = &self.lasting.metrics;
-        metrics.snapshot_in_force(&hash, now);
-        self.renew_workers().await;
+        metrics.snapshot_in_force(&hash, tokio::time::Instant::now().into_std());
+        self.renew_workers(std::mem::take(&mut changed.listening)).await;
+        state.ports.close_gone(changed).await;
         let at = unix_now();
         metrics.reloads.applied(at, !restart.is_empty());
         metrics.reloads.in_memory(state.world.clear());
@@ -263,6 +279,14 @@ impl Reloading {
         let at = rfc3339(at);
         let since = at.clone();
         Report { outcome: Outcome::Applied, at, cause, hash, since, restart, diagnostics: compiled.warnings, text }
+    }
+
+    /// Lets the admin API know of a document that comes into force.
+    fn tell(&self, prepared: Prepared) -> (Compiled, Source) {
+        let token = self.fixed.token(&prepared);
+        let now = tokio::time::Instant::now().into_std();
+        self.state.facts.send_replace(Arc::new(Facts::of(&prepared, token, now)));
+        (prepared.compiled, prepared.source)
     }
 
     fn refuse(&self, diagnostics: Vec<Diagnostic>, cause: Cause) -> Report {
@@ -287,19 +311,31 @@ impl Reloading {
         }
     }
 
-    /// Waits until each worker serves the document in force, also those that have no requests.
-    async fn renew_workers(&self) {
+    /// Waits until each worker serves the document in force, also those that have no requests, and gives each its new sockets.
+    async fn renew_workers(&self, listening: Vec<Vec<Listening>>) {
         let mut answers = Vec::new();
-        for orders in &self.orders {
+        for (orders, listening) in self.orders.iter().zip(listening) {
             let (done, answer) = oneshot::channel();
-            // A worker that takes no orders picks up the document with its next request all the same.
-            let _ = orders.try_send(Order::Renew(done));
+            // A worker that takes no orders now does so later.
+            if let Err(TrySendError::Full(order)) = orders.try_send(Order::Renew(listening, done)) {
+                let orders = orders.clone();
+                tokio::spawn(async move { orders.send(order).await });
+            }
             answers.push(answer);
         }
         for (worker, answer) in answers.into_iter().enumerate() {
             if !matches!(tokio::time::timeout(WORKER, answer).await, Ok(Ok(()))) {
                 tracing::warn!(worker, "a worker does not answer whether it serves the document in force");
             }
+        }
+    }
+}
+
+/// Whoever has come by a listener that is gone, and was not looked at yet, is carried where it was to go.
+fn keep_ways<'c>(next: &mut Snapshot, current: &Snapshot, gone: impl Iterator<Item = &'c Arc<str>>) {
+    for listener in gone {
+        if let Some(way) = current.tcp.get(listener) {
+            next.tcp.insert(Arc::clone(listener), Arc::clone(way));
         }
     }
 }

@@ -82,10 +82,14 @@ impl Sockets {
         })
     }
 
-    /// The process before has left its place.
-    pub(crate) fn in_charge(&mut self) {
+    /// The process before has left its place. The file of a Unix socket gets the permissions that are written by now.
+    pub(crate) fn in_charge(&mut self, mode: Option<u32>) {
         if let (Some(id), Address::Unix(path)) = (self.waiting.take(), &self.address) {
-            self.file = Some(SocketFile::taken_over(path.clone(), id));
+            let file = SocketFile::taken_over(path.clone(), id);
+            if let Err(error) = file.set_mode(mode) {
+                tracing::warn!(path = %path.display(), %error, "the permissions of the socket cannot be set");
+            }
+            self.file = Some(file);
         }
     }
 
@@ -106,40 +110,34 @@ impl Sockets {
         self.door.close();
     }
 
-    /// Whether traffic comes by them.
-    pub(crate) fn are_for_traffic(&self) -> bool {
-        self.role == Role::Listener
+    /// Gives the file of a Unix socket other permissions.
+    pub(crate) fn set_mode(&self, mode: Option<u32>) -> io::Result<()> {
+        match &self.file {
+            Some(file) => file.set_mode(mode),
+            None => Err(io::Error::other("the manager of services has made its file")),
+        }
     }
 }
 
-/// Opens all sockets of a plan: those of its listeners, that of the admin API, and that for upgrades at `upgrade`.
-pub(crate) fn open_all(
+/// Opens the sockets that are not for traffic: that of the admin API, and that for upgrades at `upgrade`.
+pub(crate) fn open_others(
     plan: &Plan,
     inheritance: &mut Inheritance,
     upgrade: Option<&Path>,
 ) -> Result<Vec<Sockets>, StartError> {
     let mut all = Vec::new();
-    let mut open = |role, address: &Address, mode, workers, key: String| {
-        let bind = |source| StartError::Bind { address: address.clone(), key, source };
-        all.push(Sockets::open(role, address, mode, workers, inheritance).map_err(bind)?);
+    let mut open = |role, address: &Address, mode, key: &str| {
+        let bind = |source| StartError::Bind { address: address.clone(), key: key.to_owned(), source };
+        all.push(Sockets::open(role, address, mode, 1, inheritance).map_err(bind)?);
         Ok::<_, StartError>(())
     };
-    for (index, listener) in plan.listeners.iter().enumerate() {
-        let key = format!("listeners[{index}].address");
-        open(Role::Listener, &listener.address, listener.mode, plan.workers, key)?;
-    }
     if let Some(admin) = &plan.admin {
-        open(Role::Admin, &Address::Tcp(admin.address), None, 1, "admin.address".to_owned())?;
+        open(Role::Admin, &Address::Tcp(admin.address), None, "admin.address")?;
     }
     if let Some(path) = upgrade {
-        let key = "--upgrade-socket".to_owned();
-        open(Role::Upgrade, &Address::Unix(path.to_owned()), Some(upgrade::MODE), 1, key)?;
+        open(Role::Upgrade, &Address::Unix(path.to_owned()), Some(upgrade::MODE), "--upgrade-socket")?;
     }
-    // What a gateway before this one leaves, it closes itself; what the manager of services hands over waits for ever.
-    match inheritance.left().find(|(role, _)| *role == Role::Any) {
-        Some((_, address)) => Err(StartError::Unclaimed(address.clone())),
-        None => Ok(all),
-    }
+    Ok(all)
 }
 
 /// Where the admin API listens, if it does.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use pylon_config::load::{Source, paths};
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use crate::history::start::Because;
 use crate::prepare::Prepared;
@@ -53,10 +54,10 @@ impl Seen {
     }
 }
 
-/// Looks after the files at `path` for as long as the runtime lives.
-pub(crate) fn follow(control: &Handle, path: PathBuf, seen: Arc<Seen>, reloader: Reloader) {
+/// Looks after the files at `path` until the answer is aborted.
+pub(crate) fn follow(control: &Handle, path: PathBuf, seen: Arc<Seen>, reloader: Reloader) -> AbortHandle {
     let mut watch = Watch::default();
-    control.spawn(async move {
+    let watching = control.spawn(async move {
         loop {
             tokio::time::sleep(LOOK).await;
             let (path, seen) = (path.clone(), Arc::clone(&seen));
@@ -72,6 +73,7 @@ pub(crate) fn follow(control: &Handle, path: PathBuf, seen: Arc<Seen>, reloader:
             }
         }
     });
+    watching.abort_handle()
 }
 
 /// What tells two states of a file apart: device, number, length, and the times of its last changes.

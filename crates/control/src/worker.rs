@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pylon_net::accept::{Front, accept};
+use pylon_net::accept::accept;
 use pylon_net::caps::Caps;
 use pylon_net::door::Door;
 use pylon_net::drain::Drain;
-use pylon_net::handler::Limits;
 use pylon_net::listen::Listener;
+use pylon_net::terms::Desk;
 use pylon_net::timer;
 use pylon_observe::metrics::Metrics;
 use pylon_observe::series::Evicted;
@@ -22,17 +22,18 @@ use crate::pulse::Pulse;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A worker's own socket of a listener.
+#[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) socket: Listener,
     pub(crate) door: Arc<Door>,
-    pub(crate) front: Front,
+    pub(crate) desk: Arc<Desk>,
 }
 
 /// What the control plane asks of a worker that runs.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Serve the document in force, and answer that it is so.
-    Renew(oneshot::Sender<()>),
+    /// Serve the document in force, accept by these sockets, too, and answer that it is so.
+    Renew(Vec<Listening>, oneshot::Sender<()>),
 }
 
 /// How many orders may wait for a worker.
@@ -44,7 +45,6 @@ pub(crate) struct Worker {
     pub(crate) listeners: Vec<Listening>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) world: Arc<World>,
-    pub(crate) limits: Limits,
     pub(crate) drain: Arc<Drain>,
     pub(crate) caps: Arc<Caps>,
     pub(crate) metrics: Arc<Metrics>,
@@ -68,30 +68,46 @@ impl Worker {
         tokio::spawn(timer::run());
         tokio::spawn(sweep(Arc::clone(&self.world)));
         tokio::spawn(shed(Arc::clone(&self.drain), Arc::clone(&self.caps), Arc::clone(&self.metrics)));
-        for Listening { socket, door, front } in std::mem::take(&mut self.listeners) {
-            let (engine, drain, limits) = (Arc::clone(&self.engine), Arc::clone(&self.drain), self.limits);
-            let metrics = Arc::clone(&self.metrics);
-            tokio::spawn(async move {
-                if let Err(error) = accept(socket, door, front, engine, limits, drain, metrics).await {
-                    tracing::error!(%error, "a listener ended");
-                }
-            });
-        }
-        let pulse = Arc::clone(&self.pulse);
+        let floor = Floor { engine: self.engine, drain: self.drain, metrics: self.metrics };
+        self.listeners.into_iter().for_each(|listening| floor.listen(listening));
+        let pulse = self.pulse;
         tokio::spawn(async move { pulse.beat().await });
-        tokio::spawn(obey(self.orders, self.engine));
+        tokio::spawn(floor.obey(self.orders));
         // An error means that the gateway is gone, which is a reason to stop as well.
         let _ = self.stop.wait_for(|stop| *stop).await;
     }
 }
 
-/// Does what the control plane asks for.
-async fn obey(mut orders: mpsc::Receiver<Order>, engine: Arc<Engine>) {
-    while let Some(order) = orders.recv().await {
-        match order {
-            Order::Renew(done) => {
-                engine.renew();
-                let _ = done.send(());
+/// What a worker serves with.
+struct Floor {
+    engine: Arc<Engine>,
+    drain: Arc<Drain>,
+    metrics: Arc<Metrics>,
+}
+
+impl Floor {
+    /// Accepts by a socket until its door is shut.
+    fn listen(&self, listening: Listening) {
+        let Listening { socket, door, desk } = listening;
+        let (engine, drain, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.drain), Arc::clone(&self.metrics));
+        tokio::spawn(async move {
+            if let Err(error) = accept(socket, door, desk, engine, drain, metrics).await {
+                tracing::error!(%error, "a listener ended");
+            }
+        });
+    }
+
+    /// Does what the control plane asks for.
+    async fn obey(self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Renew(listeners, done) => {
+                    self.engine.renew();
+                    for listening in listeners {
+                        self.listen(listening);
+                    }
+                    let _ = done.send(());
+                }
             }
         }
     }

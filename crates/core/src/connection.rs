@@ -60,6 +60,8 @@ pub struct Connection {
     pub ended: AtomicBool,
     /// Whether the client does not take what is sent to it, so that it is being given up.
     pub stalled: AtomicBool,
+    /// Turns true when nothing new is to be served by this connection: its listener demands something else by now.
+    pub withdrawn: OnceLock<Arc<AtomicBool>>,
     /// What was demanded in the handshake, where a listener makes demands by host.
     pub met: OnceLock<Met>,
     /// What became of the client's wish to go on in another protocol.
@@ -102,6 +104,7 @@ impl Connection {
             activity,
             ended: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
+            withdrawn: OnceLock::new(),
             met: OnceLock::new(),
             upgrade: Upgrade::default(),
             malformed: OnceLock::new(),
@@ -115,9 +118,10 @@ impl Connection {
     }
 
     /// Whether requests for `host`, as [`HostName::as_str`](crate::host::HostName::as_str) gives it, may come by this
-    /// connection: it has met the very demands that the host makes.
+    /// connection: it has met the very demands that the host makes, and they have not been changed since.
     pub fn may_ask_for(&self, host: Option<&str>) -> bool {
-        self.met.get().is_none_or(|met| met.by_host.of(host) == met.number)
+        let withdrawn = self.withdrawn.get().is_some_and(|withdrawn| withdrawn.load(Ordering::Acquire));
+        !withdrawn && self.met.get().is_none_or(|met| met.by_host.of(host) == met.number)
     }
 }
 

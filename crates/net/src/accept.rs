@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use pylon_core::connection::{Connection, Phase};
 use pylon_core::networks::PeerSet;
 use pylon_observe::metrics::Metrics;
@@ -14,14 +15,16 @@ use pylon_observe::series::Handshake;
 use crate::client_hello;
 use crate::door::{Door, Shut};
 use crate::drain::{Drain, Open};
-use crate::handler::{Handler, Incoming, Limits};
+use crate::handler::{Handler, Incoming};
 use crate::http1::{self, Preface};
 use crate::http2;
+use crate::limits::Told;
 use crate::listen::Listener;
 use crate::proxy_protocol::{self, Refused};
 use crate::queue::{Accepted, OUT_OF_FILES, Queue, canonical, is_of_one_connection};
 use crate::socket::Socket;
 use crate::stream::Stream;
+use crate::terms::{Desk, Terms};
 use crate::tls::server::{Failed, Security, ServerTls};
 
 /// What a listener does with a connection before its first byte is looked at.
@@ -71,56 +74,50 @@ impl Speaks {
     }
 }
 
-/// What all connections of a listener have in common on one worker.
+/// What connections of a listener have in common on one worker, for as long as its terms and limits stay the same.
 struct Serving<H> {
     handler: Arc<H>,
-    front: Front,
+    terms: Arc<Terms>,
     http1: hyper::server::conn::http1::Builder,
     /// None where it is not spoken.
     http2: Option<h2::server::Builder>,
-    limits: Limits,
+    /// The longest head that the codecs take.
+    head: usize,
+    drain: Arc<Drain>,
     metrics: Arc<Metrics>,
 }
 
-/// Accepts on `listener` until `door` is shut; each connection is a task of the current worker.
+/// One socket of a listener.
+struct Reception<H> {
+    desk: Arc<Desk>,
+    handler: Arc<H>,
+    drain: Arc<Drain>,
+    metrics: Arc<Metrics>,
+    /// What the last connection was served by.
+    last: Mutex<Arc<Serving<H>>>,
+}
+
+/// Accepts on `listener` until `door` is shut; each connection is a task of the current worker, under the terms that are in
+/// force at `desk` when it is accepted.
 pub async fn accept<H: Handler>(
     listener: Listener,
     door: Arc<Door>,
-    front: Front,
+    desk: Arc<Desk>,
     handler: Arc<H>,
-    limits: Limits,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
+    let _accepting = (drain.accepting(), desk.accepts());
     let listener = Queue::new(listener)?;
-    let _accepting = drain.accepting();
-    let http2 = matches!(front.speaks, Speaks::Http { http2: true }).then(|| http2::codec(&limits));
-    let serving = Arc::new(Serving { handler, front, http1: http1::codec(&limits), http2, limits, metrics });
-    let serve = |accepted: Accepted| {
-        let address = accepted.peer.map(|peer| peer.ip());
-        // Whom a balancer's connection is from is told by its header.
-        let counted = if serving.front.greeting.headers_from.contains(address) { None } else { address };
-        let Some(open) = Open::begin(&drain, &serving.metrics, counted, accepted.at) else { return };
-        let serving = Arc::clone(&serving);
-        tokio::spawn(async move {
-            let opened = accepted.at;
-            let Some((stream, connection)) = open.while_seated(serving.greet(accepted, &open)).await else { return };
-            match &serving.front.speaks {
-                Speaks::Http { .. } => serving.serve(stream, connection, open).await,
-                // Boxed, so that a connection of HTTP is no larger for it.
-                Speaks::Bytes { listener, by_name } => {
-                    Box::pin(serving.carry(stream, connection, &open, (listener, *by_name, opened))).await;
-                }
-            }
-        });
-    };
+    let last = Mutex::new(Serving::new(desk.terms(), &handler, &drain, &metrics));
+    let reception = Reception { desk, handler, drain, metrics, last };
     let shut = loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             shut = door.is_shut() => break shut,
         };
         match accepted {
-            Ok(accepted) => serve(accepted),
+            Ok(accepted) => reception.receive(accepted),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(?listener, %error, "cannot accept");
@@ -129,18 +126,71 @@ pub async fn accept<H: Handler>(
         }
     };
     if shut == Shut::Closed {
-        listener.close(serve).await;
+        listener.close(|accepted| reception.receive(accepted)).await;
     }
     Ok(())
 }
 
+impl<H: Handler> Reception<H> {
+    /// Gives a connection a task of its own, if it may have a place.
+    fn receive(&self, accepted: Accepted) {
+        let serving = self.serving();
+        let address = accepted.peer.map(|peer| peer.ip());
+        // Whom a balancer's connection is from is told by its header.
+        let front = &serving.terms.front;
+        let counted = if front.greeting.headers_from.contains(address) { None } else { address };
+        let Some(open) = Open::begin(&serving.drain, &self.metrics, counted, accepted.at) else { return };
+        let seat = Arc::clone(&open.seat);
+        let part = serving.drain.number();
+        let task = tokio::spawn(async move { serving.connection(accepted, open).await });
+        seat.is_served_by(part, task.abort_handle());
+    }
+
+    /// By what is served now.
+    fn serving(&self) -> Arc<Serving<H>> {
+        let terms = self.desk.terms();
+        let mut last = self.last.lock();
+        if !Arc::ptr_eq(&last.terms, &terms) || last.head != self.drain.limits().head {
+            *last = Serving::new(terms, &self.handler, &self.drain, &self.metrics);
+        }
+        Arc::clone(&last)
+    }
+}
+
 impl<H: Handler> Serving<H> {
+    fn new(terms: Arc<Terms>, handler: &Arc<H>, trunk: &Arc<Drain>, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let limits = trunk.limits();
+        let http2 = matches!(terms.front.speaks, Speaks::Http { http2: true }).then(|| http2::codec(&limits));
+        Arc::new(Self {
+            drain: terms.branch_of(trunk),
+            handler: Arc::clone(handler),
+            http1: http1::codec(&limits),
+            http2,
+            head: limits.head,
+            metrics: Arc::clone(metrics),
+            terms,
+        })
+    }
+
+    /// One connection, from its first byte to its last.
+    async fn connection(&self, accepted: Accepted, open: Open) {
+        let opened = accepted.at;
+        let Some((stream, connection)) = open.while_seated(self.greet(accepted, &open)).await else { return };
+        match &self.terms.front.speaks {
+            Speaks::Http { .. } => self.serve(stream, connection, open).await,
+            // Boxed, so that a connection of HTTP is no larger for it.
+            Speaks::Bytes { listener, by_name } => {
+                Box::pin(self.carry(stream, connection, &open, (listener, *by_name, opened))).await;
+            }
+        }
+    }
+
     /// What comes before HTTP: PROXY header and TLS. None where the connection is not to be served.
     async fn greet(&self, accepted: Accepted, open: &Open) -> Option<(Stream, Arc<Connection>)> {
         let Accepted { mut socket, mut peer, at } = accepted;
-        let deadline = at + self.limits.handshake;
+        let deadline = at + open.limits().handshake;
         // Boxed, so that a connection is no larger for what is over.
-        if self.front.greeting.headers_from.contains(peer.map(|peer| peer.ip())) {
+        if self.terms.front.greeting.headers_from.contains(peer.map(|peer| peer.ip())) {
             let told;
             (socket, told) = Box::pin(self.header(socket, peer, deadline)).await?;
             peer = told.or(peer);
@@ -151,13 +201,14 @@ impl<H: Handler> Serving<H> {
                 return None;
             }
         }
-        let scheme = self.front.security.scheme();
+        let scheme = self.terms.front.security.scheme();
         let connection = Arc::new(match peer {
             Some(peer) => Connection::new(peer, socket.local_addr().map_or(peer, canonical), scheme, at),
             None => Connection::by_unix_socket(scheme, at),
         });
+        let _ = connection.withdrawn.set(Arc::clone(open.drain().withdrawn()));
         open.seat.is(&connection);
-        let stream = match &self.front.security {
+        let stream = match &self.terms.front.security {
             Security::Cleartext => Stream::Plain(socket),
             Security::Tls(tls) => Box::pin(self.shake_hands(tls, socket, &connection, deadline)).await?,
         };
@@ -192,7 +243,7 @@ impl<H: Handler> Serving<H> {
     ) {
         let (stream, first, name) = match stream {
             Stream::Plain(mut socket) if by_name => {
-                let read = client_hello::read(&mut socket, opened + self.limits.handshake).map(Some);
+                let read = client_hello::read(&mut socket, opened + open.limits().handshake).map(Some);
                 let Some(read) = open.while_seated(read).await else { return };
                 let (first, name) = match read {
                     Ok((first, name)) => (first, Ok(name)),
@@ -212,18 +263,19 @@ impl<H: Handler> Serving<H> {
     }
 
     async fn serve(&self, stream: Stream, connection: Arc<Connection>, open: Open) {
-        let (handler, limits, open) = (&self.handler, self.limits, &open);
+        let (handler, open) = (&self.handler, &open);
         let preface = if stream.agreed_on_http2() {
             Some(Preface { stream, read: Vec::new() })
         } else {
             // Under TLS the handshake settles it.
             let may_switch = self.http2.is_some() && matches!(stream, Stream::Plain(_));
             let connection = Arc::clone(&connection);
-            http1::serve(stream, may_switch, connection, Arc::clone(handler), &self.http1, limits, open).await
+            let told = Told { head: self.head, ..open.limits().told() };
+            http1::serve(stream, may_switch, connection, Arc::clone(handler), &self.http1, told, open).await
         };
         if let (Some(preface), Some(codec)) = (preface, &self.http2) {
             // Boxed, so that a connection of HTTP/1 is no larger for it.
-            Box::pin(http2::serve(preface, connection, Arc::clone(handler), codec, limits, open)).await;
+            Box::pin(http2::serve(preface, connection, Arc::clone(handler), codec, open)).await;
         }
     }
 
@@ -248,9 +300,9 @@ impl<H: Handler> Serving<H> {
                 self.metrics.shaken(Handshake::Failed);
                 // What is unread at the close would be answered by a reset, and the answer lost.
                 let _ = stream.try_read(&mut [0; 16 * 1024]);
-                if matches!(self.front.speaks, Speaks::Http { .. }) {
+                if matches!(self.terms.front.speaks, Speaks::Http { .. }) {
                     // Some bytes into an empty socket buffer: they fit.
-                    let _ = stream.try_write(&self.handler.refuse(400, connection));
+                    let _ = stream.try_write(&self.handler.refuse(400, connection, self.drain.limits().told()));
                 }
                 None
             }

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pylon_core::networks::PeerSet;
 use pylon_observe::series::Refused;
@@ -21,10 +22,10 @@ const SHARDS: usize = 64;
 /// How many connections there may be, and how many there are.
 #[derive(Debug)]
 pub struct Caps {
-    most: usize,
-    per_address: usize,
+    most: AtomicUsize,
+    per_address: AtomicUsize,
     /// Proxies, each of which stands for many clients: they are not counted by address.
-    exempt: PeerSet,
+    exempt: ArcSwap<PeerSet>,
     open: AtomicUsize,
     by_address: Vec<Mutex<HashMap<IpAddr, Arc<AtomicUsize>>>>,
     hasher: RandomState,
@@ -35,9 +36,9 @@ impl Caps {
     /// At most `most` connections in all and `per_address` from one address, but for those in `exempt`.
     pub fn new(most: usize, per_address: Option<usize>, exempt: PeerSet) -> Self {
         Self {
-            most,
-            per_address: per_address.unwrap_or(usize::MAX),
-            exempt,
+            most: AtomicUsize::new(most),
+            per_address: AtomicUsize::new(per_address.unwrap_or(usize::MAX)),
+            exempt: ArcSwap::from_pointee(exempt),
             open: AtomicUsize::new(0),
             by_address: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
@@ -45,9 +46,16 @@ impl Caps {
         }
     }
 
+    /// Sets other caps, as [`Caps::new`] does. Who is there already stays.
+    pub fn set(&self, most: usize, per_address: Option<usize>, exempt: PeerSet) {
+        self.most.store(most, Ordering::Relaxed);
+        self.per_address.store(per_address.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.exempt.store(Arc::new(exempt));
+    }
+
     /// The cap in all.
     pub fn most(&self) -> usize {
-        self.most
+        self.most.load(Ordering::Relaxed)
     }
 
     /// How many connections are open.
@@ -67,7 +75,8 @@ impl Caps {
 
     /// Counts one more connection, if there is room.
     pub(crate) fn enter(&self) -> bool {
-        let more = |open| (open < self.most).then_some(open + 1);
+        let most = self.most();
+        let more = |open| (open < most).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
@@ -78,13 +87,13 @@ impl Caps {
 
     /// Counts one more connection of an address, if it may have one.
     pub(crate) fn hold(self: &Arc<Self>, address: IpAddr) -> Result<Option<Held>, Refused> {
-        if self.exempt.has(address) {
+        if self.exempt.load().has(address) {
             return Ok(None);
         }
         let address = counted(address);
         let mut shard = self.shard(address).lock();
         let count = shard.entry(address).or_default();
-        if count.load(Ordering::Relaxed) >= self.per_address {
+        if count.load(Ordering::Relaxed) >= self.per_address.load(Ordering::Relaxed) {
             return Err(Refused::PerAddress);
         }
         count.fetch_add(1, Ordering::Relaxed);

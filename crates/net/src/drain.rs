@@ -3,11 +3,12 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pylon_observe::metrics::Metrics;
 use pylon_observe::series::OpenConnection;
 use tokio::sync::Notify;
@@ -15,12 +16,14 @@ use tokio::sync::futures::Notified;
 
 use crate::caps::Caps;
 use crate::guests::{Guests, Seat};
+use crate::limits::{InForce, Limits};
+use crate::terms::Over;
 
 /// Open connections of a worker, and the word that no more are wanted.
 ///
 /// First it may be said that the gateway is leaving, so that clients go elsewhere by themselves: answers of HTTP/1.1 say
 /// that theirs is the last on this connection. Then the drain begins, which ends connections without the client's doing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Drain {
     leaving: AtomicBool,
     begun: AtomicBool,
@@ -28,13 +31,86 @@ pub struct Drain {
     wanted: Notify,
     open: AtomicUsize,
     accepted: AtomicUsize,
-    pub(crate) guests: Guests,
+    pub(crate) guests: Arc<Guests>,
+    limits: Arc<InForce>,
+    /// Whether nothing new is served to its connections.
+    withdrawn: Arc<AtomicBool>,
+    /// Where this is the part of a worker's drain for the terms of one listener: the whole, and the number of the part.
+    trunk: Option<(Arc<Drain>, u64)>,
+    branches: Mutex<Vec<Weak<Drain>>>,
 }
 
+/// Numbers of parts.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 impl Drain {
-    /// No connection yet; `caps` say how many there may be.
-    pub fn new(caps: Arc<Caps>) -> Self {
-        Self { guests: Guests::new(caps), ..Self::default() }
+    /// No connection yet; `caps` say how many there may be, and `limits` what they may do.
+    pub fn new(caps: Arc<Caps>, limits: Arc<InForce>) -> Self {
+        Self::of(Arc::new(Guests::new(caps)), limits, None)
+    }
+
+    fn of(guests: Arc<Guests>, limits: Arc<InForce>, trunk: Option<(Arc<Self>, u64)>) -> Self {
+        Self {
+            leaving: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
+            accepting: AtomicUsize::new(0),
+            wanted: Notify::new(),
+            open: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
+            guests,
+            limits,
+            withdrawn: Arc::default(),
+            trunk,
+            branches: Mutex::default(),
+        }
+    }
+
+    /// A part of it, which may end before the whole does and ends with it at the latest.
+    pub(crate) fn branch(self: &Arc<Self>) -> Arc<Self> {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let trunk = Some((Arc::clone(self), number));
+        let branch = Arc::new(Self::of(Arc::clone(&self.guests), Arc::clone(&self.limits), trunk));
+        let mut branches = self.branches.lock();
+        branches.retain(|branch| branch.strong_count() > 0);
+        branches.push(Arc::downgrade(&branch));
+        if self.has_begun() {
+            branch.begin();
+        } else if self.is_leaving() {
+            branch.leave();
+        }
+        branch
+    }
+
+    /// Ends this part.
+    pub(crate) fn end(&self, over: Over) {
+        if over == Over::Withdrawn {
+            self.withdrawn.store(true, Ordering::Release);
+        }
+        self.begin();
+    }
+
+    /// Turns true when nothing new is to be served to its connections.
+    pub(crate) fn withdrawn(&self) -> &Arc<AtomicBool> {
+        &self.withdrawn
+    }
+
+    /// The number of this part.
+    pub(crate) fn number(&self) -> u64 {
+        self.trunk.as_ref().map_or(u64::MAX, |(_, number)| *number)
+    }
+
+    /// Cuts the connections of this part. Answers how many there were.
+    pub(crate) fn cut(&self) -> usize {
+        self.guests.cut(self.number())
+    }
+
+    fn branches(&self) -> Vec<Arc<Self>> {
+        self.branches.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The limits that hold now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.get()
     }
 
     /// Closes all connections that are idle. Answers how many.
@@ -45,6 +121,7 @@ impl Drain {
     /// Tells clients of HTTP/1.1 with each answer that they should come again by another connection.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+        self.branches().iter().for_each(|branch| branch.leave());
     }
 
     /// Whether [`Drain::leave`] or [`Drain::begin`] has been called.
@@ -57,6 +134,7 @@ impl Drain {
         self.leave();
         self.begun.store(true, Ordering::Relaxed);
         self.wanted.notify_waiters();
+        self.branches().iter().for_each(|branch| branch.begin());
     }
 
     /// Whether [`Drain::begin`] has been called.
@@ -77,6 +155,19 @@ impl Drain {
     /// How many connections were ever accepted.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        for drain in self.trunk.iter().map(|(trunk, _)| &**trunk).chain([self]) {
+            drain.open.fetch_add(1, Ordering::Relaxed);
+            drain.accepted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn uncount(&self) {
+        for drain in self.trunk.iter().map(|(trunk, _)| &**trunk).chain([self]) {
+            drain.open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a listening socket of the worker for as long as the answer lives.
@@ -124,8 +215,7 @@ impl Open {
                 if let Some(which) = evicted {
                     metrics.evicted(which, 1);
                 }
-                drain.open.fetch_add(1, Ordering::Relaxed);
-                drain.accepted.fetch_add(1, Ordering::Relaxed);
+                drain.count();
                 Some(Self { drain: Arc::clone(drain), seat, counted: metrics.connected() })
             }
             Err(why) => {
@@ -138,6 +228,11 @@ impl Open {
     /// The worker's word that no further request is wanted.
     pub(crate) fn drain(&self) -> &Arc<Drain> {
         &self.drain
+    }
+
+    /// The limits that hold now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.drain.limits()
     }
 
     /// Whether the connection has to make room for another. Until then `cx` will be woken when it has to.
@@ -155,6 +250,6 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.drain.guests.leave(&self.seat);
-        self.drain.open.fetch_sub(1, Ordering::Relaxed);
+        self.drain.uncount();
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pylon_core::connection::{Connection, Phase};
 use pylon_observe::series::{Evicted, Refused};
+use tokio::task::AbortHandle;
 
 use crate::caps::{Caps, Held};
 
@@ -18,7 +19,7 @@ const FOUND: usize = 32;
 const BARREN: Duration = Duration::from_millis(10);
 
 /// The connections of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Guests {
     caps: Arc<Caps>,
     roster: Mutex<Roster>,
@@ -45,6 +46,8 @@ pub(crate) struct Seat {
     waker: Mutex<Option<Waker>>,
     connection: OnceLock<Arc<Connection>>,
     held: OnceLock<Held>,
+    /// The task that serves it, and the number of the part of the drain that it belongs to.
+    task: OnceLock<(u64, AbortHandle)>,
     /// Its place in the count of all has gone to another.
     given: AtomicBool,
 }
@@ -103,6 +106,14 @@ impl Guests {
         }
     }
 
+    /// Cuts all connections of a part of the drain. Answers how many.
+    pub(crate) fn cut(&self, part: u64) -> usize {
+        let of_part = |seat: &Arc<Seat>| seat.task.get().filter(|(of, _)| *of == part).map(|(_, task)| task.clone());
+        let tasks: Vec<_> = self.roster.lock().seats.iter().flatten().filter_map(of_part).collect();
+        tasks.iter().for_each(AbortHandle::abort);
+        tasks.len()
+    }
+
     /// Closes all connections that are idle. Answers how many.
     pub(crate) fn clear(&self) -> usize {
         let roster = self.roster.lock();
@@ -123,6 +134,7 @@ impl Roster {
             waker: Mutex::default(),
             connection: OnceLock::new(),
             held: OnceLock::new(),
+            task: OnceLock::new(),
             given: AtomicBool::new(false),
         });
         match self.seats.get_mut(index) {
@@ -185,6 +197,11 @@ impl Seat {
     /// Says which connection it is, once that is known.
     pub(crate) fn is(&self, connection: &Arc<Connection>) {
         let _ = self.connection.set(Arc::clone(connection));
+    }
+
+    /// Says which task serves it, under which part of the drain.
+    pub(crate) fn is_served_by(&self, part: u64, task: AbortHandle) {
+        let _ = self.task.set((part, task));
     }
 
     /// Whether the connection has to go. Until then `cx` will be woken when it has to.

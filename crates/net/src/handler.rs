@@ -1,8 +1,8 @@
-//! What a listener needs to know of the data plane, and the limits that it holds clients to.
+//! What a listener needs to know of the data plane.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use pylon_core::Request;
@@ -11,7 +11,7 @@ use pylon_core::connection::Connection;
 
 use crate::client_side::ClientSide;
 use crate::drain::Drain;
-use crate::pace::Pace;
+use crate::limits::Told;
 use crate::stream::Stream;
 
 /// What answers requests: the data plane, as `net` sees it. One for each worker.
@@ -35,9 +35,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Carries the bytes of a connection that is none of HTTP, until it ends.
     fn carry(self: Arc<Self>, incoming: Incoming) -> impl Future<Output = ()> + Send;
 
-    /// The whole answer, in wire format, to a request that never came to be: `status` is what the codec says of it.
-    /// The connection is closed behind it.
-    fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8>;
+    /// The whole answer, in wire format, to a request that never came to be: `status` is what the codec says of it,
+    /// and `limits` are those that held for the connection, which is closed behind it.
+    fn refuse(&self, status: u16, connection: &Arc<Connection>, limits: Told) -> Vec<u8>;
 }
 
 /// A connection that has switched protocols, without the client's side of it.
@@ -61,21 +61,4 @@ pub struct Incoming {
     pub first: BytesMut,
     /// The name that the client asks for by TLS, in lower case. An error where TLS was wanted and there is none.
     pub name: Result<Option<Box<str>>, String>,
-}
-
-/// Limits on what a client may send, and on how slowly.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The longest head, in bytes.
-    pub head: usize,
-    /// From the first byte of a head to its last.
-    pub head_time: Duration,
-    /// From the acceptance of a connection to the end of its PROXY header and TLS handshake.
-    pub handshake: Duration,
-    /// Between two exchanges.
-    pub idle: Duration,
-    /// How slowly a request's body may come.
-    pub body: Pace,
-    /// For how long a client may take nothing of what is sent to it.
-    pub write_time: Duration,
 }

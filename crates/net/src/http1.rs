@@ -25,7 +25,8 @@ use pylon_core::connection::{Connection, Phase};
 use crate::client_body::{ClientBody, Source};
 use crate::client_side::ClientSide;
 use crate::drain::{Drain, Open};
-use crate::handler::{Handler, Limits, Tunnel as _};
+use crate::handler::{Handler, Tunnel as _};
+use crate::limits::{Limits, Told};
 use crate::stream::Stream;
 use crate::timer;
 
@@ -63,10 +64,10 @@ pub(crate) async fn serve<H: Handler>(
     connection: Arc<Connection>,
     handler: Arc<H>,
     codec: &Builder,
-    limits: Limits,
+    told: Told,
     open: &Open,
 ) -> Option<Preface> {
-    let io = Io::new(stream, preface, Arc::clone(&connection), Arc::clone(&handler), limits.write_time);
+    let io = Io::new(stream, preface, Arc::clone(&connection), Arc::clone(&handler), (told, open.limits().write_time));
     let tunnel = Arc::new(Mutex::new(None));
     let service = service_fn({
         let handler = Arc::clone(&handler);
@@ -79,12 +80,12 @@ pub(crate) async fn serve<H: Handler>(
             let upgrade = request.extensions_mut().remove::<OnUpgrade>().is_some();
             let upgrade = (upgrade && request.headers().contains_key(UPGRADE))
                 .then(|| (Arc::clone(&tunnel), Arc::clone(&connection)));
-            let request = ClientBody::wrap(request.map(Source::Http1), limits.body, &connection);
+            let request = ClientBody::wrap(request.map(Source::Http1), open.limits().body, &connection);
             Served::<H, _> { future: handler.serve(request, connection, started), upgrade, drain: open.drain() }
         }
     });
     let mut codec = codec.serve_connection(io, service);
-    let well = drive(&mut codec, &connection, &*handler, limits, open).await;
+    let well = drive(&mut codec, &connection, &*handler, open).await;
     let mut parts = codec.into_parts();
     // The codec ends well behind an answer that switches, and only once that is written out.
     let tunnel = tunnel.lock().take();
@@ -150,13 +151,7 @@ fn begin(connection: &Connection) -> Instant {
 }
 
 /// Runs the codec to its end, or until the client has run out of time. Answers whether the codec ended, and ended well.
-async fn drive<H, S>(
-    codec: &mut Codec<Io<H>, S>,
-    connection: &Arc<Connection>,
-    handler: &H,
-    limits: Limits,
-    open: &Open,
-) -> bool
+async fn drive<H, S>(codec: &mut Codec<Io<H>, S>, connection: &Arc<Connection>, handler: &H, open: &Open) -> bool
 where
     H: Handler,
     S: HttpService<Incoming, ResBody = H::Body> + Unpin,
@@ -167,7 +162,7 @@ where
     let mut wanted = pin!(drain.wanted());
     let mut draining = false;
     let began = now();
-    let mut timer = timer::sleep_until(began + limits.head_time);
+    let mut timer = timer::sleep_until(began + open.limits().head_time);
     poll_fn(|cx| {
         // Before it is polled: one that is told to go has begun nothing.
         if open.is_evicted(cx) {
@@ -181,7 +176,7 @@ where
         }
         let mut last_word = None;
         if !draining && (drain.has_begun() || wanted.as_mut().poll(cx).is_ready()) {
-            last_word = awaited(connection, limits, began).filter(|until| *until > now());
+            last_word = awaited(connection, open.limits(), began).filter(|until| *until > now());
             if let Some(until) = last_word {
                 if until < timer.at() {
                     timer.reset(until);
@@ -193,13 +188,13 @@ where
             }
         }
         while Pin::new(&mut timer).poll(cx).is_ready() {
-            let now = now();
+            let (now, limits) = (now(), open.limits());
             match deadline(connection, limits, now) {
                 due if due > now => timer.reset(last_word.map_or(due, |until| until.min(due))),
                 _ => {
                     if connection.activity.phase() == Phase::Head {
                         // Written by the flush of one last poll.
-                        connection.interim.push(&handler.refuse(408, connection));
+                        connection.interim.push(&handler.refuse(408, connection, limits.told()));
                         let _ = codec.as_mut().poll(cx);
                     }
                     return Poll::Ready(false);

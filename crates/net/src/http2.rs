@@ -24,8 +24,9 @@ use tokio::task::coop::has_budget_remaining;
 
 use crate::client_body::ClientBody;
 use crate::drain::Open as OpenConnection;
-use crate::handler::{Handler, Limits};
+use crate::handler::Handler;
 use crate::http1::Preface;
+use crate::limits::Limits;
 use crate::timer;
 
 mod connect;
@@ -76,21 +77,20 @@ pub(crate) async fn serve<H: Handler>(
     connection: Arc<Connection>,
     handler: Arc<H>,
     codec: &Builder,
-    limits: Limits,
     open: &OpenConnection,
 ) {
     let streams = Arc::new(Streams::new(&connection));
     let begin = |request: Request<RecvStream>, reply: SendResponse<Bytes>| {
-        let started = now();
+        let (started, limits) = (now(), open.limits());
         let counted = Open::begin(&streams, started);
         let (request, switch) = connect::take(request, open.drain());
         let request = ClientBody::wrap(request, limits.body, &connection);
         let future = Arc::clone(&handler).serve(request, Arc::clone(&connection), started);
         Exchange::<H, _>::new(future, reply, switch, counted, limits.write_time)
     };
-    let io = Io::new(preface, &streams, limits.write_time);
+    let io = Io::new(preface, &streams, open.limits().write_time);
     let mut session = Session { state: State::Beginning(codec.handshake(io)), tasks: Tasks::new(), begin };
-    drive(&mut session, &streams, limits, open).await;
+    drive(&mut session, &streams, open).await;
 }
 
 /// The codec of a connection and the streams that run beside it.
@@ -176,7 +176,7 @@ where
 }
 
 /// Runs a session to its end, or until the client has run out of time or has to make room.
-async fn drive<F, B>(session: &mut Session<F, B>, streams: &Streams, limits: Limits, open: &OpenConnection)
+async fn drive<F, B>(session: &mut Session<F, B>, streams: &Streams, open: &OpenConnection)
 where
     F: Future<Output = ()>,
     B: FnMut(Request<RecvStream>, SendResponse<Bytes>) -> F,
@@ -184,7 +184,8 @@ where
     let drain = open.drain();
     let mut wanted = pin!(drain.wanted());
     let mut ending = false;
-    let mut timer = timer::sleep_until(now() + limits.idle.min(limits.head_time));
+    let first = open.limits();
+    let mut timer = timer::sleep_until(now() + first.idle.min(first.head_time));
     poll_fn(|cx| {
         if open.is_evicted(cx) {
             session.end();
@@ -202,14 +203,14 @@ where
             session.end();
             cx.waker().wake_by_ref();
         }
-        if let Some(due) = streams.head_since().map(|since| since + limits.head_time)
+        if let Some(due) = streams.head_since().map(|since| since + open.limits().head_time)
             && due < timer.at()
         {
             timer.reset(due);
         }
         while Pin::new(&mut timer).poll(cx).is_ready() {
             let now = now();
-            match due(streams, limits, now) {
+            match due(streams, open.limits(), now) {
                 Due::At(at) => timer.reset(at),
                 Due::Head => {
                     session.end();

@@ -161,6 +161,18 @@ impl SocketFile {
         self.id
     }
 
+    /// Gives it other permissions; those of [`bind`] where none are written.
+    pub fn set_mode(&self, mode: Option<u32>) -> io::Result<()> {
+        if !self.is_there() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "another file stands at its path by now"));
+        }
+        fs::set_permissions(&self.path, Permissions::from_mode(mode.unwrap_or(MODE)))
+    }
+
+    fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.id)
+    }
+
     /// Leaves the file to another process.
     pub fn leave(mut self) {
         self.path = PathBuf::new();
@@ -188,7 +200,7 @@ impl AsFd for Listener {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.id) {
+        if self.is_there() {
             let _ = fs::remove_file(&self.path);
         }
     }

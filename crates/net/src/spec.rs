@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::accept::{Greeting, Speaks};
-use crate::handler::Limits;
+use crate::limits::Limits;
 use crate::listen::Address;
 use crate::pace::Pace;
 use crate::tls::spec::TlsSpec;

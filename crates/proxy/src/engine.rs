@@ -13,8 +13,10 @@ use pylon_core::Request;
 use pylon_core::connection::Connection;
 use pylon_core::exchange::{Exchange, Head};
 use pylon_core::rejection::{OVERLOADED, REQUEST_HEADERS_TOO_LARGE, REQUEST_TIMEOUT, REQUEST_URI_TOO_LONG, Rejection};
+use pylon_core::units::{ByteSize, Span};
 use pylon_net::caps::Caps;
 use pylon_net::handler::{Handler, Incoming};
+use pylon_net::limits::Told;
 use pylon_observe::Observer;
 use pylon_observe::ending::{End, Ending};
 
@@ -140,17 +142,18 @@ impl Handler for Engine {
         answer.body_mut().take_tunnel()
     }
 
-    fn refuse(&self, status: u16, connection: &Arc<Connection>) -> Vec<u8> {
+    fn refuse(&self, status: u16, connection: &Arc<Connection>, limits: Told) -> Vec<u8> {
         let world = self.begin(Version::HTTP_11, |_| connection.peer.ip()).world;
-        let told = world.settings.told;
         let malformed = connection.malformed.get().filter(|_| status == 400);
         let reason = malformed.map_or_else(|| reject::of_codec(status), |malformed| malformed.reason);
         let detail = if let Some(malformed) = malformed {
             Some(malformed.what.to_owned())
         } else if [&REQUEST_HEADERS_TOO_LARGE, &REQUEST_URI_TOO_LONG].contains(&reason) {
-            Some(format!("the limit is {} (limits.request_headers)", told.request_headers))
+            let limit = ByteSize::new(limits.head as u64);
+            Some(format!("the limit is {limit} (limits.request_headers)"))
         } else if reason == &REQUEST_TIMEOUT {
-            Some(format!("the client_header timer ({}) fired (limits.header_timeout)", told.header_timeout))
+            let limit = Span::from_millis(u64::try_from(limits.head_time.as_millis()).unwrap_or(u64::MAX));
+            Some(format!("the client_header timer ({limit}) fired (limits.header_timeout)"))
         } else {
             None
         };

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pylon_core::names::{RouteId, UpstreamName};
-use pylon_core::units::{ByteSize, Span};
 use pylon_observe::series::RouteSeries;
 use pylon_policy::pipeline::Pipeline;
 use pylon_route::rewrite::Rewrite;
@@ -30,7 +29,7 @@ pub struct Snapshot {
     /// The upstreams by name.
     pub upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
     /// Where connections of listeners go that speak no HTTP, by the ids of those.
-    pub tcp: HashMap<Arc<str>, Tcp>,
+    pub tcp: HashMap<Arc<str>, Arc<Tcp>>,
     /// The hash of the document's content, in hexadecimal.
     pub hash: String,
 }
@@ -68,15 +67,4 @@ pub struct Settings {
     pub pseudonym: String,
     /// Whether refusals carry their code in `Pylon-Reason`.
     pub reason_header: bool,
-    /// Limits that refusals name.
-    pub told: Told,
-}
-
-/// Limits that a refusal of the codec names.
-#[derive(Debug, Clone, Copy)]
-pub struct Told {
-    /// `limits.request_headers`.
-    pub request_headers: ByteSize,
-    /// `limits.header_timeout`.
-    pub header_timeout: Span,
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use pylon_config::diagnostic::{Diagnostic, render_all};
-use pylon_control::gateway::Gateway;
+use pylon_control::gateway::{Gateway, Manner};
 use pylon_control::handover::{Left, Predecessor};
 use pylon_control::history::Store;
 use pylon_control::history::keeper::Past;
@@ -147,8 +147,9 @@ impl Run {
     /// Starts, and takes the place of the gateway before where there is one.
     fn start(&mut self, prepared: Prepared, past: Past, handed: &mut HandedOver) -> anyhow::Result<Gateway> {
         let upgrade = self.upgrade_socket.take().or_else(in_runtime_folder);
-        let started = Gateway::start_with(prepared, past, &mut handed.sockets, upgrade.as_deref());
-        let mut gateway = started.map_err(|error| {
+        let manner = Manner { past, upgrade: upgrade.as_deref(), grace: self.grace.duration() };
+        let started = Gateway::start_with(prepared, &mut handed.sockets, manner);
+        let gateway = started.map_err(|error| {
             let error = anyhow::Error::from(error);
             handed.fail(&format!("{error:#}"));
             error

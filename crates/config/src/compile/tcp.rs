@@ -15,14 +15,14 @@ use super::Compiler;
 
 impl Compiler<'_> {
     /// Where connections go, by the ids of listeners.
-    pub(super) fn tcp(&mut self) -> HashMap<Arc<str>, Tcp> {
+    pub(super) fn tcp(&mut self) -> HashMap<Arc<str>, Arc<Tcp>> {
         let document = self.document;
         let ids = spec::ids(&document.listeners);
         let mut all = HashMap::new();
         for (index, (listener, id)) in document.listeners.iter().zip(ids).enumerate() {
             if let Some(tcp) = &listener.tcp {
                 let at = FieldPath::root().key("listeners").index(index).key("tcp");
-                all.insert(id, self.carried(tcp, &at));
+                all.insert(id, Arc::new(self.carried(tcp, &at)));
             }
         }
         all

@@ -50,9 +50,9 @@ pub(crate) fn live(state: &State, question: &Question) -> Result<Live, String> {
     let upstreams: Vec<_> = upstreams(&snapshot, &explained).into_iter().map(Upstream::view).collect();
     let gateway = GatewayState {
         ready: state.ready.load(Ordering::Relaxed),
-        shedding: state.caps.is_shedding(),
-        connections: state.caps.open(),
-        connections_at_most: state.caps.most(),
+        shedding: state.bounds.caps.is_shedding(),
+        connections: state.bounds.caps.open(),
+        connections_at_most: state.bounds.caps.most(),
     };
     let in_force = state.history.in_force();
     // Writing to a string does not fail.

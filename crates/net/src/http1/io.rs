@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Preface;
 use super::inbound::Inbound;
 use crate::handler::Handler;
+use crate::limits::Told;
 use crate::stall::Stall;
 use crate::stream::{self, Stream};
 use crate::timer;
@@ -41,6 +42,8 @@ pub(super) struct Io<H> {
     switched: bool,
     /// Our side is closed; what the client still sends is read and dropped.
     closing: Option<Closing>,
+    /// What refusals of the codec say of its limits.
+    told: Told,
     /// Ends what the client does not take.
     stall: Stall,
 }
@@ -57,7 +60,7 @@ impl<H> Io<H> {
         preface: bool,
         connection: Arc<Connection>,
         handler: Arc<H>,
-        write_time: Duration,
+        (told, write_time): (Told, Duration),
     ) -> Self {
         Self {
             stream,
@@ -69,6 +72,7 @@ impl<H> Io<H> {
             fresh: preface,
             switched: false,
             closing: None,
+            told,
             stall: Stall::new(write_time),
         }
     }
@@ -198,7 +202,7 @@ impl<H: Handler> hyper::rt::Write for Io<H> {
         ready!(self.poll_interim(cx))?;
         let this = &mut *self;
         if let Some(status) = this.is_codecs_own(bytes) {
-            let answer = this.handler.refuse(status, &this.connection);
+            let answer = this.handler.refuse(status, &this.connection, this.told);
             // A fresh answer of some hundred bytes fits the socket's buffer; if it does not, the client is not reading.
             let _ = Pin::new(&mut this.stream).poll_write(cx, &answer);
             return Poll::Ready(Ok(bytes.len()));

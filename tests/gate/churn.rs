@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use pylon_testkit::binary::Binary;
-use pylon_testkit::client::ask;
+use pylon_testkit::client::{Raw, ask, request};
 use pylon_testkit::load::{Load, Plan};
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{ms, now, pause, until};
 
+use crate::rolling::free;
 use crate::streams::Services;
 
 /// Resident memory between two points, of a process that has warmed up.
@@ -146,6 +147,33 @@ fn one_change_among_ten_thousand_routes_is_soon_live_and_holds_no_traffic_up() {
     // Compiling takes a processor for its time, not the workers.
     let (before, during) = (times.of_phase(0, 990), times.of_phase(1, 990));
     assert!(during < before * 10 + ms(250), "p99 {before:?} before, {during:?} during the change");
+}
+
+/// Failure 20: a window of 404 or 503 at the start.
+#[test]
+fn at_a_start_nobody_is_answered_before_the_whole_document_serves() {
+    let service = Upstream::named("x");
+    let (address, admin) = (free(5), free(6));
+    let head = format!("listeners: [{{ address: \"{address}\" }}]\nadmin: {{ address: \"{admin}\" }}\n");
+    let document = head + &many(5000, &service, "whole");
+    let starting = std::thread::spawn(move || Binary::start(&document));
+    let asked = |to, path: &str| {
+        let mut raw = Raw::try_connect(to).ok()?;
+        Some(raw.send(request("GET", path, &[("host", "localhost")], b"")).response())
+    };
+    // Whoever gets in gets the answer of the last route.
+    let (mut served, mut ready) = (0, 0);
+    until(ms(20_000), "it serves and is ready", || {
+        ready += asked(admin, "/readyz").map_or(0, |answer| u32::from(answer.status() == 200));
+        let answer = asked(address, "/last");
+        assert!(answer.is_some() || ready == 0, "it says that it is ready, and is not");
+        served += answer.map_or(0, |answer| {
+            assert_eq!((answer.status(), answer.text().as_str()), (200, "whole"));
+            1
+        });
+        served > 3 && ready > 3
+    });
+    starting.join().unwrap();
 }
 
 /// Fifty who ask in one second, each with another document.

@@ -49,6 +49,7 @@ mod tcp;
 mod tcp_by_name;
 mod timers;
 mod tls;
+mod units;
 mod unix;
 mod unix_endpoints;
 mod upgrade;

@@ -102,13 +102,13 @@ fn a_file_that_is_touched_or_written_as_it_was_is_no_change() {
 fn a_file_that_is_being_written_is_left_alone_until_it_rests() {
     let gate = watching(&says("before"), |_| {});
     // Every state of it is a document, and only the last one may come into force.
-    for turn in 0..25 {
+    for turn in 0..60 {
         gate.write(&says(&format!("turn{turn}")));
         assert_eq!(gate.get("/").text(), "before");
-        wait::pause(ms(100));
+        wait::pause(ms(30));
     }
-    becomes(&gate, "turn24");
-    assert_eq!(applied(&gate), Some(1.0), "25 changes are one");
+    becomes(&gate, "turn59");
+    assert_eq!(applied(&gate), Some(1.0), "60 changes are one");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use pylon_testkit::wait::{ms, until};
 use pylon_testkit::websocket::{CLOSE, TEXT, WebSocket, code, echo};
 
 /// An address that stays free while nobody listens there: nothing else uses this part of loopback.
-fn free(last: u8) -> SocketAddr {
+pub(crate) fn free(last: u8) -> SocketAddr {
     TcpListener::bind((std::net::Ipv4Addr::new(127, 0, 25, last), 0)).unwrap().local_addr().unwrap()
 }
 

@@ -46,7 +46,7 @@ const SOAKS: &[Soak] = &[
         package: "pylon-tests",
         target: Some("gate"),
         test: "churn::ten_thousand_additions_and_removals_leave_no_memory",
-        takes: "3 min",
+        takes: "2 min",
         files: 1_000,
     },
     Soak {
@@ -189,6 +189,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The map of failures names tests that exist.
+    #[test]
+    fn every_test_that_the_map_of_failures_names_exists() {
+        let root = shell::root().unwrap();
+        let mut named = 0;
+        for line in std::fs::read_to_string(root.join("tests/README.md")).unwrap().lines() {
+            for name in line.split('`').skip(1).step_by(2).filter(|name| name.contains(".rs: ")) {
+                let (file, test) = name.split_once(": ").unwrap();
+                let text = std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+                assert!(text.contains(&format!("fn {test}()")), "{file} has no test {test}");
+                named += 1;
+            }
+        }
+        assert!(named > 30, "the map is not read: {named}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Twice a second the files are looked at, and those of a folder are listed anew. A look costs one call for each file: its
 //! device, number, length and times. These change with every way of writing: in place, by a rename, by a link that leads
-//! elsewhere, by taking away and writing again. A change counts once two looks in a row found the same, so that a file
-//! that is still being written is left alone; and only if the content has changed, too.
+//! elsewhere, by taking away and writing again. A change counts once the next look, which is sooner then, found the same, so
+//! that a file that is still being written is left alone; and only if the content has changed, too.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,6 +23,8 @@ use crate::reload::{Cause, Reloader, Who};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long files must rest after a change.
+const REST: Duration = Duration::from_millis(250);
 
 /// What the files held when they were read last.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ pub(crate) fn follow(control: &Handle, path: PathBuf, seen: Arc<Seen>, reloader:
     let mut watch = Watch::default();
     let watching = control.spawn(async move {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(if watch.rests() { LOOK } else { REST }).await;
             let (path, seen) = (path.clone(), Arc::clone(&seen));
             // Files may stand on a disk that is slow.
             let looked = tokio::task::spawn_blocking(move || {
@@ -90,6 +92,11 @@ struct Watch {
 }
 
 impl Watch {
+    /// Whether nothing has changed since the last change that counted.
+    fn rests(&self) -> bool {
+        self.last == self.settled
+    }
+
     /// Whether there is a change that has come to rest.
     fn look(&mut self, now: Stamps) -> bool {
         let rests = self.last.as_ref() == Some(&now);
@@ -145,6 +152,8 @@ mod tests {
         let looks = [(1, false), (1, true), (1, false), (2, false), (3, false), (4, false), (4, true), (4, false)];
         for (modified, counts) in looks {
             assert_eq!(watch.look(at(modified)), counts, "{modified}");
+            // The look behind a change is the sooner one.
+            assert_eq!(watch.rests(), counts || watch.settled == Some(at(modified)), "{modified}");
         }
         // Away for a moment, as an editor does it, and back.
         assert!(!watch.look(Vec::new()) && !watch.look(at(4)) && !watch.look(at(4)));

@@ -44,6 +44,9 @@ const BARS: &[Bar] = &[
         says: "requests per CPU second, none of 10,000 ÷ none of 10",
         limit: AtLeast(0.9),
     },
+    Bar { figure: "change: start", says: "ms to the first answer with 10,000 routes", limit: AtMost(2000.0) },
+    Bar { figure: "change: asked", says: "ms until a change among 10,000 routes is live", limit: AtMost(1000.0) },
+    Bar { figure: "change: seen", says: "ms until a changed file of 10,000 routes is live", limit: AtMost(1000.0) },
     Bar {
         figure: "tls: cpu/least",
         says: "CPU per request over TLS ÷ the less of nginx and HAProxy",

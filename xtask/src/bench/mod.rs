@@ -10,6 +10,7 @@ pub(crate) mod programs;
 mod race;
 mod report;
 mod rows;
+mod scale;
 pub(crate) mod stage;
 mod wire;
 
@@ -90,7 +91,7 @@ impl Options {
     fn rows(&self) -> Vec<Row> {
         let all = Row::value_variants().iter().copied();
         // Without pylon there is nobody whose routes could be many.
-        let fits = |row: &Row| !(self.peers_only && *row == Row::Routes);
+        let fits = |row: &Row| !(self.peers_only && matches!(row, Row::Routes | Row::Change));
         all.filter(|row| self.rows.is_empty() || self.rows.contains(row)).filter(fits).collect()
     }
 }

@@ -17,6 +17,7 @@ use super::load::{Drive, Expect, Wrk};
 use super::programs::Program;
 use super::race::{Course, Entrant, Outcome, race};
 use super::report::{Section, Table, lanes, number};
+use super::scale;
 use super::stage::{Running, Stage};
 use super::wire;
 
@@ -34,6 +35,8 @@ pub(crate) enum Row {
     OneMib,
     /// 10,000 routes against 10
     Routes,
+    /// 10,000 routes: the start, and one change among them
+    Change,
     /// Latency at a fixed rate, half of what nginx can do
     Latency,
     /// 100 bytes under TLS 1.3
@@ -90,6 +93,7 @@ impl Row {
                 setting.load("1m", "1 MiB, with access log and metrics", "/1m", expect, 8, true)
             }
             Self::Routes => setting.routes(),
+            Self::Change => scale::run(setting),
             Self::Latency => latency::run(setting),
             Self::Tls => wire::tls_row(setting),
             Self::Handshakes => wire::handshakes_row(setting),
@@ -161,7 +165,7 @@ impl Setting<'_> {
     }
 
     /// The document of the `log` row with many routes in the place of its one.
-    fn routes_document(&self, routes: usize) -> Result<String> {
+    pub(crate) fn routes_document(&self, routes: usize) -> Result<String> {
         let base = fs::read_to_string(crate::shell::root()?.join(Program::Pylon.template(true)))?;
         let head: Vec<&str> = base.lines().take_while(|line| !line.starts_with("routes:")).collect();
         let mut text = format!("{}\nroutes:\n", head.join("\n"));

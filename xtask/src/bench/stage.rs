@@ -32,6 +32,8 @@ pub(crate) struct Running {
     pub(crate) program: Program,
     pub(crate) port: u16,
     child: Child,
+    /// The file by which it was started.
+    conf: PathBuf,
     /// What the program says, its access log among it where it logs to standard output.
     said: PathBuf,
 }
@@ -105,11 +107,16 @@ impl Running {
         command.args(["-c", &processor.to_string()]).args(under).args(program.words(conf, home, !under.is_empty())?);
         command.current_dir(home).stdin(Stdio::null()).stderr(File::try_clone(&out)?).stdout(out);
         let child = command.spawn().with_context(|| format!("cannot start {}", shell::shown(&command)))?;
-        Ok(Self { program, port, child, said })
+        Ok(Self { program, port, child, conf: conf.to_owned(), said })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The file by which it was started.
+    pub(crate) fn configuration(&self) -> &Path {
+        &self.conf
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {

@@ -40,6 +40,7 @@ mod reload_files;
 mod reload_limits;
 mod reload_listeners;
 mod reload_load;
+mod removal;
 mod revisions;
 mod rolling;
 mod schema;

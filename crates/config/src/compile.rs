@@ -18,6 +18,7 @@ use pylon_proxy::action::redirect::Redirect;
 use pylon_proxy::action::respond::Respond;
 use pylon_proxy::action::split::Split;
 use pylon_proxy::forwarding::TrustedProxies;
+use pylon_proxy::removal::{OnRemoval, Streams};
 use pylon_proxy::snapshot::{Route, Settings, Snapshot};
 use pylon_proxy::websocket::WebSocket;
 use pylon_route::matching::RouteMatch;
@@ -173,8 +174,22 @@ impl Compiler<'_> {
         let series = self.cx.metrics.route(&id);
         let websocket = spec.websocket.as_ref().and_then(WebSocket::compile);
         let words = if websocket.is_some() { words + ", WebSockets too" } else { words };
-        let route = Route { id, series, pipeline, rewrite: rewrite?, action, websocket };
+        let streams = (spec.on_removal == OnRemoval::Close).then(|| self.streams(&id));
+        let route = Route { id, series, pipeline, rewrite: rewrite?, action, websocket, streams };
         Some((route, Origin { at: at.clone(), policies, shadow, action: words }))
+    }
+
+    /// The streams of a route, which are the same as in the document before.
+    fn streams(&self, id: &RouteId) -> Arc<Streams> {
+        let key = format!("streams of {id}");
+        match self.cx.carry.living::<Streams>(&key).filter(|streams| !streams.have_ended()) {
+            Some(streams) => streams,
+            None => {
+                let streams = Arc::default();
+                self.cx.carry.hold(key, &streams);
+                streams
+            }
+        }
     }
 
     fn action(&mut self, spec: &RouteSpec, at: &FieldPath, matching: &RouteMatch) -> Option<(Action, String)> {
@@ -327,7 +342,10 @@ impl Compiler<'_> {
         let id = RouteId::from(NOWHERE);
         let series = self.cx.metrics.route(&id);
         let origin = Origin { at, policies, shadow, action: "answer 404".to_owned() };
-        Some((Route { id, series, pipeline, rewrite: None, action: Action::NotFound, websocket: None }, origin))
+        Some((
+            Route { id, series, pipeline, rewrite: None, action: Action::NotFound, websocket: None, streams: None },
+            origin,
+        ))
     }
 }
 

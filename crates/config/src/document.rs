@@ -12,6 +12,7 @@ use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
 use pylon_proxy::forwarding::TrustedProxiesSpec;
+use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::spec::UpstreamSpec;
@@ -85,6 +86,8 @@ pub struct RouteSpec {
     pub rewrite: Option<RewriteSpec>,
     /// Timers of this route.
     pub timeout: Option<TimeoutSpec>,
+    /// What becomes of its streams when it is removed.
+    pub on_removal: OnRemoval,
     /// Policies of this route, and those of `defaults` that it turns off.
     pub policies: Vec<PolicyEntry>,
     /// Policies that are watched here; none where the route does not say.

@@ -10,6 +10,7 @@ use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
 use pylon_proxy::forwarding::TrustedProxiesSpec;
+use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::spec::UpstreamSpec;
@@ -148,6 +149,12 @@ pub const ROUTE: &[KeyDoc] = &[
         doc: "Whether a `forward` or `split` lets WebSockets pass, beside other requests: `true`, or a map. Default: `false`, so that an `Upgrade` is dropped.",
         example: "websocket: { idle: 10m }",
         schema: |g| g.subschema_for::<Short<WebSocketSpec>>(),
+    },
+    KeyDoc {
+        key: "on_removal",
+        doc: "What becomes of the route's streams (WebSockets, event streams, calls of gRPC, long downloads) when a reload removes the route: `keep`, so that they go on to their own end, or `close`, so that they end a second later. What was written when a stream began counts. Default: `keep`.",
+        example: "on_removal: close",
+        schema: |g| g.subschema_for::<OnRemoval>(),
     },
     KeyDoc {
         key: "redirect",

@@ -4,6 +4,7 @@
 //! There is one reload at a time. Whoever asks while one is under way is answered by one that comes after it, for the
 //! files may have changed since they were read: however many ask meanwhile, there is one more.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use pylon_config::diagnostic::{Diagnostic, render_all};
 use pylon_config::load::Source;
 use pylon_observe::clock::{rfc3339, unix_now};
 use pylon_observe::reloads::Outcome;
+use pylon_proxy::removal::Streams;
 use pylon_proxy::snapshot::Snapshot;
+use pylon_proxy::world::World;
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -35,6 +38,8 @@ const WAITING: usize = 64;
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long a worker may take to answer that it serves the new document.
 const WORKER: Duration = Duration::from_secs(1);
+/// How long answers of a route that is gone may take to end by themselves.
+const SHORT: Duration = Duration::from_secs(1);
 /// How often older snapshots are looked through.
 const CLEAR: Duration = Duration::from_millis(250);
 
@@ -253,7 +258,10 @@ impl Reloading {
         let (mut compiled, source) = self.tell(prepared);
         let routes = compiled.snapshot.routes.len();
         keep_ways(&mut compiled.snapshot, &state.world.current(), changed.gone());
+        let before = state.world.current();
         state.world.swap(compiled.snapshot);
+        end_streams(&before, &state.world);
+        drop(before);
         let metrics = &self.lasting.metrics;
         metrics.snapshot_in_force(&hash, tokio::time::Instant::now().into_std());
         self.renew_workers(std::mem::take(&mut changed.listening)).await;
@@ -329,6 +337,27 @@ impl Reloading {
             }
         }
     }
+}
+
+/// Ends the streams of routes that are gone, where they are to end with them, once what is short has had time to end by itself.
+fn end_streams(before: &Snapshot, world: &Arc<World>) {
+    let now = world.current();
+    let ids: HashSet<_> = now.routes.iter().map(|route| &route.id).collect();
+    let gone = before.routes.iter().filter(|route| !ids.contains(&route.id));
+    let gone: Vec<_> = gone.filter_map(|route| route.streams.clone()).collect();
+    if gone.is_empty() {
+        return;
+    }
+    let world = Arc::clone(world);
+    tokio::spawn(async move {
+        tokio::time::sleep(SHORT).await;
+        let now = world.current();
+        // A route may be back by now.
+        let is_back = |streams: &Arc<Streams>| {
+            now.routes.iter().filter_map(|route| route.streams.as_ref()).any(|other| Arc::ptr_eq(other, streams))
+        };
+        gone.iter().filter(|streams| !is_back(streams)).for_each(|streams| streams.end());
+    });
 }
 
 /// Whoever has come by a listener that is gone, and was not looked at yet, is carried where it was to go.

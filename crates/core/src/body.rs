@@ -127,4 +127,7 @@ pub enum BodyError {
     /// The body is longer than the limit, in bytes.
     #[error("the body is longer than {0} bytes")]
     TooLarge(u64),
+    /// The route was removed, and its streams end with it.
+    #[error("the route was removed")]
+    Removed,
 }

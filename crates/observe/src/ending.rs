@@ -55,6 +55,8 @@ pub enum End {
     TooLarge,
     /// A tunnel was ended because the gateway ends.
     Drained,
+    /// The route was removed, and its streams end with it (`on_removal: close`).
+    Removed,
 }
 
 impl End {
@@ -68,6 +70,7 @@ impl End {
             Self::Timeout(_) => "timeout",
             Self::TooLarge => "too_large",
             Self::Drained => "drained",
+            Self::Removed => "route_removed",
         }
     }
 
@@ -87,6 +90,7 @@ impl From<&BodyError> for End {
             BodyError::Upstream(_) | BodyError::Reset(_) => Self::UpstreamBroke,
             BodyError::Timeout(timer) => Self::Timeout(*timer),
             BodyError::TooLarge(_) => Self::TooLarge,
+            BodyError::Removed => Self::Removed,
         }
     }
 }

@@ -77,6 +77,13 @@ pub(crate) fn too_late(detail: &str) -> HeaderMap {
     trailers
 }
 
+/// The trailers of a call whose route is gone.
+pub(crate) fn removed(detail: &str) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    tell(&mut trailers, code::UNAVAILABLE, detail, None);
+    trailers
+}
+
 fn tell(fields: &mut HeaderMap, code: u8, title: &str, detail: Option<&str>) {
     fields.insert(STATUS, HeaderValue::from(u16::from(code)));
     let mut message = String::with_capacity(64);

@@ -9,6 +9,7 @@ mod head;
 pub mod hop;
 mod http2;
 mod reject;
+pub mod removal;
 pub mod request_id;
 pub mod serve;
 pub mod snapshot;

@@ -43,7 +43,9 @@ pub(crate) fn serve(
     let route = world.route(index);
     let found = found.and_then(|found| rewrite(route, found, &mut exchange));
     observer.note(request.headers(), &mut exchange);
-    let mut ongoing = Ongoing::begin(exchange, request, found, Arc::clone(route.series.mine()), observer);
+    let stay = route.streams.as_ref().map(|streams| streams.begin());
+    let counts = (Arc::clone(route.series.mine()), stay);
+    let mut ongoing = Ongoing::begin(exchange, request, found, counts, observer);
     async move {
         let response = answer(world.route(index), &mut ongoing, &world.settings).await;
         ongoing.answered(response)

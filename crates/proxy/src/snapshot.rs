@@ -12,6 +12,7 @@ use pylon_upstream::upstream::Upstream;
 
 use crate::action::Action;
 use crate::forwarding::TrustedProxies;
+use crate::removal::Streams;
 use crate::tcp::Tcp;
 use crate::websocket::WebSocket;
 
@@ -56,6 +57,8 @@ pub struct Route {
     pub action: Action,
     /// What holds for WebSockets, where it lets them pass.
     pub websocket: Option<WebSocket>,
+    /// Its streams, where they end with it.
+    pub streams: Option<Arc<Streams>>,
 }
 
 /// What holds for every request.

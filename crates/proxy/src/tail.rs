@@ -25,6 +25,7 @@ use pylon_route::table::Found;
 use crate::engine::Shared;
 use crate::grpc;
 use crate::hop::{self, trailer_may_pass};
+use crate::removal::Stay;
 use crate::websocket;
 use crate::websocket::tunnel::Tunnel;
 
@@ -44,6 +45,8 @@ pub(crate) struct Tail {
     /// What the way in or the action came to; an error of the gateway until then.
     pub(crate) answer: Result<Response, Stop>,
     shard: Arc<RouteShard>,
+    /// Where its stream ends with the route.
+    pub(crate) stay: Option<Stay>,
     pub(crate) observer: Arc<Shared>,
     received: Option<Arc<AtomicU64>>,
     status: u16,
@@ -57,7 +60,7 @@ impl Ongoing {
         exchange: Box<Exchange>,
         mut request: Request,
         found: Result<Found, Rejection>,
-        shard: Arc<RouteShard>,
+        (shard, stay): (Arc<RouteShard>, Option<Stay>),
         observer: Arc<Shared>,
     ) -> Self {
         shard.begin();
@@ -65,7 +68,19 @@ impl Ongoing {
         // Until the answer is complete, an end is the client's.
         let end = End::ClientGone;
         let answer = Err(Stop::from(&INTERNAL));
-        Self(Box::new(Tail { exchange, request, found, answer, shard, observer, received, status: 0, sent: 0, end }))
+        Self(Box::new(Tail {
+            exchange,
+            request,
+            found,
+            answer,
+            shard,
+            stay,
+            observer,
+            received,
+            status: 0,
+            sent: 0,
+            end,
+        }))
     }
 
     /// What there is to work on.
@@ -113,15 +128,16 @@ impl Tail {
         (self.sent, self.end) = (sent, how);
     }
 
-    /// The body breaks off. A call of gRPC whose time is over ends by trailers, which its client understands.
+    /// The body breaks off. A call of gRPC whose time is over, or whose route is gone, ends by trailers, which its client understands.
     fn broken(&mut self, error: BodyError) -> Result<Frame<Bytes>, BodyError> {
         let trail = &mut self.exchange.trail;
         trail.detail.get_or_insert_with(|| error.to_string().into());
         self.end = End::from(&error);
-        if !(self.exchange.grpc && matches!(error, BodyError::Timeout(_))) {
-            return Err(error);
-        }
-        let trailers = grpc::too_late(&error.to_string());
+        let trailers = match error {
+            BodyError::Timeout(_) if self.exchange.grpc => grpc::too_late(&error.to_string()),
+            BodyError::Removed if self.exchange.grpc => grpc::removed(&error.to_string()),
+            error => return Err(error),
+        };
         trail.grpc_status = grpc::status(&trailers);
         Ok(Frame::trailers(trailers))
     }
@@ -189,8 +205,12 @@ impl http_body::Body for Tailed {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        let Some(tail) = &mut this.tail else { return Poll::Ready(frame) };
+        let Some(tail) = &mut this.tail else { return Pin::new(&mut this.body).poll_frame(cx) };
+        let frame = match &mut tail.stay {
+            // What is at hand is whole in a moment.
+            Some(stay) if matches!(this.body, Body::Stream(_)) => ready!(unless_over(stay, &mut this.body, cx)),
+            _ => ready!(Pin::new(&mut this.body).poll_frame(cx)),
+        };
         let frame = match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -222,6 +242,21 @@ impl http_body::Body for Tailed {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// The next frame of a stream, unless its route is gone.
+fn unless_over(
+    stay: &mut Stay,
+    body: &mut Body,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    if stay.is_over() {
+        return Poll::Ready(Some(Err(BodyError::Removed)));
+    }
+    match Pin::new(body).poll_frame(cx) {
+        Poll::Pending => stay.poll_over(cx).map(|()| Some(Err(BodyError::Removed))),
+        Poll::Ready(frame) => Poll::Ready(frame),
     }
 }
 

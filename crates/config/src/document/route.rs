@@ -5,6 +5,7 @@ use pylon_core::spec::FieldPath;
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::StickySpec;
+use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
 use pylon_upstream::timeouts::TimeoutSpec;
@@ -24,6 +25,7 @@ struct Parts {
     websocket: Option<WebSocketSpec>,
     rewrite: Option<RewriteSpec>,
     timeout: Option<TimeoutSpec>,
+    on_removal: Option<OnRemoval>,
     policies: Vec<PolicyEntry>,
     shadow: Option<Vec<String>>,
 }
@@ -75,6 +77,7 @@ impl Reader<'_> {
                 }
                 "rewrite" => route.rewrite = self.part::<Short<RewriteSpec>>(key, node, &at).map(|short| short.0),
                 "timeout" => route.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
+                "on_removal" => route.on_removal = self.part(key, node, &at),
                 "shadow" => route.shadow = self.part::<OneOrMany<String>>(key, node, &at).map(|list| list.0),
                 _ => route.policies.extend(self.policy(key, node, &at, &names(keys::ROUTE))),
             }
@@ -131,6 +134,7 @@ impl Reader<'_> {
             websocket: parts.websocket,
             rewrite: parts.rewrite,
             timeout: parts.timeout,
+            on_removal: parts.on_removal.unwrap_or_default(),
             policies: parts.policies,
             shadow: parts.shadow,
         })

@@ -61,12 +61,16 @@ impl pylon_net::handler::Tunnel for Tunnel {
         let _open = tail.observer.metrics().tunnelled();
         tail.switched();
         let Switch { service, rules, .. } = *switch;
+        let mut stay = tail.stay.take();
         let mut recorded = Recorded { relay: Relay::new(client, service, rules, now()), tail };
         let mut wanted = pin!(drain.wanted());
         poll_fn(|cx| {
             let relay = &mut recorded.relay;
             if relay.ending.is_none() && (wanted.as_mut().poll(cx).is_ready() || drain.has_begun()) {
                 relay.close(End::Drained, (Code::GoingAway, Code::GoingAway), now() + DRAINING);
+            }
+            if relay.ending.is_none() && stay.as_mut().is_some_and(|stay| stay.poll_over(cx).is_ready()) {
+                relay.close(End::Removed, (Code::GoingAway, Code::GoingAway), now() + CLOSING);
             }
             relay.poll(cx)
         })

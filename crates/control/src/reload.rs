@@ -4,7 +4,6 @@
 //! There is one reload at a time. Whoever asks while one is under way is answered by one that comes after it, for the
 //! files may have changed since they were read: however many ask meanwhile, there is one more.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +13,6 @@ use pylon_config::diagnostic::{Diagnostic, render_all};
 use pylon_config::load::Source;
 use pylon_observe::clock::{rfc3339, unix_now};
 use pylon_observe::reloads::Outcome;
-use pylon_proxy::removal::Streams;
-use pylon_proxy::snapshot::Snapshot;
-use pylon_proxy::world::World;
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -38,10 +34,12 @@ const WAITING: usize = 64;
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long a worker may take to answer that it serves the new document.
 const WORKER: Duration = Duration::from_secs(1);
-/// How long answers of a route that is gone may take to end by themselves.
-const SHORT: Duration = Duration::from_secs(1);
 /// How often older snapshots are looked through.
 const CLEAR: Duration = Duration::from_millis(250);
+
+mod parting;
+
+use parting::{end_streams, keep_ways};
 
 /// Why there is no other document any more.
 const ENDING: &str = "this process is ending, or another one serves in its place";
@@ -335,36 +333,6 @@ impl Reloading {
             if !matches!(tokio::time::timeout(WORKER, answer).await, Ok(Ok(()))) {
                 tracing::warn!(worker, "a worker does not answer whether it serves the document in force");
             }
-        }
-    }
-}
-
-/// Ends the streams of routes that are gone, where they are to end with them, once what is short has had time to end by itself.
-fn end_streams(before: &Snapshot, world: &Arc<World>) {
-    let now = world.current();
-    let ids: HashSet<_> = now.routes.iter().map(|route| &route.id).collect();
-    let gone = before.routes.iter().filter(|route| !ids.contains(&route.id));
-    let gone: Vec<_> = gone.filter_map(|route| route.streams.clone()).collect();
-    if gone.is_empty() {
-        return;
-    }
-    let world = Arc::clone(world);
-    tokio::spawn(async move {
-        tokio::time::sleep(SHORT).await;
-        let now = world.current();
-        // A route may be back by now.
-        let is_back = |streams: &Arc<Streams>| {
-            now.routes.iter().filter_map(|route| route.streams.as_ref()).any(|other| Arc::ptr_eq(other, streams))
-        };
-        gone.iter().filter(|streams| !is_back(streams)).for_each(|streams| streams.end());
-    });
-}
-
-/// Whoever has come by a listener that is gone, and was not looked at yet, is carried where it was to go.
-fn keep_ways<'c>(next: &mut Snapshot, current: &Snapshot, gone: impl Iterator<Item = &'c Arc<str>>) {
-    for listener in gone {
-        if let Some(way) = current.tcp.get(listener) {
-            next.tcp.insert(Arc::clone(listener), Arc::clone(way));
         }
     }
 }

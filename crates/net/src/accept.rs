@@ -79,8 +79,6 @@ struct Serving<H> {
     handler: Arc<H>,
     terms: Arc<Terms>,
     http1: hyper::server::conn::http1::Builder,
-    /// None where it is not spoken.
-    http2: Option<h2::server::Builder>,
     /// The longest head that the codecs take.
     head: usize,
     drain: Arc<Drain>,
@@ -160,12 +158,10 @@ impl<H: Handler> Reception<H> {
 impl<H: Handler> Serving<H> {
     fn new(terms: Arc<Terms>, handler: &Arc<H>, trunk: &Arc<Drain>, metrics: &Arc<Metrics>) -> Arc<Self> {
         let limits = trunk.limits();
-        let http2 = matches!(terms.front.speaks, Speaks::Http { http2: true }).then(|| http2::codec(&limits));
         Arc::new(Self {
             drain: terms.branch_of(trunk),
             handler: Arc::clone(handler),
             http1: http1::codec(&limits),
-            http2,
             head: limits.head,
             metrics: Arc::clone(metrics),
             terms,
@@ -268,14 +264,15 @@ impl<H: Handler> Serving<H> {
             Some(Preface { stream, read: Vec::new() })
         } else {
             // Under TLS the handshake settles it.
-            let may_switch = self.http2.is_some() && matches!(stream, Stream::Plain(_));
+            let may_switch =
+                matches!(self.terms.front.speaks, Speaks::Http { http2: true }) && matches!(stream, Stream::Plain(_));
             let connection = Arc::clone(&connection);
             let told = Told { head: self.head, ..open.limits().told() };
             http1::serve(stream, may_switch, connection, Arc::clone(handler), &self.http1, told, open).await
         };
-        if let (Some(preface), Some(codec)) = (preface, &self.http2) {
+        if let Some(preface) = preface {
             // Boxed, so that a connection of HTTP/1 is no larger for it.
-            Box::pin(http2::serve(preface, connection, Arc::clone(handler), codec, open)).await;
+            Box::pin(http2::serve(preface, connection, Arc::clone(handler), self.head, open)).await;
         }
     }
 

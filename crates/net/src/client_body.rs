@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
 use http_body::{Body as _, Frame};
@@ -15,6 +14,7 @@ use hyper::body::Incoming;
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::Connection;
 use pylon_core::exchange::Timer;
+use pylon_http2::{Piece, RecvStream};
 
 use crate::pace::{Allowance, Pace};
 use crate::timer;
@@ -23,11 +23,7 @@ use crate::timer;
 pub(crate) enum Source {
     Nothing,
     Http1(Incoming),
-    Http2 {
-        stream: RecvStream,
-        /// Whether only trailers can follow.
-        data_over: bool,
-    },
+    Http2(RecvStream),
 }
 
 /// A body that arrives from a client, piece by piece, none too long after the one before.
@@ -74,15 +70,11 @@ impl ClientBody {
 }
 
 impl Source {
-    pub(crate) fn http2(stream: RecvStream) -> Self {
-        Self::Http2 { stream, data_over: false }
-    }
-
     fn is_over(&self) -> bool {
         match self {
             Self::Nothing => true,
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2 { stream, .. } => stream.is_end_stream(),
+            Self::Http2(stream) => stream.is_end_stream(),
         }
     }
 
@@ -93,30 +85,19 @@ impl Source {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| error.to_string())))
             }
-            Self::Http2 { stream, data_over } => {
-                let frame = ready!(poll_stream(stream, data_over, cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| error.to_string())))
+            Self::Http2(stream) => {
+                let piece = ready!(stream.poll(cx));
+                Poll::Ready(piece.map(|piece| piece.map(frame).map_err(|error| error.to_string())))
             }
         }
     }
 }
 
-fn poll_stream(
-    stream: &mut RecvStream,
-    data_over: &mut bool,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-    if !*data_over {
-        if let Some(data) = ready!(stream.poll_data(cx)) {
-            let data = data?;
-            // Whoever takes it has room for it: more may come.
-            stream.flow_control().release_capacity(data.len())?;
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        *data_over = true;
+fn frame(piece: Piece) -> Frame<Bytes> {
+    match piece {
+        Piece::Data(data) => Frame::data(data),
+        Piece::Trailers(trailers) => Frame::trailers(trailers),
     }
-    let trailers = ready!(stream.poll_trailers(cx))?;
-    Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
 }
 
 impl http_body::Body for ClientBody {
@@ -144,11 +125,11 @@ impl http_body::Body for ClientBody {
         self.source.is_over()
     }
 
-    /// On HTTP/2 the field alone tells the length; h2 holds the body to it.
+    /// On HTTP/2 the field alone tells the length; the codec holds the body to it.
     fn size_hint(&self) -> http_body::SizeHint {
         match &self.source {
             Source::Http1(body) => body.size_hint(),
-            Source::Nothing | Source::Http2 { .. } => http_body::SizeHint::default(),
+            Source::Nothing | Source::Http2(_) => http_body::SizeHint::default(),
         }
     }
 }

@@ -6,10 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use pylon_http2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stream::Stream;
+
+/// So much goes out at once on a stream.
+const PIECE: usize = 16 << 10;
 
 /// What a client sends and reads once the protocol was switched.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ struct Http2 {
     receiving: RecvStream,
     /// What has come and was not read yet: only then may more come.
     ahead: Bytes,
-    sending: SendStream<Bytes>,
+    sending: SendStream,
     _open: Box<dyn Any + Send>,
 }
 
@@ -40,7 +43,7 @@ impl ClientSide {
         Self(Side::Http1 { stream, ahead })
     }
 
-    pub(crate) fn http2(receiving: RecvStream, sending: SendStream<Bytes>, open: impl Any + Send) -> Self {
+    pub(crate) fn http2(receiving: RecvStream, sending: SendStream, open: impl Any + Send) -> Self {
         Self(Side::Http2(Box::new(Http2 { receiving, ahead: Bytes::new(), sending, _open: Box::new(open) })))
     }
 }
@@ -54,14 +57,14 @@ impl Http2 {
                 Some(Err(error)) => {
                     return Poll::Ready(match error.reason() {
                         Some(Reason::NO_ERROR | Reason::CANCEL) => Ok(()),
-                        _ => Err(broken(error)),
+                        _ => Err(error.into()),
                     });
                 }
             }
         }
         let taken = self.ahead.len().min(buf.remaining());
         buf.put_slice(&self.ahead.split_to(taken));
-        let _ = self.receiving.flow_control().release_capacity(taken);
+        self.receiving.release(taken);
         Poll::Ready(Ok(()))
     }
 
@@ -69,25 +72,14 @@ impl Http2 {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.sending.reserve_capacity(bytes.len());
-        while self.sending.capacity() == 0 {
-            match ready!(self.sending.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        loop {
+            ready!(self.sending.poll_room(cx))?;
+            let piece = bytes.get(..bytes.len().min(PIECE)).unwrap_or_default();
+            match self.sending.send(&mut Bytes::copy_from_slice(piece), false)? {
+                0 => {}
+                sent => return Poll::Ready(Ok(sent)),
             }
         }
-        let piece = bytes.get(..self.sending.capacity().min(bytes.len())).unwrap_or_default();
-        self.sending.send_data(Bytes::copy_from_slice(piece), false).map_err(broken)?;
-        Poll::Ready(Ok(piece.len()))
-    }
-}
-
-fn broken(error: h2::Error) -> io::Error {
-    if error.is_io() {
-        error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
-    } else {
-        io::Error::other(error)
     }
 }
 
@@ -130,7 +122,7 @@ impl AsyncWrite for ClientSide {
             Side::Http1 { stream, .. } => Pin::new(stream).poll_shutdown(cx),
             Side::Http2(stream) => {
                 // An error here means that the stream is over already.
-                let _ = stream.sending.send_data(Bytes::new(), true);
+                let _ = stream.sending.end();
                 Poll::Ready(Ok(()))
             }
         }

@@ -1,9 +1,8 @@
-//! HTTP/2 towards clients (RFC 9113): the codec of h2 with bounds of ours.
+//! HTTP/2 towards clients (RFC 9113), on the codec of `pylon-http2`.
 //!
-//! All streams of a connection run in its one task, so that what many of them send goes out by one write. Floods are bounded
-//! by h2: streams that are reset before they were answered (rapid reset), streams that the client makes us reset,
-//! CONTINUATION frames, frames without content. Header lists and windows are capped here; a connection without streams ends
-//! after the idle time, in good order (GOAWAY). A head that is not whole in time ends it at once, and a client that takes
+//! All streams of a connection run in its one task, so that what many of them send goes out by one write. The codec bounds
+//! what floods could make grow: streams that are reset before they were answered (rapid reset), streams that the client
+//! makes us reset, CONTINUATION frames, frames without content. A connection without streams ends after the idle time, in good order (GOAWAY). A head that is not whole in time ends it at once, and a client that takes
 //! nothing of an answer loses the stream, or all of them. Interim answers other than 100 are not passed on. A CONNECT for a
 //! WebSocket (RFC 8441) is handed on as the GET that it would be on HTTP/1.1; its tunnel is a task of its own, for as long as
 //! which the stream counts as open.
@@ -11,15 +10,14 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::{Builder, Connection as Codec, Handshake, SendResponse};
 use http::Request;
 use pylon_core::connection::{Connection, Phase};
+use pylon_http2::server::Server;
+use pylon_http2::{Error, RecvStream, SendStream};
 use tokio::task::coop::has_budget_remaining;
 
 use crate::client_body::ClientBody;
@@ -32,7 +30,6 @@ use crate::timer;
 mod connect;
 mod date;
 mod exchange;
-mod frames;
 mod io;
 mod tasks;
 
@@ -45,8 +42,6 @@ const STREAMS: u32 = 128;
 /// How much of one request's body may be on its way before the gateway has taken it; and of all of them together.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
-/// How much of one answer waits for the client's window.
-const SEND_BUFFER: usize = 64 << 10;
 /// Streams that a client took back before they were accepted, at most: more is an attack (CVE-2023-44487).
 const RESETS: usize = 20;
 /// Streams that we had to reset for the client's mistakes, at most: more is an attack (CVE-2025-8671).
@@ -56,19 +51,16 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How often streams and codec have their turns before other connections of the worker have theirs.
 const ROUNDS: usize = 4;
 
-/// A codec by these limits, to be shared by all connections of a worker.
-pub(crate) fn codec(limits: &Limits) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(Some(MISTAKES))
-        .enable_connect_protocol();
-    builder
+/// What bounds a connection whose heads may have so many bytes.
+fn bounds(head: usize) -> pylon_http2::Limits {
+    pylon_http2::Limits {
+        streams: STREAMS,
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        head: u32::try_from(head).unwrap_or(u32::MAX),
+        resets: RESETS,
+        mistakes: MISTAKES,
+    }
 }
 
 /// Serves one client connection until it ends, or has to.
@@ -76,60 +68,47 @@ pub(crate) async fn serve<H: Handler>(
     preface: Preface,
     connection: Arc<Connection>,
     handler: Arc<H>,
-    codec: &Builder,
+    head: usize,
     open: &OpenConnection,
 ) {
     let streams = Arc::new(Streams::new(&connection));
-    let begin = |request: Request<RecvStream>, reply: SendResponse<Bytes>| {
+    let begin = |request: Request<RecvStream>, sending: SendStream| {
         let (started, limits) = (now(), open.limits());
         let counted = Open::begin(&streams, started);
         let (request, switch) = connect::take(request, open.drain());
         let request = ClientBody::wrap(request, limits.body, &connection);
         let future = Arc::clone(&handler).serve(request, Arc::clone(&connection), started);
-        Exchange::<H, _>::new(future, reply, switch, counted, limits.write_time)
+        Exchange::<H, _>::new(future, sending, switch, counted, limits.write_time)
     };
-    let io = Io::new(preface, &streams, open.limits().write_time);
-    let mut session = Session { state: State::Beginning(codec.handshake(io)), tasks: Tasks::new(), begin };
+    let io = Io::new(preface.stream, &connection, open.limits().write_time);
+    let codec = Server::new(io, preface.read.as_slice().into(), bounds(head));
+    let mut session = Session { codec, tasks: Tasks::new(), begin, head: Some((0, now())) };
     drive(&mut session, &streams, open).await;
 }
 
 /// The codec of a connection and the streams that run beside it.
 struct Session<F, B> {
-    state: State,
+    codec: Server<Io>,
     tasks: Tasks<F>,
     /// Begins a stream.
     begin: B,
-}
-
-enum State {
-    /// Until the preface is here.
-    Beginning(Handshake<Io, Bytes>),
-    /// The same, of a connection that has to end behind it.
-    BeginningToEnd(Handshake<Io, Bytes>),
-    Serving(Codec<Io, Bytes>),
-    Over,
+    /// The number of the head that is on its way, and since when it is.
+    head: Option<(u64, Instant)>,
 }
 
 impl<F, B> Session<F, B>
 where
     F: Future<Output = ()>,
-    B: FnMut(Request<RecvStream>, SendResponse<Bytes>) -> F,
+    B: FnMut(Request<RecvStream>, SendStream) -> F,
 {
     /// Tells the client that no further stream is served. Those that run are.
     fn end(&mut self) {
-        self.state = match std::mem::replace(&mut self.state, State::Over) {
-            State::Beginning(handshake) => State::BeginningToEnd(handshake),
-            State::Serving(mut codec) => {
-                codec.graceful_shutdown();
-                State::Serving(codec)
-            }
-            other => other,
-        };
+        self.codec.end_gracefully();
         self.tasks.codec_waker().wake_by_ref();
     }
 
     /// Runs codec and streams, as far as they go. Ready at the end of the connection.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.tasks.awake(cx);
         for _ in 0..ROUNDS {
             if self.tasks.round()
@@ -150,28 +129,26 @@ where
     }
 
     /// Reads, begins the streams that came, and writes.
-    fn poll_codec(&mut self) -> Poll<Result<(), h2::Error>> {
+    fn poll_codec(&mut self) -> Poll<Result<(), Error>> {
         let waker = self.tasks.codec_waker().clone();
         let cx = &mut Context::from_waker(&waker);
         loop {
-            match &mut self.state {
-                State::Serving(codec) => match codec.poll_accept(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(None) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Some(Ok((request, reply)))) => self.tasks.add((self.begin)(request, reply)),
-                },
-                State::Beginning(handshake) | State::BeginningToEnd(handshake) => {
-                    let Poll::Ready(begun) = Pin::new(handshake).poll(cx) else { return Poll::Pending };
-                    let mut codec = begun?;
-                    if matches!(self.state, State::BeginningToEnd(_)) {
-                        codec.graceful_shutdown();
-                    }
-                    self.state = State::Serving(codec);
-                }
-                State::Over => return Poll::Ready(Ok(())),
+            match self.codec.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, sending)))) => self.tasks.add((self.begin)(request, sending)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
             }
         }
+        let head = self.codec.head_under_way();
+        if head != self.head.map(|(number, _)| number) {
+            self.head = head.map(|number| (number, now()));
+        }
+        Poll::Pending
+    }
+
+    fn head_since(&self) -> Option<Instant> {
+        self.head.map(|(_, since)| since)
     }
 }
 
@@ -179,7 +156,7 @@ where
 async fn drive<F, B>(session: &mut Session<F, B>, streams: &Streams, open: &OpenConnection)
 where
     F: Future<Output = ()>,
-    B: FnMut(Request<RecvStream>, SendResponse<Bytes>) -> F,
+    B: FnMut(Request<RecvStream>, SendStream) -> F,
 {
     let drain = open.drain();
     let mut wanted = pin!(drain.wanted());
@@ -203,14 +180,14 @@ where
             session.end();
             cx.waker().wake_by_ref();
         }
-        if let Some(due) = streams.head_since().map(|since| since + open.limits().head_time)
+        if let Some(due) = session.head_since().map(|since| since + open.limits().head_time)
             && due < timer.at()
         {
             timer.reset(due);
         }
         while Pin::new(&mut timer).poll(cx).is_ready() {
             let now = now();
-            match due(streams, open.limits(), now) {
+            match due(streams, session.head_since(), open.limits(), now) {
                 Due::At(at) => timer.reset(at),
                 Due::Head => {
                     session.end();
@@ -241,8 +218,8 @@ enum Due {
     Idle,
 }
 
-fn due(streams: &Streams, limits: Limits, now: Instant) -> Due {
-    if streams.head_since().is_some_and(|since| since + limits.head_time <= now) {
+fn due(streams: &Streams, head: Option<Instant>, limits: Limits, now: Instant) -> Due {
+    if head.is_some_and(|since| since + limits.head_time <= now) {
         return Due::Head;
     }
     if streams.open.load(Ordering::Relaxed) > 0 {
@@ -254,37 +231,16 @@ fn due(streams: &Streams, limits: Limits, now: Instant) -> Due {
     }
 }
 
-/// How many streams of a connection are open, and whether a head is on its way.
+/// How many streams of a connection are open.
 #[derive(Debug)]
 struct Streams {
     open: AtomicUsize,
-    /// Since when, in microseconds from `opened` on and never 0; 0 where there is none.
-    head: AtomicU64,
-    opened: Instant,
     connection: Arc<Connection>,
 }
 
 impl Streams {
     fn new(connection: &Arc<Connection>) -> Self {
-        // A connection begins with its preface.
-        let head = AtomicU64::new(1);
-        Self { open: AtomicUsize::new(0), head, opened: now(), connection: Arc::clone(connection) }
-    }
-
-    fn head_since(&self) -> Option<Instant> {
-        match self.head.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(self.opened + Duration::from_micros(micros)),
-        }
-    }
-
-    fn head_begins(&self) {
-        let micros = now().saturating_duration_since(self.opened).as_micros();
-        self.head.store(u64::try_from(micros).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
-    }
-
-    fn head_ends(&self) {
-        self.head.store(0, Ordering::Relaxed);
+        Self { open: AtomicUsize::new(0), connection: Arc::clone(connection) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The HTTP/2 client (RFC 9113): many requests at once on a connection, each driven in its own exchange's task.
 //!
-//! Frames, HPACK and windows are those of the crate `h2`; whom to send to, when to open another connection, deadlines and
+//! Frames, HPACK and windows are those of `pylon-http2`; whom to send to, when to open another connection, deadlines and
 //! what may be sent again are ours. A connection belongs to one worker, and so does the task that reads and writes it.
 //! Pushes are refused. Bodies are taken from the other side's window only as fast as the client takes them.
 

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use h2::ext::Protocol;
-use h2::{RecvStream, SendStream};
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method, Request};
+use pylon_http2::{Protocol, RecvStream, SendStream};
 
 use super::Open;
 use crate::client_body::Source;
@@ -23,7 +21,7 @@ pub(super) struct Switch {
 
 impl Switch {
     /// What follows the answer that switches is a task of its own.
-    pub(super) fn run(self, tunnel: impl Tunnel, sending: SendStream<Bytes>, open: Open) {
+    pub(super) fn run(self, tunnel: impl Tunnel, sending: SendStream, open: Open) {
         let Self { stream, drain } = self;
         tokio::spawn(async move { tunnel.run(ClientSide::http2(stream, sending, open), &drain).await });
     }
@@ -33,10 +31,10 @@ impl Switch {
 /// HTTP/1.1; every other CONNECT stays what it is, and is refused.
 pub(super) fn take(mut request: Request<RecvStream>, drain: &Arc<Drain>) -> (Request<Source>, Option<Switch>) {
     if *request.method() != Method::CONNECT || !asks_for_websocket(&mut request) {
-        return (request.map(Source::http2), None);
+        return (request.map(Source::Http2), None);
     }
     *request.method_mut() = Method::GET;
-    // No other request of HTTP/2 can have these: h2 refuses them (RFC 9113 §8.2.2).
+    // No other request of HTTP/2 can have these: the codec refuses them (RFC 9113 §8.2.2).
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     request.headers_mut().insert(UPGRADE, HeaderValue::from_static(websocket::PROTOCOL));
     let (head, stream) = request.into_parts();
@@ -46,5 +44,5 @@ pub(super) fn take(mut request: Request<RecvStream>, drain: &Arc<Drain>) -> (Req
 
 fn asks_for_websocket(request: &mut Request<RecvStream>) -> bool {
     let protocol = request.extensions_mut().remove::<Protocol>();
-    protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case(websocket::PROTOCOL))
+    protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(websocket::PROTOCOL.as_bytes()))
 }

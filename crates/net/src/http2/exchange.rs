@@ -10,20 +10,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, HeaderValue, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, Response};
 use http_body::{Body, Frame};
 use pylon_core::body::BodyError;
+use pylon_http2::{Fields, Reason, SendStream};
 
 use super::connect::Switch;
 use super::{Open, date, now};
 use crate::handler::Handler;
 use crate::timer::{self, Sleep};
-
-/// The largest piece of an answer that is handed over at once: by these a client shows that it takes any.
-const PIECE: usize = 16 << 10;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -33,7 +29,8 @@ pin_project_lite::pin_project! {
     pub(super) struct Exchange<H: Handler, F> {
         #[pin]
         step: Step<F, H::Body>,
-        reply: SendResponse<Bytes>,
+        // None once the stream is a tunnel.
+        stream: Option<SendStream>,
         switch: Option<Switch>,
         open: Option<Open>,
         patience: Duration,
@@ -53,7 +50,6 @@ pin_project_lite::pin_project! {
 
 /// How far the client has taken an answer.
 struct Sending {
-    stream: SendStream<Bytes>,
     /// What the body has given and the client has made no room for.
     rest: Bytes,
     /// Runs while it makes none.
@@ -69,14 +65,8 @@ enum End {
 }
 
 impl<H: Handler, F> Exchange<H, F> {
-    pub(super) fn new(
-        future: F,
-        reply: SendResponse<Bytes>,
-        switch: Option<Switch>,
-        open: Open,
-        patience: Duration,
-    ) -> Self {
-        Self { step: Step::Waiting { future }, reply, switch, open: Some(open), patience }
+    pub(super) fn new(future: F, stream: SendStream, switch: Option<Switch>, open: Open, patience: Duration) -> Self {
+        Self { step: Step::Waiting { future }, stream: Some(stream), switch, open: Some(open), patience }
     }
 }
 
@@ -86,29 +76,30 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         loop {
+            let Some(stream) = this.stream.as_mut() else { return Poll::Ready(()) };
             match this.step.as_mut().project() {
                 Projected::Waiting { future } => {
                     // Before the body of the request could tell of it.
-                    if this.reply.poll_reset(cx).is_ready() {
+                    if stream.poll_failed(cx).is_ready() {
                         return Poll::Ready(());
                     }
                     let mut answer = ready!(future.poll(cx));
                     let tunnel = this.switch.take().and_then(|switch| Some((switch, H::switched(&mut answer)?)));
-                    let (head, body) = split(answer);
-                    let ends = tunnel.is_none() && body.is_end_stream();
-                    let stream = match this.reply.send_response(head, ends) {
-                        Ok(stream) => stream,
-                        Err(error) => {
-                            tracing::debug!(%error, "an answer could not be sent");
-                            this.reply.send_reset(Reason::INTERNAL_ERROR);
-                            return Poll::Ready(());
-                        }
-                    };
+                    let ends = tunnel.is_none() && answer.body().is_end_stream();
+                    if let Err(error) = stream.answer(answer.status(), ends, |fields| write(fields, &answer)) {
+                        tracing::debug!(%error, "an answer could not be sent");
+                        return Poll::Ready(());
+                    }
+                    let body = answer.into_body();
                     match (tunnel, this.open.take()) {
-                        (Some((switch, tunnel)), Some(open)) => switch.run(tunnel, stream, open),
+                        (Some((switch, tunnel)), Some(open)) => {
+                            if let Some(stream) = this.stream.take() {
+                                switch.run(tunnel, stream, open);
+                            }
+                        }
                         (_, open) if !ends => {
                             *this.open = open;
-                            let sending = Sending { stream, rest: Bytes::new(), timer: None };
+                            let sending = Sending { rest: Bytes::new(), timer: None };
                             this.step.set(Step::Sending { body, sending });
                             continue;
                         }
@@ -119,7 +110,7 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
                     }
                     return Poll::Ready(());
                 }
-                Projected::Sending { body, sending } => match ready!(sending.poll(cx, body, *this.patience)) {
+                Projected::Sending { body, sending } => match ready!(sending.poll(cx, stream, body, *this.patience)) {
                     End::Over => return Poll::Ready(()),
                     End::Stalled => {
                         let connection = this.open.as_ref().map(|open| &open.0.connection);
@@ -143,87 +134,87 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
 
 impl Sending {
     /// Sends what there is, as far as there is room.
-    fn poll<B>(&mut self, cx: &mut Context<'_>, mut body: Pin<&mut B>, patience: Duration) -> Poll<End>
+    fn poll<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut SendStream,
+        mut body: Pin<&mut B>,
+        patience: Duration,
+    ) -> Poll<End>
     where
         B: Body<Data = Bytes, Error = BodyError>,
     {
-        if self.stream.poll_reset(cx).is_ready() {
+        if stream.poll_failed(cx).is_ready() {
             return Poll::Ready(End::Over);
         }
         loop {
             while !self.rest.is_empty() {
-                if let Some(end) = ready!(self.poll_room(cx, patience)) {
+                if let Some(end) = ready!(self.poll_room(cx, stream, patience)) {
                     return Poll::Ready(end);
                 }
-                let piece = self.rest.split_to(self.rest.len().min(PIECE));
-                let last = self.rest.is_empty() && body.is_end_stream();
-                if self.stream.send_data(piece, last).is_err() || last {
+                let last = body.is_end_stream();
+                if stream.send(&mut self.rest, last).is_err() || last && self.rest.is_empty() {
                     return Poll::Ready(End::Over);
                 }
             }
             let Some(frame) = ready!(body.as_mut().poll_frame(cx)) else {
-                let _ = self.stream.send_data(Bytes::new(), true);
+                let _ = stream.end();
                 return Poll::Ready(End::Over);
             };
             match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => self.rest = data,
                 Ok(Err(frame)) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        let _ = self.stream.send_trailers(trailers);
+                        let _ = stream.trailers(&trailers);
                         return Poll::Ready(End::Over);
                     }
                 }
                 Err(error) => {
-                    self.stream.send_reset(reason(&error));
+                    stream.reset(reason(&error));
                     return Poll::Ready(End::Over);
                 }
             }
         }
     }
 
-    /// Waits until the client takes something: ready with none when it does. As little as that is enough for a whole piece,
-    /// so that one stream does not claim the connection's window for itself.
-    fn poll_room(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<Option<End>> {
-        self.stream.reserve_capacity(1);
-        while self.stream.capacity() == 0 {
-            match self.stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Some(End::Over)),
-                Poll::Pending => {
-                    let timer = self.timer.get_or_insert_with(|| timer::sleep_until(now() + patience));
-                    return Pin::new(timer).poll(cx).map(|()| Some(End::Stalled));
-                }
+    /// Waits until the client takes something: ready with none when it does.
+    fn poll_room(&mut self, cx: &mut Context<'_>, stream: &mut SendStream, patience: Duration) -> Poll<Option<End>> {
+        match stream.poll_room(cx) {
+            Poll::Ready(Ok(())) => {
+                self.timer = None;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(Some(End::Over)),
+            Poll::Pending => {
+                let timer = self.timer.get_or_insert_with(|| timer::sleep_until(now() + patience));
+                Pin::new(timer).poll(cx).map(|()| Some(End::Stalled))
             }
         }
-        self.timer = None;
-        Poll::Ready(None)
     }
 }
 
-/// The head as the codec wants it: without what has a meaning on HTTP/1 alone (RFC 9113 §8.2.2), with what every answer has.
-fn split<B: Body>(answer: Response<B>) -> (Response<()>, B) {
-    let (mut head, body) = answer.into_parts();
-    strip(&mut head.headers);
-    if !head.headers.contains_key(DATE) {
-        head.headers.insert(DATE, date::now());
+/// Writes the fields of an answer: without what has a meaning on HTTP/1 alone (RFC 9113 §8.2.2), with what every answer has.
+fn write<B: Body>(fields: &mut Fields<'_>, answer: &Response<B>) {
+    let (mut dated, mut sized) = (false, false);
+    for (name, value) in answer.headers() {
+        match *name {
+            CONNECTION | TE | TRANSFER_ENCODING | UPGRADE => continue,
+            DATE => dated = true,
+            CONTENT_LENGTH => sized = true,
+            _ if *name == KEEP_ALIVE || *name == PROXY_CONNECTION => continue,
+            _ => {}
+        }
+        fields.field(name, value);
     }
-    if !body.is_end_stream()
+    if !dated {
+        fields.field(&DATE, &date::now());
+    }
+    let body = answer.body();
+    if !sized
+        && !body.is_end_stream()
         && let Some(length) = body.size_hint().exact()
-        && !head.headers.contains_key(CONTENT_LENGTH)
     {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    (Response::from_parts(head, ()), body)
-}
-
-fn strip(headers: &mut HeaderMap) {
-    let of_http1 = |name: &HeaderName| {
-        matches!(*name, CONNECTION | TE | TRANSFER_ENCODING | UPGRADE)
-            || *name == KEEP_ALIVE
-            || *name == PROXY_CONNECTION
-    };
-    while let Some(name) = headers.keys().find(|name| of_http1(name)).cloned() {
-        headers.remove(name);
+        fields.bytes(&CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes());
     }
 }
 

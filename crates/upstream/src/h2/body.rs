@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use http_body::{Frame, SizeHint};
 use pylon_core::body::BodyError;
+use pylon_http2::{Error, Piece, RecvStream};
 
 use super::conn::Place;
 use super::upload::Upload;
@@ -24,8 +24,6 @@ pub(crate) struct AnswerBody {
 struct Live {
     stream: RecvStream,
     upload: Option<Box<Upload>>,
-    /// Whether only trailers can follow.
-    data_over: bool,
     _place: Place,
     _lease: Lease,
 }
@@ -44,7 +42,7 @@ impl AnswerBody {
         lease: Lease,
         clocks: Clocks,
     ) -> Self {
-        let live = Live { stream, upload, data_over: false, _place: place, _lease: lease };
+        let live = Live { stream, upload, _place: place, _lease: lease };
         Self { live: Some(live), pause: Pause::new(clocks) }
     }
 }
@@ -61,21 +59,20 @@ impl Live {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let broke = |error: h2::Error| match error.reason() {
-            Some(reason) if error.is_reset() && error.is_remote() => BodyError::Reset(reason.into()),
-            _ => BodyError::Upstream(error.to_string()),
-        };
-        if !self.data_over {
-            if let Some(data) = ready!(self.stream.poll_data(cx)) {
-                let data = data.map_err(broke)?;
-                // Whoever takes it has room for it: more may come.
-                self.stream.flow_control().release_capacity(data.len()).map_err(broke)?;
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
-            self.data_over = true;
-        }
-        let trailers = ready!(self.stream.poll_trailers(cx)).map_err(broke)?;
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        // Whoever takes it has room for it: more may come.
+        let piece = ready!(self.stream.poll(cx));
+        Poll::Ready(piece.map(|piece| match piece {
+            Ok(Piece::Data(data)) => Ok(Frame::data(data)),
+            Ok(Piece::Trailers(trailers)) => Ok(Frame::trailers(trailers)),
+            Err(error) => Err(broke(error)),
+        }))
+    }
+}
+
+fn broke(error: Error) -> BodyError {
+    match error.reset_by_peer() {
+        Some(reason) => BodyError::Reset(reason.into()),
+        None => BodyError::Upstream(error.to_string()),
     }
 }
 

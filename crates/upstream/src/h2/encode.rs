@@ -1,10 +1,8 @@
 //! Writes the head of a request for HTTP/2 (RFC 9113 §8.3.1): `:authority` in place of `Host`, no field of one connection.
 
-use bytes::Bytes;
-use h2::ext::Protocol;
-use http::header::{FORWARDED, VIA};
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+use http::header::{self, FORWARDED, VIA};
+use http::{HeaderName, Method};
+use pylon_http2::Fields;
 use pylon_net::websocket;
 
 use crate::h1::encode::{EncodeError, Framing, RequestHead};
@@ -14,82 +12,89 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How many fields the gateway adds.
-const ADDED: usize = 7;
+/// A head that can be sent as it is.
+#[derive(Debug)]
+pub(crate) struct Sendable<'a> {
+    head: &'a RequestHead<'a>,
+    authority: &'a [u8],
+    tls: bool,
+}
 
-/// The head as `h2` wants it. `tls` tells the scheme.
-pub(crate) fn request(head: &RequestHead<'_>, tls: bool) -> Result<Request<()>, EncodeError> {
-    let host = head.host.or_else(|| head.headers.get(header::HOST)).unwrap_or(head.fallback_host);
-    let authority = Authority::try_from(host.as_bytes()).map_err(|_| EncodeError::Host)?;
-    let mut headers = fields(head.headers)?;
-    match head.framing {
-        Framing::Fixed(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
-        Framing::Chunked => drop(headers.remove(header::CONTENT_LENGTH)),
-        Framing::Empty if headers.contains_key(header::CONTENT_LENGTH) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
-        }
-        Framing::Empty => {}
+/// Looks whether a head can be sent. `tls` tells the scheme.
+pub(crate) fn check<'a>(head: &'a RequestHead<'a>, tls: bool) -> Result<Sendable<'a>, EncodeError> {
+    if *head.method == Method::CONNECT {
+        return Err(EncodeError::Method(head.method.clone()));
     }
-    announce(&mut headers, head.announced);
-    let mut request = Request::new(());
-    let path = head.path.as_str();
-    let path = if path.starts_with('/') || path == "*" {
-        head.path.clone()
-    } else {
-        PathAndQuery::try_from(format!("/{path}")).map_err(|_| EncodeError::Host)?
+    let refused = |name: &&HeaderName| {
+        **name == header::TRANSFER_ENCODING || **name == header::UPGRADE || **name == header::CONNECTION
     };
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Some(authority);
-    parts.path_and_query = Some(path);
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| EncodeError::Host)?;
-    *request.method_mut() = head.method.clone();
-    if head.websocket {
-        // RFC 8441 §5: the stream itself is what a key would prove.
-        headers.remove(header::SEC_WEBSOCKET_KEY);
-        headers.remove(header::CONTENT_LENGTH);
-        *request.method_mut() = Method::CONNECT;
-        request.extensions_mut().insert(Protocol::from_static(websocket::PROTOCOL));
+    if let Some(name) = head.headers.keys().find(refused) {
+        return Err(EncodeError::Field(name.clone()));
     }
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = headers;
-    Ok(request)
+    let host = head.host.or_else(|| head.headers.get(header::HOST)).unwrap_or(head.fallback_host);
+    let authority = host.as_bytes();
+    let foreign = |byte: &u8| !byte.is_ascii_graphic() || b"/?#@\\\"<>^`{|}".contains(byte);
+    if authority.is_empty() || authority.iter().any(foreign) {
+        return Err(EncodeError::Host);
+    }
+    Ok(Sendable { head, authority, tls })
 }
 
-/// The fields of a message, with room for what the gateway adds: a clone would grow twice.
-fn fields(of: &HeaderMap) -> Result<HeaderMap, EncodeError> {
-    let mut headers = HeaderMap::try_with_capacity(of.len().saturating_add(ADDED)).unwrap_or_default();
-    for (name, value) in of {
-        match *name {
-            // The upstream's own 100 would come too late to be of use: the body goes when the window allows.
-            header::HOST | header::EXPECT => {}
-            header::TRANSFER_ENCODING | header::UPGRADE | header::CONNECTION => {
-                return Err(EncodeError::Field(name.clone()));
-            }
-            _ => {
-                let added = headers.try_append(name, value.clone());
-                added.map_err(|_| EncodeError::Field(name.clone()))?;
+impl Sendable<'_> {
+    /// The method as it is sent.
+    pub(crate) fn method(&self) -> &Method {
+        // RFC 8441 §4.
+        if self.head.websocket { &Method::CONNECT } else { self.head.method }
+    }
+
+    /// Writes it.
+    pub(crate) fn write(&self, fields: &mut Fields<'_>) {
+        let head = self.head;
+        let path = head.path.as_str();
+        let rooted = path.starts_with('/') || path == "*";
+        fields.request(self.method(), self.tls, self.authority, [if rooted { b"" } else { b"/" }, path.as_bytes()]);
+        if head.websocket {
+            fields.protocol(websocket::PROTOCOL);
+        }
+        let mut sized = false;
+        for (name, value) in head.headers {
+            match *name {
+                // The upstream's own 100 would come too late to be of use: the body goes when the window allows.
+                header::HOST | header::EXPECT => {}
+                header::CONTENT_LENGTH => sized = true,
+                // RFC 8441 §5: the stream itself is what a key would prove.
+                header::SEC_WEBSOCKET_KEY if head.websocket => {}
+                _ => fields.field(name, value),
             }
         }
+        announce(fields, head.announced);
+        match head.framing {
+            _ if head.websocket => {}
+            Framing::Fixed(length) => {
+                fields.bytes(&header::CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes());
+            }
+            Framing::Empty if sized => fields.bytes(&header::CONTENT_LENGTH, b"0"),
+            Framing::Empty | Framing::Chunked => {}
+        }
     }
-    Ok(headers)
 }
 
-/// Adds what the gateway vouches for, in place of what stands there under the same names. All values share one copy.
-fn announce(headers: &mut HeaderMap, lines: &[u8]) {
-    let shared = Bytes::copy_from_slice(lines);
-    for line in shared.split(|&byte| byte == b'\n') {
+/// Writes what the gateway vouches for, which stands under the same names nowhere else.
+fn announce(fields: &mut Fields<'_>, lines: &[u8]) {
+    for line in lines.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = line.split_at(colon);
         let value = value.strip_prefix(b": ").unwrap_or_default();
-        if let (Some(name), Ok(mut value)) = (named(name), HeaderValue::from_maybe_shared(shared.slice_ref(value))) {
+        match named(name) {
             // Another one in every request: the table of the connection is for what comes again.
-            value.set_sensitive(name == X_REQUEST_ID);
-            headers.insert(name, value);
+            Some(name) if name == X_REQUEST_ID => fields.once(&name, value),
+            Some(name) => fields.bytes(&name, value),
+            None => {}
         }
     }
 }
+
 /// A name in lower case; those that stand in every request cost no look into a table.
 fn named(name: &[u8]) -> Option<HeaderName> {
     Some(match name {
@@ -106,11 +111,29 @@ fn named(name: &[u8]) -> Option<HeaderName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::uri::PathAndQuery;
+    use http::{HeaderMap, HeaderValue};
+    use pylon_http2::hpack::{Decoder, Field};
+
+    /// The fields as they arrive.
+    fn sent(head: &RequestHead<'_>, tls: bool) -> Result<Vec<String>, EncodeError> {
+        let sendable = check(head, tls)?;
+        let block = Fields::alone(|fields| sendable.write(fields));
+        let mut all = Vec::new();
+        let take = |field| {
+            all.push(match field {
+                Field::Regular(name, value) => format!("{name}: {}", value.to_str().unwrap()),
+                pseudo => format!("{pseudo:?}"),
+            });
+        };
+        Decoder::default().decode(&block, usize::MAX, take).unwrap();
+        Ok(all)
+    }
 
     #[test]
-    fn the_host_becomes_the_authority_and_what_is_vouched_for_wins() {
+    fn the_host_becomes_the_authority_and_what_is_vouched_for_follows() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("host", "client.test"), ("content-length", "9"), ("via", "forged"), ("te", "trailers")] {
+        for (name, value) in [("host", "client.test"), ("content-length", "9"), ("te", "trailers"), ("expect", "x")] {
             headers.append(name, HeaderValue::from_static(value));
         }
         let head = RequestHead {
@@ -124,21 +147,29 @@ mod tests {
             websocket: false,
             expects: false,
         };
-        let sent = request(&head, true).unwrap();
-        assert_eq!(sent.uri(), "https://client.test/a?b");
-        let mut fields: Vec<_> = sent.headers().iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
-        fields.sort();
-        // `Sensitive` is what HPACK shall not remember.
         assert_eq!(
-            fields,
-            ["content-length: \"3\"", "te: \"trailers\"", "via: \"1.1 pylon\"", "x-request-id: Sensitive"]
+            sent(&head, true).unwrap(),
+            [
+                "Method(POST)",
+                "Scheme(b\"https\")",
+                "Authority(b\"client.test\")",
+                "Path(b\"/a?b\")",
+                "te: trailers",
+                "via: 1.1 pylon",
+                "x-request-id: 7",
+                "content-length: 3"
+            ]
         );
-        assert_eq!(sent.headers()["x-request-id"], "7");
         let other = HeaderValue::from_static("other.test:81");
-        let sent = request(&RequestHead { host: Some(&other), framing: Framing::Chunked, ..head }, false).unwrap();
-        assert_eq!(sent.uri(), "http://other.test:81/a?b");
-        assert!(!sent.headers().contains_key("content-length"));
-        let bad = HeaderValue::from_static("a b");
-        assert_eq!(request(&RequestHead { host: Some(&bad), ..head }, false).unwrap_err(), EncodeError::Host);
+        let fields = sent(&RequestHead { host: Some(&other), framing: Framing::Chunked, ..head }, false).unwrap();
+        assert_eq!(fields[1..3], ["Scheme(b\"http\")", "Authority(b\"other.test:81\")"]);
+        assert!(!fields.iter().any(|field| field.starts_with("content-length")));
+        for bad in ["a b", "", "a/b", "u@a"] {
+            let bad = HeaderValue::from_static(bad);
+            assert_eq!(sent(&RequestHead { host: Some(&bad), ..head }, false), Err(EncodeError::Host));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("upgrade", HeaderValue::from_static("x"));
+        assert_eq!(sent(&RequestHead { headers: &headers, ..head }, false), Err(EncodeError::Field(header::UPGRADE)));
     }
 }

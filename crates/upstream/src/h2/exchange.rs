@@ -1,14 +1,12 @@
 //! One request on a stream, until the head of its answer is here.
 
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode, Version};
 use pylon_core::body::Body;
+use pylon_http2::client::Answer;
+use pylon_http2::{Error, RecvStream, SendStream};
 
 use super::body::AnswerBody;
 use super::conn::Place;
@@ -26,11 +24,11 @@ use crate::service_side::ServiceSide;
 /// A request that has been sent, or is being sent.
 #[derive(Debug)]
 pub(crate) struct Flight {
-    answer: ResponseFuture,
+    answer: Answer,
     upload: Option<Box<Upload>>,
     place: Place,
     /// The client's way to the service, where the stream is to become a WebSocket.
-    tunnel: Option<SendStream<Bytes>>,
+    tunnel: Option<SendStream>,
     /// How many interim answers have come.
     interim: u8,
 }
@@ -44,10 +42,10 @@ impl Flight {
         if head.websocket && !place.takes_websockets() {
             return Err(Fault::Alone);
         }
-        let request = encode::request(head, tls)?;
+        let sendable = encode::check(head, tls)?;
         let ends = head.framing == Framing::Empty && !head.websocket;
-        let unsent = |error: h2::Error| Fault::Unsent(std::io::Error::other(error));
-        let (answer, stream): (_, SendStream<Bytes>) = place.send(request, ends).map_err(unsent)?;
+        let unsent = |error: Error| Fault::Unsent(error.into());
+        let (answer, stream) = place.send(&sendable, ends).map_err(unsent)?;
         let (tunnel, upload) = if head.websocket {
             (Some(stream), None)
         } else {
@@ -66,9 +64,8 @@ impl Flight {
                 Poll::Ready(Ok(Progress::Sent)) | Poll::Pending => {}
             }
         }
-        while let Poll::Ready(Some(Ok(interim))) = self.answer.poll_informational(cx) {
+        while let Some((status, headers)) = self.answer.interim() {
             self.interim = self.interim.saturating_add(1);
-            let status = interim.status();
             if status == StatusCode::SWITCHING_PROTOCOLS {
                 // HTTP/2 has no such answer (RFC 9113 §8.6), and a client of HTTP/1.1 would take it for a switch.
                 return Poll::Ready(Err(HeadError::Switched.into()));
@@ -78,10 +75,10 @@ impl Flight {
             }
             // RFC 9110 §15.2: not to be sent to a client of HTTP/1.0.
             if status != StatusCode::CONTINUE && asked.version == Version::HTTP_11 {
-                asked.interim.push(&wire(status, interim.headers()));
+                asked.interim.push(&wire(status, &headers));
             }
         }
-        match Pin::new(&mut self.answer).poll(cx) {
+        match self.answer.poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(mut head)) => {
                 if let Some(key) = asked.key.filter(|_| self.tunnel.is_some()) {
@@ -124,7 +121,7 @@ impl Flight {
                     return Body::Tunnel(Box::new(side));
                 }
                 // Nothing follows a handshake that was refused.
-                Some(mut sending) => drop(sending.send_data(Bytes::new(), true)),
+                Some(mut sending) => drop(sending.end()),
                 None => {}
             }
             if stream.is_end_stream() {
@@ -155,19 +152,13 @@ fn length(headers: &HeaderMap) -> usize {
 }
 
 /// What an error of the stream comes to.
-fn fault(error: h2::Error, answered: bool) -> Fault {
-    let reason = error.reason();
-    // RFC 9113 §8.7: streams that were refused, and those beyond the last that a GOAWAY names, were not looked at.
-    let refused = error.is_remote()
-        && (error.is_reset() && reason == Some(Reason::REFUSED_STREAM)
-            || error.is_go_away() && reason == Some(Reason::NO_ERROR));
-    if refused && !answered {
+fn fault(error: Error, answered: bool) -> Fault {
+    if error.is_refused() && !answered {
         return Fault::Refused(error.to_string());
     }
-    if error.is_library() && !error.is_io() {
+    if error.is_fault_of_peer() {
         return Fault::Protocol(error.to_string());
     }
-    let answered = answered || error.is_reset();
-    let source = error.into_io().unwrap_or_else(|| std::io::Error::other("the stream was reset"));
-    Fault::Reset { source, answered }
+    let answered = answered || matches!(error, Error::Reset { .. });
+    Fault::Reset { source: error.into(), answered }
 }

@@ -6,15 +6,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use h2::{RecvStream, SendStream};
 use http::header::SEC_WEBSOCKET_ACCEPT;
 use http::{HeaderValue, StatusCode};
+use pylon_http2::{RecvStream, SendStream};
 use pylon_net::websocket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::conn::Place;
 use super::exchange::Answered;
 use crate::endpoint::Lease;
+
+/// So much goes out at once.
+const PIECE: usize = 16 << 10;
 
 /// Gives an answer that agrees the form that it has on HTTP/1.1, with the proof of `key` that is not asked for here.
 pub(crate) fn agreed(head: &mut Answered, key: &HeaderValue) {
@@ -29,7 +32,7 @@ pub(crate) fn agreed(head: &mut Answered, key: &HeaderValue) {
 /// The stream. Dropped before both sides have ended, it is reset.
 #[derive(Debug)]
 pub(crate) struct Tunnelled {
-    sending: SendStream<Bytes>,
+    sending: SendStream,
     reading: RecvStream,
     /// What has been read and not taken yet.
     ahead: Bytes,
@@ -38,7 +41,7 @@ pub(crate) struct Tunnelled {
 }
 
 impl Tunnelled {
-    pub(crate) fn new(sending: SendStream<Bytes>, reading: RecvStream, place: Place, lease: Lease) -> Self {
+    pub(crate) fn new(sending: SendStream, reading: RecvStream, place: Place, lease: Lease) -> Self {
         Self { sending, reading, ahead: Bytes::new(), _place: place, _lease: lease }
     }
 }
@@ -49,7 +52,7 @@ impl AsyncRead for Tunnelled {
         // A frame without content is no end.
         while this.ahead.is_empty() {
             match ready!(this.reading.poll_data(cx)) {
-                Some(data) => this.ahead = data.map_err(io::Error::other)?,
+                Some(data) => this.ahead = data?,
                 None => return Poll::Ready(Ok(())),
             }
         }
@@ -57,7 +60,8 @@ impl AsyncRead for Tunnelled {
         buf.put_slice(this.ahead.get(..taken).unwrap_or_default());
         this.ahead.advance(taken);
         // Whoever takes it has room for it: more may come.
-        Poll::Ready(this.reading.flow_control().release_capacity(taken).map_err(io::Error::other))
+        this.reading.release(taken);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -67,17 +71,14 @@ impl AsyncWrite for Tunnelled {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        sending.reserve_capacity(bytes.len());
-        let room = match sending.capacity() {
-            0 => match ready!(sending.poll_capacity(cx)) {
-                Some(room) => room.map_err(io::Error::other)?,
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            },
-            room => room,
-        };
-        let piece = bytes.get(..room.min(bytes.len())).unwrap_or_default();
-        sending.send_data(Bytes::copy_from_slice(piece), false).map_err(io::Error::other)?;
-        Poll::Ready(Ok(piece.len()))
+        loop {
+            ready!(sending.poll_room(cx))?;
+            let piece = bytes.get(..bytes.len().min(PIECE)).unwrap_or_default();
+            match sending.send(&mut Bytes::copy_from_slice(piece), false)? {
+                0 => {}
+                sent => return Poll::Ready(Ok(sent)),
+            }
+        }
     }
 
     /// The task of the connection writes.
@@ -86,6 +87,6 @@ impl AsyncWrite for Tunnelled {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.get_mut().sending.send_data(Bytes::new(), true).map_err(io::Error::other))
+        Poll::Ready(self.get_mut().sending.end().map_err(io::Error::from))
     }
 }

@@ -5,24 +5,22 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
+use pylon_http2::{Error, Reason, SendStream};
 use smallvec::SmallVec;
 
 use crate::h1::encode::Framing;
 use crate::h1::framing;
 
-/// Bodies up to this size are handed over at once, whatever the window.
-const INLINE: usize = 16 * 1024;
 /// As much of a stream is kept for the case that the other side has not looked at it.
 const KEEP: usize = 64 * 1024;
 
 /// A body on its way out.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    stream: SendStream<Bytes>,
+    stream: SendStream,
     body: Body,
     data: Bytes,
     /// Whether `data` is the last of it.
@@ -52,21 +50,20 @@ pub(crate) enum Progress {
 
 impl Upload {
     /// Sends what can be sent at once; none where that is all. Bytes at hand stay in `body` for another attempt.
-    pub(crate) fn begin(
-        mut stream: SendStream<Bytes>,
-        body: &mut Body,
-        framing: Framing,
-    ) -> Result<Option<Box<Self>>, h2::Error> {
+    pub(crate) fn begin(mut stream: SendStream, body: &mut Body, framing: Framing) -> Result<Option<Box<Self>>, Error> {
         let left = if let Framing::Fixed(length) = framing { Some(length) } else { None };
         let (body, data) = match body {
             _ if framing == Framing::Empty => return Ok(None),
             // Tunnels have a connection of their own.
             Body::Empty | Body::Tunnel(_) => return Ok(None),
-            Body::Full(bytes) if bytes.len() <= INLINE => {
-                stream.send_data(bytes.clone(), true)?;
-                return Ok(None);
+            Body::Full(bytes) => {
+                let mut left = bytes.clone();
+                stream.send(&mut left, true)?;
+                if left.is_empty() {
+                    return Ok(None);
+                }
+                (Body::Empty, left)
             }
-            Body::Full(bytes) => (Body::Empty, bytes.clone()),
             Body::Stream(_) => (std::mem::take(body), Bytes::new()),
         };
         let ends = !data.is_empty();
@@ -112,14 +109,14 @@ impl Upload {
                 continue;
             }
             // The other side may have answered and want no more (RFC 9113 §8.1).
-            if self.stream.poll_reset(cx).is_ready() {
+            if self.stream.poll_failed(cx).is_ready() {
                 self.done = true;
                 return Poll::Ready(Ok(Progress::Cut));
             }
             let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
             if let Err(error) = self.take(frame) {
                 self.done = true;
-                self.stream.send_reset(Reason::CANCEL);
+                self.stream.reset(Reason::CANCEL);
                 return Poll::Ready(Err(error));
             }
         }
@@ -128,19 +125,10 @@ impl Upload {
     /// Sends of `data` what the window allows: ready with none when it is gone.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Progress>> {
         while !self.data.is_empty() {
-            self.stream.reserve_capacity(self.data.len());
-            let room = match self.stream.capacity() {
-                0 => match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(room)) => room,
-                    Some(Err(_)) | None => return Poll::Ready(Some(Progress::Cut)),
-                },
-                room => room,
-            };
-            let piece = self.data.split_to(room.min(self.data.len()));
-            let last = self.ends && self.data.is_empty();
-            if self.stream.send_data(piece, last).is_err() {
+            if ready!(self.stream.poll_room(cx)).is_err() || self.stream.send(&mut self.data, self.ends).is_err() {
                 return Poll::Ready(Some(Progress::Cut));
             }
+            let last = self.ends && self.data.is_empty();
             self.moved = Some(tokio::time::Instant::now().into_std());
             self.done = last;
         }
@@ -194,9 +182,9 @@ impl Upload {
                 for name in doomed {
                     trailers.remove(name);
                 }
-                self.stream.send_trailers(trailers)
+                self.stream.trailers(&trailers)
             }
-            None => self.stream.send_data(Bytes::new(), true),
+            None => self.stream.end(),
         };
         Ok(())
     }

@@ -1,0 +1,85 @@
+//! The server's side of a connection.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::drive::Drive;
+use crate::error::{By, Error};
+use crate::receive::RecvStream;
+use crate::send::SendStream;
+use crate::shared::{Limits, Role, Shared};
+
+/// A connection of a client.
+#[derive(Debug)]
+pub struct Server<S> {
+    shared: Arc<Shared>,
+    drive: Drive<S>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
+    /// Serves `socket`, of which `ahead` was read before.
+    pub fn new(socket: S, ahead: BytesMut, limits: Limits) -> Self {
+        let shared = Shared::new(Role::Server, limits);
+        let mut drive = Drive::new(socket, ahead);
+        drive.begin(&shared);
+        Self { shared, drive }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &S {
+        self.drive.socket()
+    }
+
+    /// The next request. Reads and writes meanwhile; none when the connection is over.
+    pub fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<(Request<RecvStream>, SendStream), Error>>> {
+        loop {
+            let mut connection = self.shared.lock();
+            connection.woken = false;
+            crate::stream::register(&mut connection.driver, cx);
+            if let Some((key, request)) = connection.accepted.pop_front() {
+                let id = *request.body();
+                let sending = SendStream::new(&self.shared, &mut connection, key, id);
+                let receiving = RecvStream::new(&self.shared, &mut connection, key, id);
+                return Poll::Ready(Some(Ok((request.map(|_| receiving), sending))));
+            }
+            drop(connection);
+            if self.drive.poll_read(&self.shared, cx).is_ready() {
+                continue;
+            }
+            return self.drive.poll_end(&self.shared, cx).map(|()| self.end());
+        }
+    }
+
+    /// How it ended.
+    fn end<T>(&self) -> Option<Result<T, Error>> {
+        match &self.shared.lock().failed {
+            Some(error @ Error::Ended { by: By::Us, .. }) => Some(Err(error.clone())),
+            _ => None,
+        }
+    }
+
+    /// Tells the client that no further request is looked at (RFC 9113 §6.8). Those under way are answered, and then it ends.
+    pub fn end_gracefully(&mut self) {
+        let mut connection = self.shared.lock();
+        connection.say_farewell();
+        connection.wake_driver();
+    }
+
+    /// The number of the head that is on its way, if there is one; the preface is one, up to the first SETTINGS.
+    pub fn head_under_way(&self) -> Option<u64> {
+        self.shared.lock().head_under_way()
+    }
+}
+
+impl<S> Drop for Server<S> {
+    fn drop(&mut self) {
+        self.shared.lock().fail(Error::io(std::io::ErrorKind::ConnectionAborted));
+    }
+}

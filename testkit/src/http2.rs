@@ -163,6 +163,14 @@ impl Http2 {
         self.wait(stream.answer)
     }
 
+    /// The next interim answer (1xx) of a stream; none where the final one comes first.
+    ///
+    /// # Panics
+    /// If nothing comes, or the stream was broken off.
+    pub fn interim(&self, stream: &mut Stream) -> Option<Response<()>> {
+        self.wait(std::future::poll_fn(|cx| stream.answer.poll_informational(cx))).map(|interim| interim.unwrap())
+    }
+
     /// Waits for something of this connection.
     ///
     /// # Panics

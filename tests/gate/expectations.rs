@@ -2,6 +2,7 @@
 
 use pylon_testkit::answer::{alphabet, chunk};
 use pylon_testkit::client::request;
+use pylon_testkit::http2::Http2;
 use pylon_testkit::upstream::{End, Upstream};
 use pylon_testkit::wait::{ms, now};
 
@@ -140,6 +141,37 @@ fn early_hints_are_relayed_before_the_answer() {
     let mut old = gate.connect();
     old.send("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
     assert_eq!(old.response().status(), 200, "HTTP/1.0 knows no interim answers");
+}
+
+#[test]
+fn interim_answers_reach_clients_of_http_2_on_their_own_streams() {
+    let upstream = Upstream::script(|peer| {
+        let Ok(head) = peer.head() else { return };
+        if head.field("expect").is_some() {
+            peer.pause(ms(100));
+            peer.send("HTTP/1.1 100 Continue\r\n\r\n");
+            let body = peer.exactly(5).unwrap_or_default();
+            peer.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+            peer.send(body);
+        } else {
+            peer.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </b>\r\n\r\n");
+            peer.pause(ms(300));
+            peer.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate");
+        }
+    });
+    let gate = before(&upstream, "");
+    let mut client = Http2::connect(gate.address());
+    let mut hinted = client.open("GET", "http://a.test/", &[], true).unwrap();
+    let mut expecting = client.open("POST", "http://a.test/", &EXPECTS, false).unwrap();
+    for link in ["</a>", "</b>"] {
+        let hint = client.interim(&mut hinted).unwrap();
+        assert_eq!((hint.status().as_u16(), hint.headers()["link"].to_str().unwrap()), (103, link));
+    }
+    assert_eq!(client.interim(&mut expecting).unwrap().status(), 100);
+    expecting.sending.send_data("hello".into(), true).unwrap();
+    assert_eq!(client.answer(expecting).unwrap().text(), "hello");
+    assert!(client.interim(&mut hinted).is_none());
+    assert_eq!(client.answer(hinted).unwrap().text(), "late");
 }
 
 #[test]

@@ -203,7 +203,7 @@ impl Activity {
     }
 }
 
-/// Interim (1xx) answers on their way to the client, written by the socket's adapter before the final answer.
+/// Interim (1xx) answers on their way to the client, in the form of HTTP/1.1, written before the final answer.
 ///
 /// hyper's server writes `100 Continue` itself and knows no other interim answer; 103 (RFC 8297) goes this way.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use http::Request;
 
 use crate::error::{By, Error, Fatal, Reason};
@@ -13,6 +13,8 @@ use crate::out::Out;
 use crate::shared::{Limits, Role};
 use crate::stream::{self, Key, Streams};
 
+mod control;
+mod data;
 mod heads;
 mod windows;
 
@@ -116,7 +118,7 @@ impl Connection {
             taken: 0,
             waiting: VecDeque::new(),
             accepted: VecDeque::new(),
-            newest: if role == Role::Server { 0 } else { 1 },
+            newest: u32::from(role == Role::Client),
             ended: VecDeque::new(),
             farewell: Farewell::No,
             peer_left: false,
@@ -198,7 +200,7 @@ impl Connection {
         if self.preface > 0 {
             let have = input.len().min(self.preface);
             let wanted = frame::PREFACE.len().checked_sub(self.preface).and_then(|at| frame::PREFACE.get(at..));
-            if !wanted.is_some_and(|wanted| wanted.get(..have) == input.get(..have)) {
+            if wanted.is_none_or(|wanted| wanted.get(..have) != input.get(..have)) {
                 return Err(Fatal::protocol("this is not HTTP/2"));
             }
             input.advance(have);
@@ -228,70 +230,8 @@ impl Connection {
         }
     }
 
-    /// DATA (§6.1). `whole` is the payload where it need not be copied.
-    fn data(&mut self, head: Head, payload: &[u8], whole: Option<&Bytes>) -> Result<(), Fatal> {
-        if self.block.is_some() {
-            return Err(Fatal::protocol("a block of fields was interrupted"));
-        }
-        let data = frame::unpad(head, payload)?;
-        let ends = head.has(frame::END_STREAM);
-        self.count_empty(data.is_empty() && !ends)?;
-        let counts = head.length as i64;
-        self.receive_window = self.receive_window.saturating_sub(counts);
-        if self.receive_window < 0 {
-            return Err(Fatal::new(Reason::FLOW_CONTROL_ERROR, "more than the window of the connection"));
-        }
-        let answers = self.role == Role::Client;
-        let Some((key, stream)) = self.streams.find(head.stream) else {
-            self.take_back(head.length);
-            return self.to_no_stream(head.stream, "DATA on a stream that was never opened");
-        };
-        if stream.receive_over {
-            self.take_back(head.length);
-            return self.fault(head.stream, Reason::STREAM_CLOSED);
-        }
-        if answers && !stream.answered {
-            self.take_back(head.length);
-            return self.fault(head.stream, Reason::PROTOCOL_ERROR);
-        }
-        stream.receive_window = stream.receive_window.saturating_sub(counts);
-        let left = stream.length_left.map(|left| left.checked_sub(data.len() as u64));
-        let wrong = matches!(left, Some(None)) || ends && matches!(left, Some(Some(1..)));
-        if stream.receive_window < 0 || wrong {
-            let reason = if stream.receive_window < 0 { Reason::FLOW_CONTROL_ERROR } else { Reason::PROTOCOL_ERROR };
-            self.take_back(head.length);
-            return self.fault(head.stream, reason);
-        }
-        stream.length_left = left.flatten();
-        stream.receive_over = ends;
-        let unread = stream.unread;
-        if !unread && !data.is_empty() {
-            match whole {
-                Some(whole) => stream.received.push(whole.clone()),
-                None => stream.received.copy(data),
-            }
-        }
-        if ends || !data.is_empty() {
-            stream.wake_reader();
-        }
-        // What nobody reads leaves the stream's window as it is, so that little of it comes; padding is read by us.
-        let (all, padding) = (head.length, head.length.saturating_sub(data.len()));
-        if unread {
-            self.take_back(all);
-        } else if padding > 0 {
-            self.taken_of(key, head.stream, padding);
-        }
-        self.close_if_over(key, head.stream);
-        Ok(())
-    }
-
-    fn count_empty(&mut self, empty: bool) -> Result<(), Fatal> {
-        self.empty = if empty { self.empty.saturating_add(1) } else { self.empty.saturating_sub(1) };
-        if self.empty > EMPTY { Err(Fatal::calm("frames without content")) } else { Ok(()) }
-    }
-
     /// A frame for a stream that is not open.
-    fn to_no_stream(&mut self, id: u32, idle: &'static str) -> Result<(), Fatal> {
+    fn on_no_stream(&mut self, id: u32, idle: &'static str) -> Result<(), Fatal> {
         if self.is_idle(id) {
             return Err(Fatal::protocol(idle));
         }
@@ -359,105 +299,6 @@ impl Connection {
                 return Err(Fatal::calm("requests are taken back as fast as they are sent"));
             }
         }
-        Ok(())
-    }
-
-    /// SETTINGS (§6.5).
-    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(Fatal::protocol("SETTINGS on a stream"));
-        }
-        let (settings, rest) = payload.as_chunks::<6>();
-        if !rest.is_empty() || head.has(frame::ACK) && !payload.is_empty() {
-            return Err(Fatal::new(Reason::FRAME_SIZE_ERROR, "SETTINGS are six bytes each"));
-        }
-        if head.has(frame::ACK) {
-            return Ok(());
-        }
-        for [a, b, c, d, e, f] in settings {
-            self.setting(u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f]))?;
-        }
-        if !self.settled {
-            self.settled = true;
-            self.heads = self.heads.wrapping_add(1);
-        }
-        self.reply(frame::SETTINGS, &[])
-    }
-
-    fn setting(&mut self, name: u16, value: u32) -> Result<(), Fatal> {
-        match name {
-            frame::HEADER_TABLE_SIZE => self.encoder.set_max(value as usize),
-            frame::ENABLE_PUSH if value > 1 => return Err(Fatal::protocol("ENABLE_PUSH is 0 or 1")),
-            frame::ENABLE_CONNECT_PROTOCOL if value > 1 => {
-                return Err(Fatal::protocol("ENABLE_CONNECT_PROTOCOL is 0 or 1"));
-            }
-            frame::ENABLE_CONNECT_PROTOCOL => self.peer_connects = value == 1,
-            frame::MAX_CONCURRENT_STREAMS => self.peer_streams = value as usize,
-            frame::INITIAL_WINDOW_SIZE => self.initial_window(value)?,
-            frame::MAX_FRAME_SIZE if !(16_384..=16_777_215).contains(&value) => {
-                return Err(Fatal::protocol("MAX_FRAME_SIZE out of its range"));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// PING (§6.7).
-    fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(Fatal::protocol("PING on a stream"));
-        }
-        if payload.len() != 8 {
-            return Err(Fatal::new(Reason::FRAME_SIZE_ERROR, "PING has eight bytes"));
-        }
-        if !head.has(frame::ACK) {
-            return self.reply(frame::PING, payload);
-        }
-        if payload == FAREWELL && self.farewell == Farewell::Told {
-            self.farewell = Farewell::Last(self.newest);
-            frame::put_goaway(&mut self.out.tail, self.newest, Reason::NO_ERROR);
-        }
-        Ok(())
-    }
-
-    /// Acknowledges, unless too much of that waits already.
-    fn reply(&mut self, kind: u8, payload: &[u8]) -> Result<(), Fatal> {
-        self.replies = self.replies.saturating_add(1);
-        if self.replies > REPLIES {
-            return Err(Fatal::calm("more to acknowledge than is read"));
-        }
-        frame::put(&mut self.out.tail, kind, frame::ACK, 0, payload);
-        Ok(())
-    }
-
-    /// GOAWAY (§6.8).
-    fn goaway(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
-        if head.stream != 0 {
-            return Err(Fatal::protocol("GOAWAY on a stream"));
-        }
-        let code = payload.get(4..).and_then(|rest| rest.first_chunk()).map(|code| u32::from_be_bytes(*code));
-        let (Some(last), Some(code)) = (frame::number(payload), code) else {
-            return Err(Fatal::new(Reason::FRAME_SIZE_ERROR, "GOAWAY has eight bytes"));
-        };
-        self.peer_left = true;
-        if self.role == Role::Server {
-            return Ok(());
-        }
-        let reason = Reason::from(code);
-        let mut gone = smallvec::SmallVec::<[u32; 8]>::new();
-        for stream in self.streams.each_open() {
-            let error = if stream.id > last {
-                Error::Refused
-            } else if reason != Reason::NO_ERROR {
-                Error::Ended { reason, by: By::Peer, why: "" }
-            } else {
-                continue;
-            };
-            stream.failed = Some(error);
-            stream.wake();
-            gone.push(stream.id);
-        }
-        gone.into_iter().for_each(|id| self.streams.close(id));
         Ok(())
     }
 

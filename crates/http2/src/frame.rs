@@ -53,13 +53,12 @@ pub(crate) struct Head {
 impl Head {
     /// Reads it, where it is whole.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let [a, b, c, kind, flags, s, t, u, v] = *bytes.first_chunk::<HEADER>()?;
+        let ([high, middle, low, kind, flags], stream) = bytes.split_first_chunk()?;
         Some(Self {
-            length: u32::from_be_bytes([0, a, b, c]) as usize,
-            kind,
-            flags,
-            // The first bit means nothing.
-            stream: u32::from_be_bytes([s & 0x7f, t, u, v]),
+            length: u32::from_be_bytes([0, *high, *middle, *low]) as usize,
+            kind: *kind,
+            flags: *flags,
+            stream: number(stream)?,
         })
     }
 
@@ -68,9 +67,9 @@ impl Head {
     }
 
     pub(crate) fn bytes(self) -> [u8; HEADER] {
-        let [_, a, b, c] = (self.length as u32).to_be_bytes();
-        let [s, t, u, v] = self.stream.to_be_bytes();
-        [a, b, c, self.kind, self.flags, s, t, u, v]
+        let [_, high, middle, low] = (self.length as u32).to_be_bytes();
+        let [first, second, third, fourth] = self.stream.to_be_bytes();
+        [high, middle, low, self.kind, self.flags, first, second, third, fourth]
     }
 }
 
@@ -121,7 +120,12 @@ pub(crate) fn put_goaway(out: &mut BytesMut, last: u32, reason: Reason) {
     put(out, GOAWAY, 0, 0, &payload);
 }
 
-/// The number that four bytes make, without its first bit.
+/// A length as windows count.
+pub(crate) fn width(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+/// The number that four bytes make, without its first bit, which means nothing.
 pub(crate) fn number(payload: &[u8]) -> Option<u32> {
     payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes) & 0x7fff_ffff)
 }

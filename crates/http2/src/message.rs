@@ -172,7 +172,9 @@ mod tests {
 
     fn collect(fields: Vec<Field>) -> Fields {
         let mut all = Fields::new();
-        fields.into_iter().for_each(|field| all.take(field));
+        for field in fields {
+            all.take(field);
+        }
         all
     }
 

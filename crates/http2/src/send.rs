@@ -120,15 +120,15 @@ impl SendStream {
         loop {
             let (window, waiting) = (connection.send_window, connection.out.len());
             let stream = connection.sendable(self.0.key, self.0.id)?;
-            let room = window.min(stream.send_window).clamp(0, frame::MAX_PAYLOAD as i64) as usize;
+            let room = window.min(stream.send_window).clamp(0, frame::width(frame::MAX_PAYLOAD)) as usize;
             let length = data.len().min(room);
             if !data.is_empty() && (length == 0 || waiting >= WAITING) {
                 break;
             }
             let last = ends && length == data.len();
-            stream.send_window = stream.send_window.saturating_sub(length as i64);
+            stream.send_window = stream.send_window.saturating_sub(frame::width(length));
             stream.send_over = last;
-            connection.send_window = window.saturating_sub(length as i64);
+            connection.send_window = window.saturating_sub(frame::width(length));
             sent = sent.saturating_add(length);
             let flags = if last { frame::END_STREAM } else { 0 };
             let head = Head { length, kind: frame::DATA, flags, stream: self.0.id };

@@ -13,6 +13,9 @@ use crate::receive::RecvStream;
 use crate::send::SendStream;
 use crate::shared::{Limits, Role, Shared};
 
+/// A request, and where its answer goes.
+pub type Accepted = (Request<RecvStream>, SendStream);
+
 /// A connection of a client.
 #[derive(Debug)]
 pub struct Server<S> {
@@ -35,10 +38,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
     }
 
     /// The next request. Reads and writes meanwhile; none when the connection is over.
-    pub fn poll_accept(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<(Request<RecvStream>, SendStream), Error>>> {
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Accepted, Error>>> {
         loop {
             let mut connection = self.shared.lock();
             connection.woken = false;

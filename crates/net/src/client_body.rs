@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Request};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
@@ -33,6 +33,8 @@ pub(crate) struct ClientBody {
     connection: Arc<Connection>,
     /// Runs while a piece is waited for.
     waiting: Option<Waiting>,
+    /// The client waits to be told that its body is wanted, which hyper says by itself.
+    expecting: bool,
 }
 
 /// Nothing of a body is there.
@@ -51,7 +53,8 @@ impl ClientBody {
             pace.rate = None;
         }
         let (allowance, connection) = (Allowance::new(pace), Arc::clone(connection));
-        request.map(|source| Body::stream(Self { source, allowance, connection, waiting: None }))
+        let expecting = matches!(request.body(), Source::Http2(_)) && request.headers().contains_key(EXPECT);
+        request.map(|source| Body::stream(Self { source, allowance, connection, waiting: None, expecting }))
     }
 
     /// A piece of `bytes` is there.
@@ -109,6 +112,9 @@ impl http_body::Body for ClientBody {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
             self.arrived(data.map_or(0, Bytes::len));
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(error))));
+        }
+        if std::mem::take(&mut self.expecting) {
+            self.connection.interim.push(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         let left = self.allowance.left();
         let waiting = self.waiting.get_or_insert_with(|| {

@@ -3,7 +3,7 @@
 //! All streams of a connection run in its one task, so that what many of them send goes out by one write. The codec bounds
 //! what floods could make grow: streams that are reset before they were answered (rapid reset), streams that the client
 //! makes us reset, CONTINUATION frames, frames without content. A connection without streams ends after the idle time, in good order (GOAWAY). A head that is not whole in time ends it at once, and a client that takes
-//! nothing of an answer loses the stream, or all of them. Interim answers other than 100 are not passed on. A CONNECT for a
+//! nothing of an answer loses the stream, or all of them. A CONNECT for a
 //! WebSocket (RFC 8441) is handed on as the GET that it would be on HTTP/1.1; its tunnel is a task of its own, for as long as
 //! which the stream counts as open.
 
@@ -30,6 +30,7 @@ use crate::timer;
 mod connect;
 mod date;
 mod exchange;
+mod interim;
 mod io;
 mod tasks;
 

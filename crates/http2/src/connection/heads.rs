@@ -76,16 +76,16 @@ impl Connection {
         let fields = if summary.malformed || wrong { Err(Malformed) } else { Ok(fields) };
         let over = summary.size > limit;
         if let Some((key, _)) = self.streams.find(id) {
-            return self.to_open_stream(key, id, ends, fields, over);
+            return self.on_open_stream(key, id, ends, fields, over);
         }
         match self.role {
             Role::Server => self.request(id, ends, fields, over),
-            Role::Client => self.to_no_stream(id, "an answer to no request"),
+            Role::Client => self.on_no_stream(id, "an answer to no request"),
         }
     }
 
     /// A block on a stream that is open: trailers, or an answer.
-    fn to_open_stream(
+    fn on_open_stream(
         &mut self,
         key: Key,
         id: u32,

@@ -110,7 +110,9 @@ impl Encoder {
         }
         integer::write(out, WITHOUT_INDEXING, 4, names::PATH);
         integer::write(out, 0, 7, length);
-        parts.iter().for_each(|part| out.extend_from_slice(part));
+        for part in parts {
+            out.extend_from_slice(part);
+        }
     }
 
     /// Writes `:protocol`.

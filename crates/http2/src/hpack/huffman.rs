@@ -36,7 +36,7 @@ const LEAF: u16 = 0x100;
 static STEPS: [[Step; 16]; 256] = steps(&tree());
 
 /// The two ways from each inner node: to another, or to a leaf, whose symbol stands above `LEAF`.
-#[allow(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
+#[expect(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
 const fn tree() -> [[u16; 2]; 256] {
     let mut nodes = [[0_u16; 2]; 256];
     let (mut made, mut code, mut length) = (1, 0_u32, 0_u8);
@@ -65,7 +65,7 @@ const fn tree() -> [[u16; 2]; 256] {
     nodes
 }
 
-#[allow(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
+#[expect(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
 const fn steps(tree: &[[u16; 2]; 256]) -> [[Step; 16]; 256] {
     // Padding is less than an octet of ones (§5.2).
     let mut may_end = [false; 256];

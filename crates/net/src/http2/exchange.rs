@@ -14,10 +14,11 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGR
 use http::{HeaderName, Response};
 use http_body::{Body, Frame};
 use pylon_core::body::BodyError;
+use pylon_core::connection::Interim;
 use pylon_http2::{Fields, Reason, SendStream};
 
 use super::connect::Switch;
-use super::{Open, date, now};
+use super::{Open, date, interim, now};
 use crate::handler::Handler;
 use crate::timer::{self, Sleep};
 
@@ -83,7 +84,11 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
                     if stream.poll_failed(cx).is_ready() {
                         return Poll::Ready(());
                     }
-                    let mut answer = ready!(future.poll(cx));
+                    let polled = future.poll(cx);
+                    if let Some(waiting) = interim(this.open.as_ref()) {
+                        interim::send(waiting, stream);
+                    }
+                    let mut answer = ready!(polled);
                     let tunnel = this.switch.take().and_then(|switch| Some((switch, H::switched(&mut answer)?)));
                     let ends = tunnel.is_none() && answer.body().is_end_stream();
                     if let Err(error) = stream.answer(answer.status(), ends, |fields| write(fields, &answer)) {
@@ -110,26 +115,38 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
                     }
                     return Poll::Ready(());
                 }
-                Projected::Sending { body, sending } => match ready!(sending.poll(cx, stream, body, *this.patience)) {
-                    End::Over => return Poll::Ready(()),
-                    End::Stalled => {
-                        let connection = this.open.as_ref().map(|open| &open.0.connection);
-                        let stalled = |is| {
-                            if let Some(connection) = connection {
-                                connection.stalled.store(is, Ordering::Relaxed);
-                            }
-                        };
-                        // The end of the exchange is told by its body, which is dropped here.
-                        stalled(true);
-                        this.step.set(Step::Over);
-                        stalled(false);
-                        return Poll::Ready(());
+                Projected::Sending { body, sending } => {
+                    let polled = sending.poll(cx, stream, body, *this.patience);
+                    if let Some(waiting) = interim(this.open.as_ref()) {
+                        // Too late: the answer has begun.
+                        drop(waiting.take());
                     }
-                },
+                    if matches!(ready!(polled), End::Stalled) {
+                        give_up(this.open.as_ref(), || this.step.set(Step::Over));
+                    }
+                    return Poll::Ready(());
+                }
                 Projected::Over => return Poll::Ready(()),
             }
         }
     }
+}
+
+/// Interim answers that this stream has queued since it was polled, if there are some.
+fn interim(open: Option<&Open>) -> Option<&Interim> {
+    open.map(|open| &open.0.connection.interim).filter(|interim| interim.is_waiting())
+}
+
+/// Ends an exchange whose client takes nothing: its end is told by its body, which `drop_body` drops.
+fn give_up(open: Option<&Open>, drop_body: impl FnOnce()) {
+    let stalled = |is| {
+        if let Some(open) = open {
+            open.0.connection.stalled.store(is, Ordering::Relaxed);
+        }
+    };
+    stalled(true);
+    drop_body();
+    stalled(false);
 }
 
 impl Sending {

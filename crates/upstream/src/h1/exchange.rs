@@ -187,7 +187,7 @@ impl Flight {
                 }
             }
             // RFC 9110 §15.2: not to be sent to a client of HTTP/1.0.
-            _ if asked.version == Version::HTTP_11 => {
+            _ if asked.version != Version::HTTP_10 => {
                 asked.interim.push(&wire(head.status, &head.headers));
             }
             _ => {}

@@ -74,7 +74,7 @@ impl Flight {
                 return Poll::Ready(Err(HeadError::Interim.into()));
             }
             // RFC 9110 §15.2: not to be sent to a client of HTTP/1.0.
-            if status != StatusCode::CONTINUE && asked.version == Version::HTTP_11 {
+            if status != StatusCode::CONTINUE && asked.version != Version::HTTP_10 {
                 asked.interim.push(&wire(status, &headers));
             }
         }

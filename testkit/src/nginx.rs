@@ -27,12 +27,35 @@ impl Nginx {
     /// # Panics
     /// If nginx is not installed or does not start.
     pub fn start(server: &str) -> Self {
+        Self::start_by(|folder, address| {
+            let mut http = "access_log off;\n".to_owned();
+            let at = folder.display();
+            for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+                writeln!(http, "{kind}_temp_path {at}/{kind};").unwrap();
+            }
+            format!(
+                "http {{ {http}client_max_body_size 0;\nserver {{ listen {address}; root {at}/root;\n{server}\n}} }}"
+            )
+        })
+    }
+
+    /// Starts nginx as a balancer that passes connections on as they are, with these lines in its `server` block; none
+    /// where its module for that is not there.
+    pub fn stream(server: &str) -> Option<Self> {
+        let module = Path::new("/usr/lib/nginx/modules/ngx_stream_module.so");
+        let load = format!("load_module {};", module.display());
+        module.exists().then(|| {
+            Self::start_by(|_, address| format!("{load}\nstream {{ server {{ listen {address};\n{server}\n}} }}"))
+        })
+    }
+
+    fn start_by(blocks: impl Fn(&Path, SocketAddr) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("root")).unwrap();
         // The port is free now; where somebody else is quicker, the next one is tried.
         for _ in 0..5 {
             let address = Upstream::nobody();
-            let mut process = spawn(folder.path(), address, server);
+            let mut process = spawn(folder.path(), &blocks(folder.path(), address));
             let up = wait::eventually(Duration::from_secs(10), "nginx listens", || match process.ended() {
                 Some(_) => Some(false),
                 None => TcpStream::connect(address).is_ok().then_some(true),
@@ -74,16 +97,13 @@ impl Nginx {
     }
 }
 
-fn spawn(folder: &Path, address: SocketAddr, server: &str) -> Process {
-    let mut config = String::new();
+fn spawn(folder: &Path, blocks: &str) -> Process {
     let at = folder.display();
-    writeln!(config, "daemon off; master_process off; error_log {at}/error.log; pid {at}/pid;").unwrap();
-    writeln!(config, "events {{ worker_connections 1024; }}\nhttp {{ access_log off;").unwrap();
-    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-        writeln!(config, "{kind}_temp_path {at}/{kind};").unwrap();
-    }
-    writeln!(config, "client_max_body_size 0;").unwrap();
-    writeln!(config, "server {{ listen {address}; root {at}/root;\n{server}\n}} }}").unwrap();
+    // Modules have to be loaded before the events are named.
+    let config = format!(
+        "daemon off; master_process off; error_log {at}/error.log; pid {at}/pid;\n{blocks}\n\
+         events {{ worker_connections 1024; }}\n"
+    );
     std::fs::write(folder.join("nginx.conf"), config).unwrap();
     let mut command = Command::new(command::installed("nginx"));
     command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf")).arg("-e").arg(folder.join("error.log"));

@@ -156,6 +156,8 @@ fn at_a_start_nobody_is_answered_before_the_whole_document_serves() {
     let (address, admin) = (free(5), free(6));
     let head = format!("listeners: [{{ address: \"{address}\" }}]\nadmin: {{ address: \"{admin}\" }}\n");
     let document = head + &many(5000, &service, "whole");
+    // Built beforehand: the time until it serves is waited for.
+    pylon_testkit::command::program();
     let starting = std::thread::spawn(move || Binary::start(&document));
     let asked = |to, path: &str| {
         let mut raw = Raw::try_connect(to).ok()?;
@@ -180,7 +182,7 @@ fn at_a_start_nobody_is_answered_before_the_whole_document_serves() {
 #[test]
 fn fifty_changes_a_second_are_put_together_and_the_last_one_is_in_force() {
     let service = Upstream::named("x");
-    let document = |number: usize| many(1000, &service, &format!("turn{number}"));
+    let document = |number: usize| many(4000, &service, &format!("turn{number}"));
     let gate = Binary::start_with(&document(0), &["--watch", "on"], |_| {});
     let applied = || gate.metric("pylon_config_reloads_total{outcome=\"applied\"}").unwrap();
     let load = Load::start(&Plan { address: gate.address(), clients: 4, rate: 200, path: "/", text: "x" });
@@ -210,6 +212,7 @@ fn fifty_changes_a_second_are_put_together_and_the_last_one_is_in_force() {
     let took = begun.elapsed();
     load.phase(2);
     let by_asking = applied();
+    eprintln!("fifty who asked in a second: {by_asking} reloads in {took:?}");
     // In the files alone, without anybody who asks: they come to rest first.
     for number in 51..=100_usize {
         gate.write(&document(number));
@@ -219,7 +222,8 @@ fn fifty_changes_a_second_are_put_together_and_the_last_one_is_in_force() {
     let by_files = applied() - by_asking;
     let times = load.end();
     assert!(took < ms(10_000), "fifty changes took {took:?}");
-    assert!((1.0..=50.0).contains(&by_asking) && by_files <= 4.0, "{by_asking} and {by_files} reloads");
+    // As many as there is time for, whoever asked meanwhile.
+    assert!((1.0..=25.0).contains(&by_asking) && by_files <= 4.0, "{by_asking} and {by_files} reloads");
     let (before, during) = (times.of_phase(0, 990), times.of_phase(1, 990));
     assert!(during < before * 10 + ms(250), "p99 {before:?} before, {during:?} during the changes");
 }

@@ -4,6 +4,7 @@ use pylon_testkit::binary::Binary;
 use pylon_testkit::client::{Raw, request};
 use pylon_testkit::command::pylon;
 use pylon_testkit::haproxy::Haproxy;
+use pylon_testkit::nginx::Nginx;
 use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{ms, now, until};
@@ -164,6 +165,23 @@ fn haproxy_tells_its_clients_and_looks_after_the_gate() {
         assert_eq!(raw.get("/").json()["headers"]["x-forwarded-for"], "127.0.0.9", "{version}");
         let before = gate.metric("pylon_connections_total").unwrap();
         until(ms(5000), "HAProxy has looked", || gate.metric("pylon_connections_total").unwrap() > before + 2.0);
+    }
+    assert_eq!(refused(&gate), 0);
+}
+
+#[test]
+fn nginx_tells_its_clients() {
+    let (gate, _echo) = gate("127.0.0.1", "");
+    let lines = format!("proxy_pass {}; proxy_protocol on;", gate.address());
+    let Some(balancer) = Nginx::stream(&lines) else {
+        eprintln!("nginx has no module for streams, so it was not tried as a balancer: ./test installs it");
+        return;
+    };
+    for from in ["127.0.0.9", "127.0.0.10"] {
+        let mut raw = Raw::connect_from(from, balancer.address());
+        for _ in 0..2 {
+            assert_eq!(raw.get("/").json()["headers"]["x-forwarded-for"], from);
+        }
     }
     assert_eq!(refused(&gate), 0);
 }

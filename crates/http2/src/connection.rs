@@ -327,6 +327,11 @@ impl Connection {
         }
     }
 
+    /// A request is looked at: one more may be taken back.
+    pub(crate) fn accepts(&mut self) {
+        self.resets = self.resets.saturating_sub(1);
+    }
+
     /// A stream that both sides have ended is closed.
     pub(crate) fn close_if_over(&mut self, key: Key, id: u32) {
         if self.streams.get(key, id).is_some_and(|stream| stream.receive_over && stream.send_over) {

@@ -7,9 +7,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 
 use crate::hpack::Field;
 
-/// Fields that most messages have room for without growing.
-const USUAL: usize = 12;
-
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -42,8 +39,9 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    pub(crate) fn new() -> Self {
-        Self { regular: HeaderMap::with_capacity(USUAL), ..Self::default() }
+    /// With room for `usual` fields.
+    pub(crate) fn new(usual: usize) -> Self {
+        Self { regular: HeaderMap::with_capacity(usual), ..Self::default() }
     }
 
     pub(crate) fn take(&mut self, field: Field) {
@@ -171,7 +169,7 @@ mod tests {
     }
 
     fn collect(fields: Vec<Field>) -> Fields {
-        let mut all = Fields::new();
+        let mut all = Fields::new(0);
         for field in fields {
             all.take(field);
         }

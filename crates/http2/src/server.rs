@@ -45,6 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
             crate::stream::register(&mut connection.driver, cx);
             if let Some((key, request)) = connection.accepted.pop_front() {
                 let id = *request.body();
+                connection.accepts();
                 let sending = SendStream::new(&self.shared, &mut connection, key, id);
                 let receiving = RecvStream::new(&self.shared, &mut connection, key, id);
                 return Poll::Ready(Some(Ok((request.map(|_| receiving), sending))));

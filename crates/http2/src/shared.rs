@@ -19,7 +19,7 @@ pub struct Limits {
     pub connection_window: u32,
     /// The size of a head (RFC 9113 §6.5.2).
     pub head: u32,
-    /// How many requests a client may take back before they are accepted (CVE-2023-44487).
+    /// How many requests a client may take back before they are accepted, more than there are others (CVE-2023-44487).
     pub resets: usize,
     /// How many streams the peer may make us reset, more than there are streams that end well (CVE-2025-8671).
     pub mistakes: usize,

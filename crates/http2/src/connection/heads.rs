@@ -13,6 +13,9 @@ use crate::stream::Key;
 
 /// CONTINUATION frames of one block, at most: more is an attack (CVE-2024-27316).
 const CONTINUATIONS: u32 = 32;
+/// Fields that most requests have room for without growing; and most answers and trailers.
+const REQUEST: usize = 12;
+const ANSWER: usize = 6;
 /// Interim answers that may wait for whoever asked.
 const INTERIM: usize = 16;
 
@@ -70,7 +73,8 @@ impl Connection {
     fn block(&mut self, id: u32, ends: bool, wrong: bool, block: &[u8]) -> Result<(), Fatal> {
         self.heads = self.heads.wrapping_add(1);
         let limit = self.limits.head as usize;
-        let mut fields = Fields::new();
+        let known = self.streams.find(id).is_some();
+        let mut fields = Fields::new(if known { ANSWER } else { REQUEST });
         let summary = self.decoder.decode(block, limit, |field| fields.take(field));
         let summary = summary.map_err(|_| Fatal::new(Reason::COMPRESSION_ERROR, "a block that cannot be read"))?;
         let fields = if summary.malformed || wrong { Err(Malformed) } else { Ok(fields) };

@@ -137,6 +137,13 @@ impl Answer {
     }
 }
 
+#[cfg(test)]
+impl<S> Driver<S> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
     type Output = Option<Error>;
 

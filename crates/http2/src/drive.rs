@@ -32,10 +32,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         Self { socket, input: ahead, room: FEW, output: Out::default(), closing: false }
     }
 
-    pub(crate) fn socket(&self) -> &S {
-        &self.socket
-    }
-
     /// Takes in what was read ahead.
     pub(crate) fn begin(&mut self, shared: &Shared) {
         if !self.input.is_empty() {

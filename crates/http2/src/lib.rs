@@ -15,6 +15,8 @@ mod receive;
 mod send;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub mod client;
 pub mod server;

@@ -32,9 +32,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
         Self { shared, drive }
     }
 
-    /// The socket.
-    pub fn socket(&self) -> &S {
-        self.drive.socket()
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The next request. Reads and writes meanwhile; none when the connection is over.

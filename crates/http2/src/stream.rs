@@ -208,6 +208,12 @@ impl Streams {
         }
     }
 
+    /// How many places are taken.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.places.iter().filter(|place| place.id != 0).count()
+    }
+
     /// All that are not closed.
     pub(crate) fn each_open(&mut self) -> impl Iterator<Item = &mut Stream> {
         self.places.iter_mut().filter(|stream| stream.id != 0 && !stream.is_closed())

@@ -94,6 +94,12 @@ impl Connection {
         }
     }
 
+    /// What the peer may send on the connection, or will be told that it may.
+    #[cfg(test)]
+    pub(crate) fn window_in_all(&self) -> i64 {
+        self.receive_window.saturating_add(self.taken.into())
+    }
+
     /// How many streams a client may open in all.
     pub(crate) fn allowed_streams(&self) -> usize {
         if self.settled && self.role == Role::Client { self.peer_streams } else { 0 }

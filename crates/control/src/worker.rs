@@ -11,7 +11,7 @@ use pylon_net::listen::Listener;
 use pylon_net::terms::Desk;
 use pylon_net::timer;
 use pylon_observe::metrics::Metrics;
-use pylon_observe::series::Evicted;
+use pylon_observe::outcomes::Evicted;
 use pylon_proxy::engine::Engine;
 use pylon_proxy::world::World;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use pylon_core::connection::{Connection, Phase};
 use pylon_core::networks::PeerSet;
 use pylon_observe::metrics::Metrics;
-use pylon_observe::series::Handshake;
+use pylon_observe::outcomes::Handshake;
 
 use crate::client_hello;
 use crate::door::{Door, Shut};

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pylon_core::networks::PeerSet;
-use pylon_observe::series::Refused;
+use pylon_observe::outcomes::Refused;
 
 /// Locks among which addresses are spread, so that workers seldom meet.
 const SHARDS: usize = 64;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pylon_core::connection::{Connection, Phase};
-use pylon_observe::series::{Evicted, Refused};
+use pylon_observe::outcomes::{Evicted, Refused};
 use tokio::task::AbortHandle;
 
 use crate::caps::{Caps, Held};

@@ -11,6 +11,7 @@ pub mod ending;
 mod histogram;
 mod json;
 pub mod metrics;
+pub mod outcomes;
 pub mod process;
 pub mod recent;
 mod redact;

@@ -15,11 +15,10 @@ use pylon_core::rejection;
 use pylon_core::worker::PerWorker;
 
 use crate::clock::unix_now;
+use crate::outcomes::{Evicted, Handshake, Refused};
 use crate::reloads::Reloads;
 use crate::render;
-use crate::series::{
-    Evicted, Handshake, OpenConnection, OpenTunnel, ProcessShard, Refused, RouteSeries, Sharded, UpstreamSeries,
-};
+use crate::series::{OpenConnection, OpenTunnel, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
 use crate::tcp::{TcpEnd, TcpRecord};
 
 /// All counts of the process: made once, after [`worker::set_count`](pylon_core::worker::set_count).

@@ -13,8 +13,9 @@ use crate::catalogue::{self, Metric};
 use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
 use crate::metrics::{Certificate, Metrics, ProcessTotals};
+use crate::outcomes::{Evicted, Handshake, Refused};
 use crate::process::Process;
-use crate::series::{CLASSES, Evicted, Handshake, Refused, Total, UpstreamSeries};
+use crate::series::{CLASSES, Total, UpstreamSeries};
 use crate::tcp::TcpEnd;
 
 /// The media type of what [`Metrics::render`] writes.

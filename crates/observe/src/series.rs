@@ -13,6 +13,7 @@ use pylon_core::worker;
 
 use crate::histogram::{Histogram, Totals};
 use crate::json;
+use crate::outcomes::{Evicted, Handshake, Refused};
 use crate::tcp::TcpEnd;
 
 /// The classes of status by the values of the label `status_class`.
@@ -253,57 +254,6 @@ pub(crate) struct ProcessShard {
     pub(crate) evicted: [AtomicU64; Evicted::NAMES.len()],
     /// By [`Reason::index`](pylon_core::rejection::Reason::index).
     pub(crate) rejections: Box<[AtomicU64]>,
-}
-
-/// Why a client's connection was turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Refused {
-    /// There are as many as there may be, and all are busy.
-    InAll,
-    /// Its address has as many as it may have.
-    PerAddress,
-    /// Memory is short.
-    Memory,
-}
-
-impl Refused {
-    /// The values of the label `reason`, in the order of the variants.
-    pub(crate) const NAMES: [&'static str; 3] = ["connections", "connections_per_address", "memory"];
-}
-
-/// Which connection of a client was closed before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Evicted {
-    /// An idle one, to make room.
-    Idle,
-    /// One whose handshake or head was still on its way, to make room.
-    Slow,
-    /// An idle one, since memory is short.
-    Memory,
-}
-
-impl Evicted {
-    /// The values of the label `reason`, in the order of the variants.
-    pub(crate) const NAMES: [&'static str; 3] = ["idle", "slow", "memory"];
-}
-
-/// What became of a TLS handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Handshake {
-    /// A new session.
-    Full,
-    /// A session that the client had a ticket for.
-    Resumed,
-    /// None.
-    Failed,
-}
-
-impl Handshake {
-    /// The values of the label `outcome`, in the order of the variants.
-    pub(crate) const NAMES: [&'static str; 3] = ["full", "resumed", "failed"];
 }
 
 impl Default for ProcessShard {

@@ -9,7 +9,7 @@ use pylon_core::by_host::ByHost;
 use pylon_core::connection::{Connection, Met, Scheme};
 use pylon_core::host::HostPattern;
 use pylon_core::spec::{FieldPath, SpecError};
-use pylon_observe::series::Handshake;
+use pylon_observe::outcomes::Handshake;
 use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};

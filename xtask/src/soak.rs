@@ -68,6 +68,15 @@ const SOAKS: &[Soak] = &[
         files: 2_000,
     },
     Soak {
+        name: "files",
+        shows: "each way of writing a file, ten times in a row, is in force within two seconds",
+        package: "pylon-tests",
+        target: Some("gate"),
+        test: "reload_files::ten_changes_in_a_row_are_each_in_force_within_two_seconds_however_they_are_written",
+        takes: "1 min",
+        files: 1_000,
+    },
+    Soak {
         name: "upgrades",
         shows: "ten upgrades of the binary under load lose no request",
         package: "pylon-tests",

@@ -55,6 +55,14 @@ routes:
 ";
 
 #[test]
+fn what_becomes_of_streams_is_a_change() {
+    let other = OLD.replace("    forward: users\n", "    forward: users\n    on_removal: close\n");
+    let (_folder, outcome) = diff(OLD, &other, &[], "");
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stdout.contains("on_removal"), "{}", outcome.stdout);
+}
+
+#[test]
 fn what_changes_is_told_in_words() {
     let (_folder, outcome) = diff(OLD, NEW, &[], "");
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), ""));

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use pylon_config::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
 use pylon_core::secret::SecretSpec;
 use pylon_proxy::action::split::StickySpec;
+use pylon_proxy::removal::OnRemoval;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -115,15 +116,32 @@ fn defaults(document: &Document) -> Value {
 
 /// What a route says besides its match.
 fn route(spec: &RouteSpec) -> Value {
-    let mut map = action(&spec.action);
-    if spec.sticky != StickySpec::default() {
-        put(&mut map, "sticky", Some(&spec.sticky));
+    // Whole, so that a key which is new in a route is not left out here.
+    let RouteSpec {
+        index: _,
+        name: _,
+        matching: _,
+        action: by,
+        sticky,
+        websocket,
+        rewrite,
+        timeout,
+        on_removal,
+        policies: own,
+        shadow,
+    } = spec;
+    let mut map = action(by);
+    if *sticky != StickySpec::default() {
+        put(&mut map, "sticky", Some(sticky));
     }
-    put(&mut map, "websocket", spec.websocket.as_ref());
-    put(&mut map, "rewrite", spec.rewrite.as_ref());
-    put(&mut map, "timeout", spec.timeout.as_ref());
-    put(&mut map, "shadow", spec.shadow.as_ref());
-    map.extend(policies(&spec.policies));
+    put(&mut map, "websocket", websocket.as_ref());
+    put(&mut map, "rewrite", rewrite.as_ref());
+    put(&mut map, "timeout", timeout.as_ref());
+    if *on_removal != OnRemoval::default() {
+        put(&mut map, "on_removal", Some(on_removal));
+    }
+    put(&mut map, "shadow", shadow.as_ref());
+    map.extend(policies(own));
     Value::Object(map)
 }
 

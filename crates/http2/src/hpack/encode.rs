@@ -105,7 +105,7 @@ impl Encoder {
     /// Writes `:path`, in parts that follow each other.
     pub fn path(&mut self, parts: [&[u8]; 2], out: &mut BytesMut) {
         let length = parts.iter().map(|part| part.len()).sum();
-        if parts.concat() == b"/" {
+        if matches!(parts, [b"/", b""] | [b"", b"/"]) {
             return integer::write(out, INDEXED, 7, names::PATH);
         }
         integer::write(out, WITHOUT_INDEXING, 4, names::PATH);

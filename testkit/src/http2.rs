@@ -71,7 +71,12 @@ impl Http2 {
     /// # Panics
     /// If nobody accepts.
     pub fn connect(address: SocketAddr) -> Self {
-        Self::begin(async move { TcpStream::connect(address).await.unwrap() })
+        Self::begin(async move {
+            let socket = TcpStream::connect(address).await.unwrap();
+            // As clients of HTTP/2 do: else a body waits for the acknowledgement of its head.
+            socket.set_nodelay(true).unwrap();
+            socket
+        })
     }
 
     /// Begins HTTP/2 under TLS. Whether it is agreed on is the matter of `config`.

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::connection::Connection;
 use crate::drive::Drive;
 use crate::error::Error;
 use crate::receive::RecvStream;
@@ -53,12 +54,7 @@ pub struct Answer {
 impl Requests {
     /// An error where no more streams can be opened.
     pub fn check(&self) -> Result<(), Error> {
-        let connection = self.shared.lock();
-        match &connection.failed {
-            Some(error) => Err(error.clone()),
-            None if connection.peer_left || connection.newest > LAST => Err(Error::Refused),
-            None => Ok(()),
-        }
+        self.shared.lock().check()
     }
 
     /// Whether the peer's settings are here.
@@ -77,15 +73,16 @@ impl Requests {
     }
 
     /// Sends the head of a request, whose fields `write` writes. An error means that nothing was sent.
+    /// `write` may ask no stream of this connection for anything, since that waits for the lock that is held meanwhile.
     pub fn send(
         &self,
         method: &Method,
         ends: bool,
         write: impl FnOnce(&mut Fields<'_>),
     ) -> Result<(Answer, SendStream), Error> {
-        self.check()?;
         let mut guard = self.shared.lock();
         let connection = &mut *guard;
+        connection.check()?;
         let id = connection.newest;
         connection.newest = id.saturating_add(2);
         let key = connection.streams.begin(id, connection.limits.stream_window.into(), connection.peer_window);
@@ -99,6 +96,17 @@ impl Requests {
         let handle = RecvStream::new(&self.shared, connection, key, id);
         let answer = Answer { handle: Some(handle), shared: Arc::clone(&self.shared), key, id };
         Ok((answer, sending))
+    }
+}
+
+impl Connection {
+    /// An error where no more streams can be opened.
+    fn check(&self) -> Result<(), Error> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None if self.peer_left || self.newest > LAST => Err(Error::Refused),
+            None => Ok(()),
+        }
     }
 }
 

@@ -15,11 +15,12 @@ use crate::stream::{self, Key, Streams};
 
 mod control;
 mod data;
+mod ended;
 mod heads;
 mod windows;
 
-/// So many numbers of streams that ended are remembered, so that what was on its way to them is no fault.
-const REMEMBERED: usize = 128;
+use ended::{Ended, Ending};
+
 /// Answers to SETTINGS and PING that may wait for a peer that does not read.
 const REPLIES: u32 = 1000;
 /// Frames of DATA without data, more than there were with some.
@@ -35,15 +36,6 @@ pub(crate) enum Farewell {
     Told,
     /// Streams behind this one are not looked at.
     Last(u32),
-}
-
-/// Why a stream is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// Both sides have ended it, or the peer has reset it.
-    Over,
-    /// We reset it: the peer may not know yet.
-    Reset,
 }
 
 /// All of it.
@@ -77,7 +69,7 @@ pub(crate) struct Connection {
     pub(crate) accepted: VecDeque<(Key, Request<u32>)>,
     /// The next stream of a client; on a server, the last that came.
     pub(crate) newest: u32,
-    ended: VecDeque<(u32, Ending)>,
+    ended: Ended,
     pub(crate) farewell: Farewell,
     /// The peer takes no more streams.
     pub(crate) peer_left: bool,
@@ -119,7 +111,7 @@ impl Connection {
             waiting: VecDeque::new(),
             accepted: VecDeque::new(),
             newest: u32::from(role == Role::Client),
-            ended: VecDeque::new(),
+            ended: Ended::default(),
             farewell: Farewell::No,
             peer_left: false,
             failed: None,
@@ -235,7 +227,7 @@ impl Connection {
         if self.is_idle(id) {
             return Err(Fatal::protocol(idle));
         }
-        match self.remembered(id) {
+        match self.ended.find(id) {
             // It crossed our reset. A client does not mind what comes late, whatever it was.
             Some(Ending::Reset) => Ok(()),
             _ if self.role == Role::Client => Ok(()),
@@ -250,17 +242,6 @@ impl Connection {
             Role::Server => !ours || id > self.newest,
             Role::Client => !ours || id >= self.newest,
         }
-    }
-
-    fn remembered(&self, id: u32) -> Option<Ending> {
-        self.ended.iter().rev().find(|(ended, _)| *ended == id).map(|(_, ending)| *ending)
-    }
-
-    fn remember(&mut self, id: u32, ending: Ending) {
-        if self.ended.len() >= REMEMBERED {
-            self.ended.pop_front();
-        }
-        self.ended.push_back((id, ending));
     }
 
     /// PRIORITY (§6.3), which nobody follows any more.
@@ -293,6 +274,8 @@ impl Connection {
         let is_this = |(_, request): &(Key, Request<u32>)| *request.body() == head.stream;
         if let Some(at) = self.accepted.iter().position(is_this) {
             self.accepted.remove(at);
+            let unread = self.streams.get(key, head.stream).map_or(0, |stream| stream.received.clear());
+            self.take_back(unread);
             self.streams.free(key);
             self.resets = self.resets.saturating_add(1);
             if self.resets > self.limits.resets {
@@ -306,6 +289,10 @@ impl Connection {
     pub(crate) fn fault(&mut self, id: u32, reason: Reason) -> Result<(), Fatal> {
         if id == 0 {
             return Err(Fatal::new(reason, "a frame of a stream on the connection"));
+        }
+        if self.is_idle(id) {
+            // One that has not begun cannot be reset (§6.4).
+            return Err(Fatal::new(reason, "a frame that no stream may have"));
         }
         self.mistakes = self.mistakes.saturating_add(1);
         if self.mistakes > self.limits.mistakes {
@@ -322,8 +309,8 @@ impl Connection {
             stream.failed = Some(Error::Reset { reason, by: By::Us });
             stream.wake();
             self.closed(key, id, Ending::Reset);
-        } else if self.remembered(id).is_none() {
-            self.remember(id, Ending::Reset);
+        } else if self.ended.find(id).is_none() {
+            self.ended.add(id, Ending::Reset);
         }
     }
 
@@ -341,7 +328,7 @@ impl Connection {
 
     pub(crate) fn closed(&mut self, key: Key, id: u32, ending: Ending) {
         self.streams.close(id);
-        self.remember(id, ending);
+        self.ended.add(id, ending);
         if ending == Ending::Over && self.mistakes > 0 && self.streams.get(key, id).is_some_and(|s| s.failed.is_none())
         {
             self.mistakes = self.mistakes.saturating_sub(1);
@@ -365,7 +352,12 @@ impl Connection {
             return;
         }
         if let Error::Ended { reason, by: By::Us, .. } = error {
-            let last = if self.role == Role::Server { self.newest } else { 0 };
+            let last = match (self.role, self.farewell) {
+                // It never grows (§6.8).
+                (Role::Server, Farewell::Last(last)) => last,
+                (Role::Server, _) => self.newest,
+                (Role::Client, _) => 0,
+            };
             frame::put_goaway(&mut self.out.tail, last, reason);
         }
         let mut gone = smallvec::SmallVec::<[u32; 8]>::new();

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
+use crate::connection::Connection;
 use crate::error::{By, Error, Fatal};
 use crate::out::{Out, PIECES};
 use crate::shared::Shared;
@@ -15,6 +16,9 @@ use crate::shared::Shared;
 /// Room for what is read at once: at first, and where more keeps coming.
 const FEW: usize = 8 << 10;
 const MANY: usize = 64 << 10;
+/// More than bodies can come to that wait to be written, on this side of a swap and on the other (`send.rs`): so much is there
+/// only where heads pile up, which no window holds back.
+const CROWDED: usize = 256 << 10;
 
 /// A socket with what was read of it and is not to be written yet.
 #[derive(Debug)]
@@ -30,6 +34,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
     /// `ahead` was read before.
     pub(crate) fn new(socket: S, ahead: BytesMut) -> Self {
         Self { socket, input: ahead, room: FEW, output: Out::default(), closing: false }
+    }
+
+    /// How much the socket has not taken of what is to be written.
+    pub(crate) fn waiting(&self, connection: &Connection) -> usize {
+        self.output.len().saturating_add(connection.out.len())
+    }
+
+    /// Whether the peer has to take some of that before more of what it asks for is looked at.
+    pub(crate) fn is_crowded(&self, connection: &Connection) -> bool {
+        self.waiting(connection) >= CROWDED
     }
 
     /// Takes in what was read ahead.

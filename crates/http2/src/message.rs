@@ -53,7 +53,8 @@ impl Fields {
             Field::Protocol(protocol) => self.protocol = Some(protocol),
             Field::Status(status) => self.status = Some(status),
             Field::Regular(name, value) => {
-                self.malformed |= is_of_http1(&name, &value) || self.regular.try_append(name, value).is_err();
+                self.malformed |=
+                    is_of_http1(&name, &value) || is_padded(&value) || self.regular.try_append(name, value).is_err();
             }
         }
     }
@@ -125,6 +126,12 @@ impl Fields {
             || self.path.is_some()
             || self.protocol.is_some()
     }
+}
+
+/// Whether white space stands around a value (§8.2.1).
+fn is_padded(value: &HeaderValue) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    blank(value.as_bytes().first()) || blank(value.as_bytes().last())
 }
 
 /// Whether a field has a meaning on one connection of HTTP/1 alone (§8.2.2).

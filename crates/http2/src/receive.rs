@@ -43,7 +43,12 @@ impl RecvStream {
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let mut connection = self.0.shared.lock();
         self.next(&mut connection, cx).map(|piece| match piece? {
-            Ok(Piece::Data(data)) => Some(Ok(data)),
+            Ok(Piece::Data(data)) => {
+                if let Some(stream) = connection.streams.get(self.0.key, self.0.id) {
+                    stream.lent = stream.lent.saturating_add(data.len());
+                }
+                Some(Ok(data))
+            }
             Ok(Piece::Trailers(_)) => None,
             Err(error) => Some(Err(error)),
         })
@@ -51,7 +56,11 @@ impl RecvStream {
 
     /// So much was taken of what came: as much may follow.
     pub fn release(&mut self, bytes: usize) {
-        self.release_locked(&mut self.0.shared.lock(), bytes);
+        let mut connection = self.0.shared.lock();
+        let Some(stream) = connection.streams.get(self.0.key, self.0.id) else { return };
+        let bytes = bytes.min(stream.lent);
+        stream.lent = stream.lent.saturating_sub(bytes);
+        self.release_locked(&mut connection, bytes);
     }
 
     fn release_locked(&self, connection: &mut Connection, bytes: usize) {
@@ -96,7 +105,7 @@ impl Drop for RecvStream {
         let Some(stream) = connection.streams.get(self.0.key, self.0.id) else { return };
         stream.unread = true;
         stream.reader = None;
-        let unread = stream.received.clear();
+        let unread = stream.received.clear().saturating_add(std::mem::take(&mut stream.lent));
         if unread > 0 {
             connection.take_back(unread);
             connection.wake_driver();

@@ -73,7 +73,8 @@ impl SendStream {
         Self(Handle::new(shared, connection, key, id))
     }
 
-    /// Sends the head of an answer. `fields` writes what stands behind its status.
+    /// Sends the head of an answer. `fields` writes what stands behind its status, and may ask no stream of this connection
+    /// for anything, since that waits for the lock that is held meanwhile.
     pub fn answer(
         &mut self,
         status: StatusCode,

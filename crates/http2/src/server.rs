@@ -37,13 +37,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
         &self.shared
     }
 
+    /// How much waits to be written.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.drive.waiting(&self.shared.lock())
+    }
+
     /// The next request. Reads and writes meanwhile; none when the connection is over.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Accepted, Error>>> {
         loop {
             let mut connection = self.shared.lock();
             connection.woken = false;
             crate::stream::register(&mut connection.driver, cx);
-            if let Some((key, request)) = connection.accepted.pop_front() {
+            let crowded = self.drive.is_crowded(&connection);
+            if let Some((key, request)) = connection.accepted.pop_front_if(|_| !crowded) {
                 let id = *request.body();
                 connection.accepts();
                 let sending = SendStream::new(&self.shared, &mut connection, key, id);
@@ -51,10 +58,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
                 return Poll::Ready(Some(Ok((request.map(|_| receiving), sending))));
             }
             drop(connection);
-            if self.drive.poll_read(&self.shared, cx).is_ready() {
+            if !crowded && self.drive.poll_read(&self.shared, cx).is_ready() {
                 continue;
             }
-            return self.drive.poll_end(&self.shared, cx).map(|()| self.end());
+            let ended = self.drive.poll_end(&self.shared, cx).map(|()| self.end());
+            if ended.is_pending() && crowded && !self.drive.is_crowded(&self.shared.lock()) {
+                continue;
+            }
+            return ended;
         }
     }
 

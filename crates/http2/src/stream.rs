@@ -27,6 +27,8 @@ pub(crate) struct Stream {
     pub(crate) unread: bool,
     /// How much the peer may send.
     pub(crate) receive_window: i64,
+    /// What was handed to the reader, who has not said yet that it is taken.
+    pub(crate) lent: usize,
     /// What was taken and is not told to the peer yet.
     pub(crate) taken: u32,
     /// What is missing of the announced length.

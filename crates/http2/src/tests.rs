@@ -1,5 +1,8 @@
 //! Our client against our server, over a pipe that holds little: what either side sends arrives whole, and nothing is left.
 
+mod raw;
+mod schedule;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;

@@ -138,7 +138,13 @@ impl Connection {
         }
         let bodiless = stream.bodiless || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let length = match length(&headers) {
-            Ok(length) => length.filter(|_| !bodiless),
+            Ok(length) => {
+                if bodiless {
+                    Some(0)
+                } else {
+                    length
+                }
+            }
             Err(Malformed) => return self.fault(id, Reason::PROTOCOL_ERROR),
         };
         if ends && length.is_some_and(|length| length > 0) {
@@ -156,7 +162,7 @@ impl Connection {
     /// The head of a request.
     fn request(&mut self, id: u32, ends: bool, fields: Result<Fields, Malformed>, over: bool) -> Result<(), Fatal> {
         if !self.is_idle(id) {
-            return match self.remembered(id) {
+            return match self.ended.find(id) {
                 Some(Ending::Reset) => Ok(()),
                 Some(Ending::Over) => Err(Fatal::new(Reason::STREAM_CLOSED, "HEADERS on a stream that is over")),
                 None => Err(Fatal::protocol("the number of a stream that is not larger than those before")),
@@ -165,10 +171,12 @@ impl Connection {
         if id.is_multiple_of(2) {
             return Err(Fatal::protocol("a client's streams have odd numbers"));
         }
+        self.newest = id;
         if matches!(self.farewell, Farewell::Last(last) if id > last) {
+            // What follows on it is not looked at either.
+            self.ended.add(id, Ending::Reset);
             return Ok(());
         }
-        self.newest = id;
         if self.streams.open() >= self.limits.streams as usize {
             return self.fault(id, Reason::REFUSED_STREAM);
         }
@@ -203,7 +211,7 @@ impl Connection {
             encoder.bytes(&CONTENT_LENGTH, b"0", out);
         });
         if ends {
-            self.remember(id, Ending::Over);
+            self.ended.add(id, Ending::Over);
         } else {
             self.end_stream(id, Reason::NO_ERROR);
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, Response};
+use http::{HeaderMap, HeaderName, Response};
 use http_body::{Body, Frame};
 use pylon_core::body::BodyError;
 use pylon_core::connection::Interim;
@@ -90,8 +90,12 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
                     }
                     let mut answer = ready!(polled);
                     let tunnel = this.switch.take().and_then(|switch| Some((switch, H::switched(&mut answer)?)));
-                    let ends = tunnel.is_none() && answer.body().is_end_stream();
-                    if let Err(error) = stream.answer(answer.status(), ends, |fields| write(fields, &answer)) {
+                    // Asked before the codec has its lock, which a body that is a stream of this connection takes as well.
+                    let over = answer.body().is_end_stream();
+                    let length = if over { None } else { answer.body().size_hint().exact() };
+                    let ends = tunnel.is_none() && over;
+                    let head = |fields: &mut Fields<'_>| write(fields, answer.headers(), length);
+                    if let Err(error) = stream.answer(answer.status(), ends, head) {
                         tracing::debug!(%error, "an answer could not be sent");
                         return Poll::Ready(());
                     }
@@ -211,9 +215,10 @@ impl Sending {
 }
 
 /// Writes the fields of an answer: without what has a meaning on HTTP/1 alone (RFC 9113 §8.2.2), with what every answer has.
-fn write<B: Body>(fields: &mut Fields<'_>, answer: &Response<B>) {
+/// Its length is that of its body, where that is known and the fields do not say.
+fn write(fields: &mut Fields<'_>, headers: &HeaderMap, length: Option<u64>) {
     let (mut dated, mut sized) = (false, false);
-    for (name, value) in answer.headers() {
+    for (name, value) in headers {
         match *name {
             CONNECTION | TE | TRANSFER_ENCODING | UPGRADE => continue,
             DATE => dated = true,
@@ -226,11 +231,7 @@ fn write<B: Body>(fields: &mut Fields<'_>, answer: &Response<B>) {
     if !dated {
         fields.field(&DATE, &date::now());
     }
-    let body = answer.body();
-    if !sized
-        && !body.is_end_stream()
-        && let Some(length) = body.size_hint().exact()
-    {
+    if let Some(length) = length.filter(|_| !sized) {
         fields.bytes(&CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes());
     }
 }

@@ -161,4 +161,19 @@ mod tests {
         assert!(size <= 1024, "{size} bytes");
         assert_eq!(future.await.status(), 200);
     }
+
+    #[tokio::test]
+    async fn a_reload_keeps_an_upstream_that_it_does_not_touch_and_a_candidate_has_one_of_its_own() {
+        let text = "listeners: [{ address: 127.0.0.1:0 }]\nupstreams: { a: { endpoints: [http://127.0.0.1:1] } }\nroutes: [{ match: /, forward: a }]\n";
+        let source = || Source::from_text("t.yaml", text).unwrap();
+        let first = from_source(source(), PlainSecrets::Refused).unwrap();
+        let Lasting { carry, metrics, pseudonym } = &*first.lasting;
+        let forked = Lasting { carry: carry.fork(), metrics: Arc::clone(metrics), pseudonym: pseudonym.clone() };
+        let again = |lasting: &Arc<Lasting>| again(source(), &first.origin, lasting).unwrap();
+        let [reloaded, candidate] = [&first.lasting, &Arc::new(forked)].map(again);
+        let [of_first, of_reloaded, of_candidate] = [&first, &reloaded, &candidate]
+            .map(|prepared| Arc::as_ptr(prepared.compiled.snapshot.upstreams.values().next().unwrap()));
+        assert_eq!(of_first, of_reloaded);
+        assert_ne!(of_first, of_candidate);
+    }
 }

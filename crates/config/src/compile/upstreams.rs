@@ -31,13 +31,14 @@ impl Compiler<'_> {
         let Context { carry, resolver, metrics, .. } = *self.cx;
         let defined = serde_json::to_string(spec).ok();
         let key = defined.map(|spec| format!("{name} {spec} {}", resolver.identity()));
-        if let Some(upstream) = key.as_ref().and_then(|key| carry.living(key)) {
+        // A document that is tried has upstreams of its own, on the pools of the one in force.
+        if let Some(upstream) = key.as_ref().and_then(|key| carry.own().living(key)) {
             return Ok(upstream);
         }
         let upstream = Upstream::compile(name.clone(), spec, &Building { carry, resolver })?;
         let upstream = Arc::new(upstream.counted_in(metrics.upstream(&name)));
         if let Some(key) = key {
-            carry.hold(key, &upstream);
+            carry.own().hold(key, &upstream);
         }
         Ok(upstream)
     }

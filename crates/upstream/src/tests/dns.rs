@@ -110,6 +110,19 @@ async fn a_connection_dialled_while_the_addresses_change_is_not_kept() {
     }
 }
 
+#[tokio::test]
+async fn a_document_that_is_tried_shares_the_pool_of_the_one_in_force() {
+    let here = Ipv4Addr::new(127, 0, 0, 13);
+    let (services, port) = services(&[here]).await;
+    let carry = Carry::default();
+    let document = format!(r#"{{"endpoints": ["http://{here}:{port}"]}}"#);
+    let (stable, candidate) = (carried(&document, &[], &carry), carried(&document, &[], &carry.fork()));
+    for upstream in [&stable, &candidate, &stable] {
+        assert_eq!(who(upstream).await, here.to_string());
+    }
+    assert_eq!(services[0].connections(), 1);
+}
+
 /// Answers each request of HTTP/2 by nothing.
 async fn serve_http2(peer: Peer, _: usize) {
     let mut connection = h2::server::handshake(peer.stream).await.unwrap();

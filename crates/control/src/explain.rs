@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::diff::flat;
 use crate::prepare::Prepared;
 
-pub(crate) use live::live;
+pub(crate) use live::{Unexplained, live};
 
 /// A request to be explained.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ fn loopback() -> IpAddr {
 /// What is told of a document's routes beyond what serves; it holds neither the files nor their trees.
 #[derive(Debug)]
 pub(crate) struct Told {
+    /// The hash of the document.
+    pub(crate) hash: String,
     /// In the order of the routes; the last is that of requests without a route.
     routes: Vec<ToldRoute>,
 }
@@ -88,7 +90,7 @@ impl Told {
             action: one(origin.action.clone()),
             policies: policies(&prepared.source, origin, &mut one),
         });
-        Self { routes: routes.collect() }
+        Self { hash: prepared.compiled.snapshot.hash.clone(), routes: routes.collect() }
     }
 
     fn route(&self, index: Option<usize>) -> Option<&ToldRoute> {

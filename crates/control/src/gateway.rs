@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use pylon_core::units::Percent;
 use pylon_net::drain::Drain;
 use pylon_net::inherit::Inheritance;
 use pylon_net::listen::Address;
@@ -95,6 +97,8 @@ pub(crate) struct State {
     /// The name of this process in `Via`.
     pub(crate) pseudonym: String,
     pub(crate) facts: watch::Sender<Arc<Facts>>,
+    /// What is known, for explanations, of a document that is tried beside the one in force.
+    pub(crate) tried: Mutex<Option<Arc<Told>>>,
     /// What became of the last reload.
     pub(crate) last: watch::Sender<Arc<Report>>,
     pub(crate) reloader: Reloader,
@@ -108,13 +112,13 @@ pub(crate) struct Facts {
     pub(crate) token: Option<pylon_core::secret::Secret>,
     pub(crate) since: Instant,
     /// For explanations.
-    pub(crate) told: Told,
+    pub(crate) told: Arc<Told>,
 }
 
 impl Facts {
     /// Of a document that comes into force at `now`; `token` is what callers of the admin API must show.
     pub(crate) fn of(prepared: &Prepared, token: Option<pylon_core::secret::Secret>, now: Instant) -> Self {
-        Self { routes: admin::route_views(prepared), token, since: now, told: Told::of(prepared) }
+        Self { routes: admin::route_views(prepared), token, since: now, told: Arc::new(Told::of(prepared)) }
     }
 }
 
@@ -187,8 +191,20 @@ impl Gateway {
         let ready = AtomicBool::new(true);
         let (reloader, asked) = Reloader::new();
         let pseudonym = lasting.pseudonym.clone();
-        let state = State { world, observer, drains, bounds, ports, ready, pseudonym, facts, last, reloader, history };
-        let state = Arc::new(state);
+        let state = Arc::new(State {
+            world,
+            observer,
+            drains,
+            bounds,
+            ports,
+            ready,
+            pseudonym,
+            facts,
+            tried: Mutex::default(),
+            last,
+            reloader,
+            history,
+        });
         let reloading = Reloading { state: Arc::clone(&state), lasting, origin, seen, fixed, orders };
         reloading.start(control.handle(), asked);
         let serve_others = |others: &[Sockets]| sockets::serve_others(others, control.handle(), &state);
@@ -214,6 +230,16 @@ impl Gateway {
     /// Who puts another document in force.
     pub fn reloader(&self) -> &Reloader {
         &self.state.reloader
+    }
+
+    /// Lets a share of the clients meet another document beside the one in force, which is to be compiled with a fork of its
+    /// [carry](pylon_core::carry::Carry::fork). Listeners, limits and the admin API stay those of the one in force. The next
+    /// reload gives it up.
+    pub async fn try_out(&self, prepared: Prepared, share: Percent) {
+        let _alone = self.state.ports.changing.lock().await;
+        reload::start_upstreams(&prepared).await;
+        *self.state.tried.lock() = Some(Arc::new(Told::of(&prepared)));
+        self.state.world.roll(prepared.compiled.snapshot, share);
     }
 
     /// Reloads the document whenever its files change, for as long as no other process serves.

@@ -256,8 +256,9 @@ impl Reloading {
         let (mut compiled, source) = self.tell(prepared);
         let routes = compiled.snapshot.routes.len();
         keep_ways(&mut compiled.snapshot, &state.world.current(), changed.gone());
-        let before = state.world.current();
+        let before = state.world.stage();
         state.world.swap(compiled.snapshot);
+        *state.tried.lock() = None;
         end_streams(&before, &state.world);
         drop(before);
         let metrics = &self.lasting.metrics;

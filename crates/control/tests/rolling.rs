@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails by a panic")]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use pylon_config::load::Source;
 use pylon_config::plan::PlainSecrets;
+use pylon_control::gateway::Gateway;
 use pylon_control::prepare::{Prepared, from_source};
 use pylon_core::body::Body;
 use pylon_core::connection::{Connection, Scheme};
@@ -139,4 +141,66 @@ async fn a_candidate_is_promoted_or_taken_back_and_what_is_over_leaves_memory() 
     assert!(gate.answers().await.values().all(|status| *status == 203));
     assert_eq!(gate.world.clear(), 1);
     assert!(matches!(gate.world.stage(), Stage::Steady(_)));
+}
+
+/// What a gateway that runs says of a request from this client.
+fn explained(gateway: &Gateway, path: &str, client: &str, field: &str) -> serde_json::Value {
+    let question = serde_json::json!({
+        "method": "GET", "url": path, "client": client, "headers": [["x-forwarded-for", field]]
+    });
+    let question = question.to_string();
+    let mut stream = TcpStream::connect(gateway.admin.unwrap()).unwrap();
+    let head = "POST /api/explain HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json";
+    write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{question}", question.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
+    serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn a_live_explanation_is_by_the_document_that_the_client_meets_and_tells_what_the_other_one_answers() {
+    let document = |status: u16| {
+        let text = format!(
+            "listeners: [{{ address: 127.0.0.1:0 }}]\nadmin: {{ address: 127.0.0.1:0 }}\ntelemetry: {{ access_log: off }}\ntrusted_proxies: 10.0.0.0/8\nroutes:\n- {{ match: /, respond: {status} }}\n- {{ match: /same, respond: 204 }}\n"
+        );
+        from_source(Source::from_text("t.yaml", &text).unwrap(), PlainSecrets::Refused).unwrap()
+    };
+    let gateway = Gateway::start(document(200)).unwrap();
+    let stable = gateway.world().current().hash.clone();
+    let told = explained(&gateway, "/", "192.0.2.1", "198.51.100.1");
+    assert_eq!((&told["document"], told.get("rollout")), (&stable.as_str().into(), None));
+    gateway.control().block_on(gateway.try_out(document(201), percent(50)));
+    let candidate = gateway.world().stage().all()[1].hash.clone();
+    let mut met = BTreeMap::from([("stable", 0), ("candidate", 0)]);
+    for n in 0..20 {
+        let client = format!("192.0.2.{n}");
+        let told = explained(&gateway, "/", &client, "198.51.100.1");
+        let (meets, text) = (told["rollout"]["meets"].as_str().unwrap(), told["text"].as_str().unwrap());
+        *met.get_mut(meets).unwrap() += 1;
+        let serves = Arc::ptr_eq(gateway.world().stage().met_by(client.parse().unwrap()), &gateway.world().current());
+        assert_eq!(meets == "stable", serves);
+        let [stable_says, candidate_says] = [("respond 200", &stable), ("respond 201", &candidate)];
+        let ((ours, hash), (other, _)) =
+            if serves { (stable_says, candidate_says) } else { (candidate_says, stable_says) };
+        let (own, of_other) = (text.find(ours).unwrap(), text.find(other).unwrap());
+        assert!(own < of_other && text.contains(&format!("this client   meets the {meets}")), "{text}");
+        assert!(
+            text.contains(&format!("50% of the clients meet the candidate {candidate}, the others {stable}")),
+            "{text}"
+        );
+        assert_eq!((told["document"].as_str().unwrap(), &told["rollout"]["share"]), (hash.as_str(), &"50%".into()));
+        assert_ne!(told["rollout"]["other"]["document"], told["document"]);
+        // A proxy brings its client along; who is no proxy does not.
+        let brought = explained(&gateway, "/", "10.0.0.1", &client);
+        assert_eq!(brought["rollout"]["meets"], meets);
+        // Where both answer the same, it is told once.
+        let same = explained(&gateway, "/same", &client, "198.51.100.1");
+        assert!(same["rollout"].get("other").is_none() && same["text"].as_str().unwrap().contains("answers the same"));
+    }
+    assert!(met.values().all(|met| *met > 0), "{met:?}");
+    assert!(gateway.world().take_back());
+    assert!(explained(&gateway, "/", "192.0.2.1", "198.51.100.1").get("rollout").is_none());
+    gateway.shut_down(std::time::Duration::ZERO);
 }

@@ -50,6 +50,14 @@ impl Stage {
         }
     }
 
+    /// The one that a client meets.
+    pub fn met_by(&self, client: IpAddr) -> &Arc<Snapshot> {
+        match self {
+            Self::Rolling { candidate, share, .. } if Lot::of(candidate, *share).takes(client) => candidate,
+            _ => self.stable(),
+        }
+    }
+
     /// All that serve, the stable one first.
     pub fn all(&self) -> SmallVec<[Arc<Snapshot>; 2]> {
         match self {
@@ -147,7 +155,13 @@ pub(crate) struct View {
 #[derive(Debug)]
 struct Candidate {
     pinned: Arc<Pinned>,
-    /// Clients whose point lies below meet it; points go from 0 to 9,999.
+    lot: Lot,
+}
+
+/// Which clients meet a candidate.
+#[derive(Debug)]
+struct Lot {
+    /// Those whose point lies below; points go from 0 to 9,999.
     below: u16,
     salt: u64,
 }
@@ -172,7 +186,7 @@ impl View {
         let candidate = match &**stage {
             Stage::Steady(_) => None,
             Stage::Rolling { candidate, share, .. } => {
-                Some(Candidate { pinned: pin(candidate), below: share.basis_points(), salt: hash_of(&candidate.hash) })
+                Some(Candidate { pinned: pin(candidate), lot: Lot::of(candidate, *share) })
             }
         };
         Self { generation, stable: pin(stage.stable()), candidate }
@@ -186,7 +200,7 @@ impl View {
         }
         match &self.candidate {
             None => Arc::clone(&self.stable),
-            Some(candidate) if candidate.takes(client(&self.stable)) => Arc::clone(&candidate.pinned),
+            Some(candidate) if candidate.lot.takes(client(&self.stable)) => Arc::clone(&candidate.pinned),
             Some(_) => Arc::clone(&self.stable),
         }
     }
@@ -199,7 +213,11 @@ impl View {
     }
 }
 
-impl Candidate {
+impl Lot {
+    fn of(candidate: &Snapshot, share: Percent) -> Self {
+        Self { below: share.basis_points(), salt: hash_of(&candidate.hash) }
+    }
+
     fn takes(&self, client: IpAddr) -> bool {
         // A client with IPv6 changes its address within its network as it likes.
         let client = match client.to_canonical() {

@@ -1,10 +1,16 @@
 //! The state that a request would meet now: of the gateway, of the upstream that it would be sent to and its endpoints.
+//!
+//! While a document is tried beside the one in force, it is explained by the one of the two that its client meets, and by the
+//! other where that one answers otherwise.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use pylon_core::units::Percent;
 use pylon_proxy::action::Action;
 use pylon_proxy::snapshot::Snapshot;
+use pylon_proxy::world::Stage;
 use pylon_upstream::upstream::Upstream;
 use pylon_upstream::view::UpstreamView;
 use serde::Serialize;
@@ -16,21 +22,57 @@ use crate::history::keeper::InForce;
 /// An explanation of a gateway that runs.
 #[derive(Debug, Serialize)]
 pub(crate) struct Live {
-    /// The hash of the document in force.
-    document: String,
+    /// By the document that the client meets.
+    #[serde(flatten)]
+    answer: Answer,
+    /// What is known of the document in force: of the stable one, where there are two.
     #[serde(flatten)]
     in_force: InForce,
+    /// What holds for all requests.
+    gateway: GatewayState,
+    /// Of two documents in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollout: Option<Rollout>,
+    /// All of it in words.
+    text: String,
+}
+
+/// What becomes of the request by one document.
+#[derive(Debug, Serialize)]
+struct Answer {
+    /// The hash of the document.
+    document: String,
     /// The id of the route.
     route: String,
     /// Why it would be refused before any policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'static str>,
-    /// What holds for all requests.
-    gateway: GatewayState,
     /// The upstreams that it may be sent to: one, unless a split draws lots.
     upstreams: Vec<UpstreamView>,
-    /// All of it in words.
-    text: String,
+    /// Candidates, route and policies in words.
+    #[serde(skip)]
+    words: String,
+}
+
+/// What there is to know of two documents in force.
+#[derive(Debug, Serialize)]
+struct Rollout {
+    /// How many of the clients meet the candidate.
+    share: Percent,
+    stable: String,
+    candidate: String,
+    /// Which one this client meets.
+    meets: Side,
+    /// What the other one answers, where it does not answer the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other: Option<Answer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Side {
+    Stable,
+    Candidate,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,32 +84,145 @@ struct GatewayState {
     connections_at_most: usize,
 }
 
-/// Explains by the document in force, or says why the question is none.
-pub(crate) fn live(state: &State, question: &Question) -> Result<Live, String> {
-    let facts = state.facts.borrow().clone();
-    let snapshot = state.world.current();
-    let (mut text, explained) = of(&snapshot, &facts.told, question)?;
-    let upstreams: Vec<_> = upstreams(&snapshot, &explained).into_iter().map(Upstream::view).collect();
+/// Why there is no explanation.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unexplained {
+    /// The question is none.
+    #[error("{0}")]
+    NoQuestion(String),
+    /// What is known of the document does not belong to the one in force.
+    #[error("another document is coming into force at this moment: ask again")]
+    Changing,
+}
+
+/// Explains by what is in force.
+pub(crate) fn live(state: &State, question: &Question) -> Result<Live, Unexplained> {
+    let stage = state.world.stage();
+    let (stable, explained) = answer(stage.stable(), state, question)?;
+    let (answer, rollout) = match &stage {
+        Stage::Steady(_) => (stable, None),
+        Stage::Rolling { candidate, share, .. } => {
+            let (tried, _) = answer(candidate, state, question)?;
+            // By the word of the stable one, as it is when requests come.
+            let meets_it = Arc::ptr_eq(stage.met_by(explained.met.exchange.client), candidate);
+            let (hash, hash_of_tried) = (stable.document.clone(), tried.document.clone());
+            let (meets, met, other) =
+                if meets_it { (Side::Candidate, tried, stable) } else { (Side::Stable, stable, tried) };
+            let other = (met.words != other.words).then_some(other);
+            (met, Some(Rollout { share: *share, stable: hash, candidate: hash_of_tried, meets, other }))
+        }
+    };
     let gateway = GatewayState {
         ready: state.ready.load(Ordering::Relaxed),
         shedding: state.bounds.caps.is_shedding(),
         connections: state.bounds.caps.open(),
         connections_at_most: state.bounds.caps.most(),
     };
-    let in_force = state.history.in_force();
+    let mut live = Live { answer, in_force: state.history.in_force(), gateway, rollout, text: String::new() };
+    let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = in_words(&mut text, &snapshot.hash, &in_force, &gateway, &upstreams);
+    let _ = live.in_words(&mut text);
+    live.text = text;
+    Ok(live)
+}
+
+/// By one of the documents in force.
+fn answer(snapshot: &Snapshot, state: &State, question: &Question) -> Result<(Answer, Explained), Unexplained> {
+    let of_stable = Arc::clone(&state.facts.borrow().told);
+    let of_tried = state.tried.lock().clone();
+    let told = [Some(of_stable), of_tried].into_iter().flatten().find(|told| told.hash == snapshot.hash);
+    let told = told.ok_or(Unexplained::Changing)?;
+    let (words, explained) = of(snapshot, &told, question).map_err(Unexplained::NoQuestion)?;
     let met = &explained.met;
     let route = met.route.and_then(|index| snapshot.routes.get(index)).unwrap_or(&snapshot.nowhere);
-    Ok(Live {
+    let answer = Answer {
         document: snapshot.hash.clone(),
-        in_force,
         route: route.id.to_string(),
         refusal: met.refusal.as_ref().map(|no| no.reason.code),
-        gateway,
-        upstreams,
-        text,
-    })
+        upstreams: upstreams(snapshot, &explained).into_iter().map(Upstream::view).collect(),
+        words,
+    };
+    Ok((answer, explained))
+}
+
+impl Live {
+    fn in_words(&self, out: &mut String) -> fmt::Result {
+        out.push_str(&self.answer.words);
+        self.documents(out)?;
+        let GatewayState { ready, shedding, connections, connections_at_most } = &self.gateway;
+        writeln!(out, "gateway       {}", if *ready { "ready" } else { "draining: no new connection is accepted" })?;
+        writeln!(out, "connections   {connections} of {connections_at_most}")?;
+        if *shedding {
+            writeln!(out, "memory        short: requests are turned away with 503")?;
+        }
+        self.answer.state(out)?;
+        let Some(Rollout { meets, other, .. }) = &self.rollout else { return Ok(()) };
+        let (whose, clients) = match meets {
+            Side::Candidate => ("stable document", "the other clients meet"),
+            Side::Stable => ("candidate", "its share of the clients meets"),
+        };
+        match other {
+            None => writeln!(out, "\nthe {whose}, which {clients}, answers the same"),
+            Some(other) => {
+                write!(out, "\nby the {whose}, which {clients}:\n\n{}", other.words)?;
+                other.state(out)
+            }
+        }
+    }
+
+    /// Which documents are in force, and which one the client meets.
+    fn documents(&self, out: &mut String) -> fmt::Result {
+        let InForce { revision, in_place_of } = &self.in_force;
+        match &self.rollout {
+            None => write!(out, "\nin force now: document {}", self.answer.document)?,
+            Some(Rollout { share, stable, candidate, .. }) => write!(
+                out,
+                "\nin force now: two documents: {share} of the clients meet the candidate {candidate}, the others {stable}"
+            )?,
+        }
+        if let Some(revision) = revision {
+            write!(out, ", revision {revision}")?;
+        }
+        if let Some(other) = in_place_of {
+            write!(out, ", in place of {other}")?;
+        }
+        writeln!(out)?;
+        match self.rollout.as_ref().map(|rollout| rollout.meets) {
+            None => Ok(()),
+            Some(Side::Candidate) => writeln!(out, "this client   meets the candidate"),
+            Some(Side::Stable) => writeln!(out, "this client   meets the stable document"),
+        }
+    }
+}
+
+impl Answer {
+    /// The state of the upstreams.
+    fn state(&self, out: &mut String) -> fmt::Result {
+        for view in &self.upstreams {
+            writeln!(out, "\nupstream {}, as it is now", view.name)?;
+            for name in view.names.iter().filter(|name| name.error.is_some()) {
+                let error = name.error.as_deref().unwrap_or_default();
+                let stale = if name.stale { ", the addresses of an earlier lookup are used" } else { "" };
+                writeln!(out, "  {} is not resolved: {error}{stale}", name.name)?;
+            }
+            if view.endpoints.is_empty() {
+                writeln!(out, "  no endpoint: the request would be refused with 503")?;
+            }
+            for one in &view.endpoints {
+                writeln!(
+                    out,
+                    "  {}  weight {}, {} under way, {} idle connections, {} of {} dials failed",
+                    one.endpoint,
+                    one.weight,
+                    one.in_flight,
+                    one.idle,
+                    one.connect_failures,
+                    one.connects + one.connect_failures
+                )?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn upstreams<'s>(snapshot: &'s Snapshot, explained: &Explained) -> Vec<&'s Upstream> {
@@ -83,50 +238,4 @@ fn upstreams<'s>(snapshot: &'s Snapshot, explained: &Explained) -> Vec<&'s Upstr
         Action::Split(split) => split.upstreams().map(|upstream| &**upstream).collect(),
         _ => Vec::new(),
     }
-}
-
-fn in_words(
-    out: &mut String,
-    hash: &str,
-    in_force: &InForce,
-    gateway: &GatewayState,
-    upstreams: &[UpstreamView],
-) -> fmt::Result {
-    write!(out, "\nin force now: document {hash}")?;
-    if let Some(revision) = in_force.revision {
-        write!(out, ", revision {revision}")?;
-    }
-    if let Some(other) = in_force.in_place_of {
-        write!(out, ", in place of {other}")?;
-    }
-    let GatewayState { ready, shedding, connections, connections_at_most } = gateway;
-    writeln!(out, "\ngateway       {}", if *ready { "ready" } else { "draining: no new connection is accepted" })?;
-    writeln!(out, "connections   {connections} of {connections_at_most}")?;
-    if *shedding {
-        writeln!(out, "memory        short: requests are turned away with 503")?;
-    }
-    for view in upstreams {
-        writeln!(out, "\nupstream {}, as it is now", view.name)?;
-        for name in view.names.iter().filter(|name| name.error.is_some()) {
-            let error = name.error.as_deref().unwrap_or_default();
-            let stale = if name.stale { ", the addresses of an earlier lookup are used" } else { "" };
-            writeln!(out, "  {} is not resolved: {error}{stale}", name.name)?;
-        }
-        if view.endpoints.is_empty() {
-            writeln!(out, "  no endpoint: the request would be refused with 503")?;
-        }
-        for one in &view.endpoints {
-            writeln!(
-                out,
-                "  {}  weight {}, {} under way, {} idle connections, {} of {} dials failed",
-                one.endpoint,
-                one.weight,
-                one.in_flight,
-                one.idle,
-                one.connect_failures,
-                one.connects + one.connect_failures
-            )?;
-        }
-    }
-    Ok(())
 }

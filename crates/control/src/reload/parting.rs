@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use pylon_proxy::removal::Streams;
 use pylon_proxy::snapshot::Snapshot;
-use pylon_proxy::world::World;
+use pylon_proxy::world::{Stage, World};
 
 /// How long answers of a route that is gone may take to end by themselves.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// Ends the streams of routes that are gone, where they are to end with them, once what is short has had time to end by itself.
-pub(super) fn end_streams(before: &Snapshot, world: &Arc<World>) {
+pub(super) fn end_streams(before: &Stage, world: &Arc<World>) {
     let now = world.current();
     let ids: HashSet<_> = now.routes.iter().map(|route| &route.id).collect();
-    let gone = before.routes.iter().filter(|route| !ids.contains(&route.id));
-    let gone: Vec<_> = gone.filter_map(|route| route.streams.clone()).collect();
+    let mut gone = Vec::new();
+    for snapshot in before.all() {
+        let routes = snapshot.routes.iter().filter(|route| !ids.contains(&route.id));
+        gone.extend(routes.filter_map(|route| route.streams.clone()));
+    }
     if gone.is_empty() {
         return;
     }

@@ -37,7 +37,7 @@ pub(crate) fn gate(more: &str, delay: &str) -> (Binary, Upstream, Upstream) {
         service.url(),
         sockets.url()
     );
-    let arguments = ["--drain-delay", delay, "--upgrade-socket", "upgrade.sock"];
+    let arguments = ["--drain-delay", delay, "--upgrade-socket", "upgrade.sock", "--state", "state"];
     (Binary::start_with(&document, &arguments, |_| {}), service, sockets)
 }
 
@@ -172,8 +172,16 @@ fn a_failed_upgrade_leaves_the_old_one_in_charge_and_says_why() {
         assert_eq!(gate.get("/").text(), "x");
         assert_eq!(gate.admin("/readyz").status(), 200);
     }
+    let told = gate.admin("/api/upgrade").json();
+    assert!(told["outcome"] == "failed" && told["why"].as_str().unwrap().contains("within 200ms"), "{told}");
+    assert!(gate.admin("/metrics").text().contains("pylon_upgrades_total{outcome=\"failed\"} 5"));
     let _heir = upgraded(folder, &[]);
     assert_eq!(get(gate.address(), "/").text(), "x");
+    // Counts are those of the process that serves.
+    assert_eq!(gate.admin("/api/upgrade").json()["outcome"], "succeeded");
+    let metrics = gate.admin("/metrics").text();
+    assert!(metrics.contains("pylon_upgrades_total{outcome=\"succeeded\"} 1"), "{metrics}");
+    assert!(metrics.contains("pylon_upgrades_total{outcome=\"failed\"} 0"), "{metrics}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use pylon_testkit::binary::Binary;
-use pylon_testkit::client::{ask, get};
+use pylon_testkit::client::{Raw, ask, get, request};
 use pylon_testkit::command::{Outcome, program};
 use pylon_testkit::process::{kill, runs};
 use pylon_testkit::upstream::Upstream;
@@ -14,6 +14,14 @@ use pylon_testkit::wait::{eventually, ms, pause, until};
 use tempfile::TempDir;
 
 use crate::upgrade::{Heir, gate, upgrade, upgraded};
+
+/// An upgrade whose new process has its sockets and does not come to serve before there is a file `go`.
+struct Begun {
+    gate: Binary,
+    heir: Heir,
+    asking: JoinHandle<Outcome>,
+    _kept: (Upstream, Upstream, TempDir),
+}
 
 /// An upgrade that has come to the moment at which the new process serves, and the one before has not left its place yet,
 /// as it stands still.
@@ -24,7 +32,7 @@ struct Between {
     _kept: (Upstream, Upstream, TempDir),
 }
 
-fn between() -> Between {
+fn begun() -> Begun {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("gate.sock");
     let more = format!("listeners: [{{ address: 127.0.0.1:0 }}, {{ address: \"unix:{}\" }}]\n", socket.display());
@@ -45,17 +53,72 @@ fn between() -> Between {
     });
     // It has its sockets at once, and is waited for.
     pause(ms(200));
+    Begun { gate, heir, asking, _kept: (service, sockets, folder) }
+}
+
+fn between() -> Between {
+    let Begun { gate, heir, asking, _kept: kept } = begun();
     gate.process.freeze();
-    std::fs::write(at("go"), "").unwrap();
+    std::fs::write(gate.folder().join("go"), "").unwrap();
     // The one before stands still, so whoever answers is the new one.
     assert_eq!(get(gate.address(), "/").text(), "x");
     pause(ms(200));
-    Between { gate, heir, asking, _kept: (service, sockets, folder) }
+    Between { gate, heir, asking, _kept: kept }
 }
 
 fn ready(gate: &Binary) {
     until(ms(9000), "it is in charge", || gate.admin("/readyz").status() == 200);
     assert_eq!(get(gate.address(), "/").text(), "x");
+}
+
+#[test]
+fn the_new_process_goes_on_by_itself_where_the_one_before_is_killed_while_it_is_still_loading() {
+    let Begun { mut gate, heir, asking, _kept } = begun();
+    gate.process.kill();
+    assert_ne!(asking.join().unwrap().code, Some(0), "whoever asked is not told that it was done");
+    // The sockets are on their way to the new process: whoever comes waits in their queues.
+    let waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = Raw::connect(gate.address());
+            client.send(request("GET", "/", &[], b""));
+            client
+        })
+        .collect();
+    std::fs::write(gate.folder().join("go"), "").unwrap();
+    for mut client in waiting {
+        assert_eq!(client.response().text(), "x");
+    }
+    ready(&gate);
+    let told = gate.admin("/api/upgrade").json();
+    assert_eq!(told["outcome"], "orphaned");
+    assert!(gate.admin("/metrics").text().contains("pylon_upgrades_total{outcome=\"orphaned\"} 1"));
+    let next = upgraded(gate.folder(), &[]);
+    until(ms(9000), "the second ends", || !runs(heir.0));
+    ready(&gate);
+    assert!(runs(next.0));
+}
+
+#[test]
+fn nor_does_a_document_that_is_broken_by_then_keep_it_from_serving() {
+    let Begun { mut gate, heir, asking, _kept } = begun();
+    std::fs::write(gate.folder().join("pylon.yaml"), "routes: [").unwrap();
+    gate.process.kill();
+    asking.join().unwrap();
+    std::fs::write(gate.folder().join("go"), "").unwrap();
+    assert_eq!(get(gate.address(), "/").text(), "x");
+    ready(&gate);
+    assert!(gate.admin("/api/snapshot").json()["in_place_of"].is_string(), "the last good revision is served");
+    assert!(runs(heir.0));
+}
+
+#[test]
+fn a_gateway_that_ends_on_purpose_takes_the_process_with_it_that_was_to_follow() {
+    let Begun { mut gate, heir, asking, _kept } = begun();
+    gate.process.terminate();
+    assert_eq!(gate.process.code(ms(9000)), Some(0));
+    assert_ne!(asking.join().unwrap().code, Some(0));
+    std::fs::write(gate.folder().join("go"), "").unwrap();
+    until(ms(5000), "it does not serve on", || !runs(heir.0));
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/api/snapshot", get(snapshot))
         .route("/api/recent", get(recent))
         .route("/api/reload", get(last_reload).post(reload))
+        .route("/api/upgrade", get(last_upgrade))
         .route("/api/explain", post(explain::explain))
         .route("/api/history", get(history::list))
         .route("/api/rollback/{number}", post(history::roll_back))
@@ -174,6 +175,11 @@ async fn upstreams(Shared(state): Shared<Arc<State>>) -> Response {
 async fn last_reload(Shared(state): Shared<Arc<State>>) -> Response {
     let last = Arc::clone(&state.last.borrow());
     Json(&*last).into_response()
+}
+
+/// What became of the last upgrade; `null` where there was none.
+async fn last_upgrade(Shared(state): Shared<Arc<State>>) -> Response {
+    Json(&*state.upgraded.lock()).into_response()
 }
 
 /// Puts the document in force that the files hold now: 200 when it serves, 422 with the reasons when it does not.

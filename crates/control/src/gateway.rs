@@ -13,7 +13,8 @@ use pylon_net::drain::Drain;
 use pylon_net::inherit::Inheritance;
 use pylon_net::listen::Address;
 use pylon_observe::Observer;
-use pylon_proxy::engine::Engine;
+use pylon_observe::clock::{rfc3339, unix_now};
+use pylon_observe::upgrades::Outcome;
 use pylon_proxy::world::World;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -24,7 +25,7 @@ use crate::bounds::Bounds;
 use crate::certificates;
 use crate::explain::Told;
 use crate::fixed::Fixed;
-use crate::handover::{HandOverError, Launch, Successor};
+use crate::handover::{Charge, HandOverError, Heir, Launch, Successor};
 use crate::history::keeper::{Keeper, Past};
 use crate::listeners::Ports;
 use crate::manager::Manager;
@@ -32,9 +33,11 @@ use crate::prepare::Prepared;
 use crate::pulse::Pulse;
 use crate::reload::{self, Reloader, Reloading, Report};
 use crate::sockets::{self, Sockets};
-use crate::upgrade::Asked;
+use crate::upgrade::{self, Asked};
 use crate::watch::{Seen, follow};
-use crate::worker::{ORDERS, Order, Worker};
+mod crew;
+
+use crew::Crew;
 
 /// How often buffers of the access log are handed over.
 const TICK: Duration = Duration::from_millis(250);
@@ -101,8 +104,18 @@ pub(crate) struct State {
     pub(crate) tried: Mutex<Option<Arc<Told>>>,
     /// What became of the last reload.
     pub(crate) last: watch::Sender<Arc<Report>>,
+    /// What became of the last upgrade, if there was one.
+    pub(crate) upgraded: Mutex<Option<upgrade::Report>>,
     pub(crate) reloader: Reloader,
     pub(crate) history: Keeper,
+}
+
+impl State {
+    /// Notes what became of an upgrade.
+    fn upgraded(&self, outcome: Outcome, why: Option<String>) {
+        self.observer.metrics().upgrades.count(outcome);
+        *self.upgraded.lock() = Some(upgrade::Report { outcome, at: rfc3339(unix_now()), why });
+    }
 }
 
 /// What is known of the document in force.
@@ -202,6 +215,7 @@ impl Gateway {
             facts,
             tried: Mutex::default(),
             last,
+            upgraded: Mutex::default(),
             reloader,
             history,
         });
@@ -260,23 +274,21 @@ impl Gateway {
         manager.watch(self.control.handle(), self.pulses.clone())
     }
 
-    /// Starts the process that is to follow this one, and gives it all sockets. This one serves on meanwhile.
+    /// Starts the process that is to follow this one, and gives it all sockets. This one serves on meanwhile. Where this is
+    /// given up, that process is ended.
     pub fn succeed(&self, launch: Launch) -> impl Future<Output = Result<Successor, HandOverError>> + use<> {
-        let ports = Arc::clone(&self.state.ports);
+        let state = Arc::clone(&self.state);
         async move {
-            // A reload that changes listeners comes before or after.
-            let unchanged = Arc::clone(&ports.changing).lock_owned().await;
-            let offers = ports.offers()?;
-            let started = tokio::task::spawn_blocking(move || Successor::start(&launch, &offers)).await;
-            let successor = started.unwrap_or_else(|error| Err(io::Error::other(error).into()))?;
-            Ok(successor.keep(unchanged))
+            let started = succeed(&state.ports, launch).await;
+            started.inspect_err(|error| state.upgraded(Outcome::Failed, Some(error.to_string())))
         }
     }
 
     /// Leaves the place of this process to another one that serves by now: nobody new is accepted here, and the document is
     /// the other's to look after. Where that fails, this one serves on.
-    pub fn hand_over(&mut self, mut successor: Successor) -> Result<(), HandOverError> {
-        successor.take_charge()?;
+    pub fn hand_over(&mut self, successor: Successor) -> Result<(), HandOverError> {
+        let taken = successor.take_charge();
+        taken.inspect_err(|error| self.state.upgraded(Outcome::Failed, Some(error.to_string())))?;
         self.state.ports.hand_over(&successor.taken);
         if let Some(watching) = self.watching.take() {
             watching.abort();
@@ -285,9 +297,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// The process before this one has left its place.
-    pub fn in_charge(&self) {
+    /// The process before this one has left its place, or has died.
+    pub fn in_charge(&self, charge: Charge) {
         self.state.ports.in_charge();
+        let outcome = match charge {
+            Charge::Given => Outcome::Succeeded,
+            Charge::Orphaned => Outcome::Orphaned,
+        };
+        self.state.upgraded(outcome, None);
     }
 
     /// How many exchanges have ended.
@@ -334,48 +351,17 @@ impl Gateway {
     }
 }
 
-/// The workers, and how they are spoken to.
-struct Crew {
-    drains: Vec<Arc<Drain>>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-    orders: Vec<mpsc::Sender<Order>>,
-    pulses: Vec<Arc<Pulse>>,
-}
-
-impl Crew {
-    /// Starts a worker for each part of the sockets.
-    fn start(
-        ports: &Ports,
-        world: &Arc<World>,
-        observer: &Arc<Observer>,
-        bounds: &Bounds,
-        stop: &watch::Receiver<bool>,
-    ) -> io::Result<Self> {
-        let mut crew = Self { drains: Vec::new(), threads: Vec::new(), orders: Vec::new(), pulses: Vec::new() };
-        for (id, listeners) in ports.share_out()?.into_iter().enumerate() {
-            let drain = Arc::new(Drain::new(Arc::clone(&bounds.caps), Arc::clone(&bounds.limits)));
-            let engine = Engine::new(Arc::clone(world), Arc::clone(observer), Arc::clone(&bounds.caps));
-            let (order, orders) = mpsc::channel(ORDERS);
-            let pulse = Arc::<Pulse>::default();
-            crew.drains.push(Arc::clone(&drain));
-            crew.orders.push(order);
-            crew.pulses.push(Arc::clone(&pulse));
-            let worker = Worker {
-                id,
-                listeners,
-                engine: Arc::new(engine),
-                world: Arc::clone(world),
-                drain,
-                caps: Arc::clone(&bounds.caps),
-                metrics: Arc::clone(observer.metrics()),
-                orders,
-                pulse,
-                stop: stop.clone(),
-            };
-            crew.threads.push(worker.start()?);
-        }
-        Ok(crew)
-    }
+/// Starts a process with all sockets. It is ended where nobody waits for it any more.
+async fn succeed(ports: &Ports, launch: Launch) -> Result<Successor, HandOverError> {
+    // A reload that changes listeners comes before or after.
+    let unchanged = Arc::clone(&ports.changing).lock_owned().await;
+    let offers = ports.offers()?;
+    let heir = Heir::default();
+    let wanted = heir.wanted();
+    let started = tokio::task::spawn_blocking(move || Successor::start(&launch, &offers, heir)).await;
+    let successor = started.unwrap_or_else(|error| Err(io::Error::other(error).into()))?;
+    wanted.keep();
+    Ok(successor.keep(unchanged))
 }
 
 /// The pulse of the control plane.

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use pylon_core::units::Span;
@@ -19,6 +19,10 @@ use pylon_net::inherit::{Inheritance, Legacy, Role};
 use pylon_net::listen::{Address, FileId, Listener};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
+
+mod heir;
+
+pub(crate) use heir::Heir;
 
 /// Tells a child that its standard input is a channel.
 const VARIABLE: &str = "PYLON_TAKE_OVER";
@@ -104,7 +108,7 @@ pub(crate) struct Offer {
 /// A process that serves, and waits to be told that it is in charge. It is ended if it is not told.
 #[derive(Debug)]
 pub struct Successor {
-    child: Option<Child>,
+    heir: Heir,
     channel: Channel,
     /// Nothing changes of the sockets before this is over.
     unchanged: Option<OwnedMutexGuard<()>>,
@@ -113,22 +117,22 @@ pub struct Successor {
 }
 
 impl Successor {
-    /// Starts it and waits until it serves. Blocks.
-    pub(crate) fn start(launch: &Launch, offers: &[Offer]) -> Result<Self, HandOverError> {
+    /// Starts it as `heir` and waits until it serves. Blocks.
+    pub(crate) fn start(launch: &Launch, offers: &[Offer], heir: Heir) -> Result<Self, HandOverError> {
         let (channel, end) = Channel::pair()?;
         let mut command = Command::new(&launch.program);
         command.args(&launch.arguments).env(VARIABLE, "1").stdin(Stdio::from(end));
         for meant_for_this_one in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
             command.env_remove(meant_for_this_one);
         }
-        let started = command.spawn();
+        let started = heir.start(&mut command);
         // It holds the other end of the channel.
         drop(command);
-        let child = started.map_err(|source| HandOverError::Start { program: launch.program.clone(), source })?;
-        let mut successor = Self { child: Some(child), channel, unchanged: None, taken: Vec::new() };
+        started.map_err(|source| HandOverError::Start { program: launch.program.clone(), source })?;
+        let mut successor = Self { heir, channel, unchanged: None, taken: Vec::new() };
         match successor.hand_over(launch, offers) {
             Ok(()) => Ok(successor),
-            Err(HandOverError::Channel(error)) if is_gone(&error) => Err(successor.end()),
+            Err(HandOverError::Channel(error)) if is_gone(&error) => Err(successor.heir.ended()),
             Err(error) => Err(error),
         }
     }
@@ -170,17 +174,17 @@ impl Successor {
 
     /// The id of its process.
     pub fn id(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.heir.id()
     }
 
     /// Tells it that it is in charge from now on, and waits until it has heard it: one that is dying hears nothing.
-    pub(crate) fn take_charge(&mut self) -> Result<(), HandOverError> {
+    pub(crate) fn take_charge(&self) -> Result<(), HandOverError> {
         match self.ask_to_take_charge() {
             Ok(()) => {
-                self.child = None;
+                self.heir.let_go();
                 Ok(())
             }
-            Err(error) if is_gone(&error) => Err(self.end()),
+            Err(error) if is_gone(&error) => Err(self.heir.ended()),
             Err(error) => Err(error.into()),
         }
     }
@@ -194,19 +198,12 @@ impl Successor {
             None => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
-
-    /// Ends a process that has gone already, or has closed its end of the channel.
-    fn end(&mut self) -> HandOverError {
-        let Some(mut child) = self.child.take() else { return io::Error::from(io::ErrorKind::NotFound).into() };
-        // One that is exiting keeps the status that it exits with.
-        let _ = child.kill();
-        child.wait().map_or_else(HandOverError::Channel, HandOverError::Ended)
-    }
 }
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        self.end();
+        // Before its end of the channel is closed: by that the process would see that it alone is left.
+        self.heir.end();
     }
 }
 
@@ -223,6 +220,15 @@ pub struct Left {
     pub sockets: Inheritance,
     /// Another document than the arguments name.
     pub document: Option<PathBuf>,
+}
+
+/// How a process came to be in charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// The one before has left its place.
+    Given,
+    /// The one before has died.
+    Orphaned,
 }
 
 impl Predecessor {
@@ -262,28 +268,37 @@ impl Predecessor {
         let _ = encode(&ToParent::Failed { why }).and_then(|message| self.0.send(&message, &[]));
     }
 
+    /// Whether it has died: then nobody serves.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_cut()
+    }
+
     /// Tells that this process serves, and waits to be put in charge. An error means that it is not to serve.
-    pub fn ready(&self, taken: Vec<usize>) -> io::Result<()> {
-        self.0.send(&encode(&ToParent::Ready { taken })?, &[])?;
-        self.0.patience(STEP)?;
-        let told = match self.0.receive() {
+    pub fn ready(&self, taken: Vec<usize>) -> io::Result<Charge> {
+        let told = match self.tell_and_hear(&ToParent::Ready { taken }) {
             Err(error) if is_gone(&error) => None,
-            told => told?.map(|got| decode(&got.bytes)).transpose()?,
+            told => told?,
         };
         match told {
             Some(ToChild::TakeCharge) => {
                 // If that one has died since, nobody else serves.
                 let _ = self.0.send(&encode(&ToParent::InCharge)?, &[]);
-                Ok(())
+                Ok(Charge::Given)
             }
             // It ends a process that it does not want before it closes its end. This one runs, so the one before has died,
             // and nobody else is left to serve.
             None => {
                 tracing::warn!("the process before ended without a word: this one takes its place");
-                Ok(())
+                Ok(Charge::Orphaned)
             }
             Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "the process before did not leave its place")),
         }
+    }
+
+    fn tell_and_hear(&self, message: &ToParent) -> io::Result<Option<ToChild>> {
+        self.0.send(&encode(message)?, &[])?;
+        self.0.patience(STEP)?;
+        self.0.receive()?.map(|got| decode(&got.bytes)).transpose()
     }
 }
 
@@ -314,7 +329,7 @@ mod tests {
             document: None,
             patience: Span::from_millis(patience),
         };
-        Successor::start(&launch, &[]).unwrap_err()
+        Successor::start(&launch, &[], Heir::default()).unwrap_err()
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pylon_core::units::Span;
 use pylon_net::door::Door;
+use pylon_observe::upgrades::Outcome;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
@@ -41,6 +42,18 @@ pub enum Answer {
     Upgraded(u32),
     /// The one before serves on, and why.
     Failed(String),
+}
+
+/// What became of the last upgrade that this process had a part in.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// When (RFC 3339).
+    pub at: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A request that waits for its answer.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_type};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 
 /// The longest message, in bytes.
@@ -63,6 +63,13 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether the other side is gone and has left no message.
+    pub fn is_cut(&self) -> bool {
+        let mut byte = [0];
+        let got = recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(got, Ok((0, _)) | Err(rustix::io::Errno::CONNRESET))
+    }
+
     /// The next message; none when the other side is gone.
     pub fn receive(&self) -> io::Result<Option<Received>> {
         let mut bytes = vec![0; LONGEST];
@@ -110,7 +117,9 @@ mod tests {
         let files: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
         ours.send(b"many", &files).unwrap();
         ours.send(b"none", &[]).unwrap();
+        assert!(!theirs.is_cut());
         drop(ours);
+        assert!(!theirs.is_cut(), "what was sent before counts");
         let got = theirs.receive().unwrap().unwrap();
         assert_eq!((got.bytes.as_slice(), got.files.len()), (&b"many"[..], MOST_FILES));
         for (file, socket) in got.files.into_iter().zip(&sockets) {
@@ -118,6 +127,7 @@ mod tests {
         }
         let got = theirs.receive().unwrap().unwrap();
         assert_eq!((got.bytes.as_slice(), got.files.len()), (&b"none"[..], 0));
+        assert!(theirs.is_cut());
         assert!(theirs.receive().unwrap().is_none(), "the other side is gone");
         assert!(theirs.send(b"x", &[]).is_err());
     }

@@ -134,6 +134,8 @@ catalogue! {
         "1 while a revision is in force in place of the document on disk: that one is broken, or was rolled back";
     SNAPSHOTS = Gauge "pylon_snapshots" [] "snapshots",
         "Compiled documents in memory: the one in force, and those before it that requests still hold";
+    UPGRADES = Counter "pylon_upgrades_total" ["outcome"] "upgrades",
+        "Upgrades that this process had a part in: `succeeded` or `orphaned` where it took the place of one that left it or died, `failed` where it was to be followed and serves on";
     PROCESS_MEMORY = Gauge "process_resident_memory_bytes" [] "bytes",
         "Memory of the process that is resident";
     PROCESS_CPU = Counter "process_cpu_seconds_total" [] "seconds",

@@ -136,3 +136,4 @@ pub const TICK: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests;
+pub mod upgrades;

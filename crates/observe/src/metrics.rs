@@ -20,6 +20,7 @@ use crate::reloads::Reloads;
 use crate::render;
 use crate::series::{OpenConnection, OpenTunnel, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
 use crate::tcp::{TcpEnd, TcpRecord};
+use crate::upgrades::Upgrades;
 
 /// All counts of the process: made once, after [`worker::set_count`](pylon_core::worker::set_count).
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Metrics {
     most_connections: AtomicU64,
     /// What became of reloads of the document.
     pub reloads: Reloads,
+    /// What became of upgrades.
+    pub upgrades: Upgrades,
 }
 
 /// Key of the policy and code of the refusal: both from tables of the program, so there are few.
@@ -76,6 +79,7 @@ impl Metrics {
             shedding: AtomicBool::new(false),
             most_connections: AtomicU64::new(0),
             reloads: Reloads::new(unix_now()),
+            upgrades: Upgrades::default(),
         }
     }
 

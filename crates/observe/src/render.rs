@@ -91,6 +91,7 @@ fn state(out: &mut String, metrics: &Metrics, now: Instant) {
         fraction(out, &catalogue::SNAPSHOT_AGE, age(snapshot.since), 9);
     }
     metrics.reloads.render(out);
+    metrics.upgrades.render(out);
     let process = Process::look();
     if let Some(bytes) = process.resident {
         single(out, &catalogue::PROCESS_MEMORY, bytes);

@@ -155,10 +155,10 @@ impl Run {
             error
         })?;
         if let Some(predecessor) = &handed.predecessor {
-            if let Err(error) = predecessor.ready(handed.sockets.taken()) {
-                life::stand_down(&error);
+            match predecessor.ready(handed.sockets.taken()) {
+                Ok(charge) => gateway.in_charge(charge),
+                Err(error) => life::stand_down(&error),
             }
-            gateway.in_charge();
         }
         Ok(gateway)
     }
@@ -171,7 +171,9 @@ impl Run {
             handed.fail(&render_all(wrong, false));
         };
         let chosen = choose(path, self.document.secrets(), store).map_err(|wrong| refuse(&wrong)).ok()?;
-        if let (Because::LastGood(_, wrong), Some(_)) = (&chosen.because, &handed.predecessor) {
+        if let (Because::LastGood(_, wrong), Some(predecessor)) = (&chosen.because, &handed.predecessor)
+            && !predecessor.is_gone()
+        {
             // The gateway before serves something better than that.
             refuse(wrong);
             return None;

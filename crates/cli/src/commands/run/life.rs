@@ -115,6 +115,8 @@ impl<'a> Life<'a> {
                 tracing::info!("another process serves: exchanges under way finish");
             }
             End::Interrupted | End::Terminated => {
+                // It would go on by itself where this process ends while it starts.
+                self.under_way = None;
                 self.manager.stopping();
                 self.gateway.leave();
                 tracing::info!("ending: exchanges under way finish, a second signal ends at once");

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +15,30 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
+mod system;
+
+use system::System;
+
+/// Where the system names its servers, and where those listen.
+const SYSTEM: &str = "/etc/resolv.conf";
+const PORT: u16 = 53;
 /// The longest TTL that is believed: one day. Literal addresses hold as long.
 const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long names of the hosts file hold: there is no TTL, and the file may be edited.
 const HOSTS_TTL: Duration = Duration::from_secs(60);
 
 /// A client of name servers. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Resolver {
-    inner: TokioResolver,
+    servers: Servers,
     identity: Arc<str>,
+}
+
+/// Whom it asks.
+#[derive(Clone)]
+enum Servers {
+    Written(Arc<TokioResolver>),
+    OfSystem(Arc<System>),
 }
 
 /// The addresses of a name.
@@ -46,30 +61,41 @@ pub enum ResolveError {
     Lookup(String, String),
 }
 
-impl fmt::Debug for Resolver {
+impl fmt::Debug for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Resolver")
+        match self {
+            Self::Written(_) => f.write_str("Written"),
+            Self::OfSystem(system) => system.fmt(f),
+        }
     }
 }
 
 impl Resolver {
-    /// A resolver that asks `servers`, or those of the system where the list is empty.
+    /// A resolver that asks `servers`, or those of the system where the list is empty, whichever they are at that time.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, ResolveError> {
         let setup = |error: &dyn fmt::Display| ResolveError::Setup(error.to_string());
-        let mut builder = if servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|error| setup(&error))?
-        } else {
-            let mut options = ResolverOpts::default();
-            options.timeout = Duration::from_secs(2);
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options)
-        };
-        let options = builder.options_mut();
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.use_hosts_file = ResolveHosts::Always;
-        options.cache_size = 0;
-        let identity = format!("{servers:?}").into();
-        builder.build().map(|inner| Self { inner, identity }).map_err(|error| setup(&error))
+        if servers.is_empty() {
+            let system = System::read(PathBuf::from(SYSTEM), PORT).map_err(|error| setup(&error))?;
+            return Ok(Self::of_system(Arc::new(system)));
+        }
+        let mut written = ResolverOpts::default();
+        written.timeout = Duration::from_secs(2);
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let client = builder.with_options(options(written)).build().map_err(|error| setup(&error))?;
+        Ok(Self { servers: Servers::Written(Arc::new(client)), identity: format!("{servers:?}").into() })
+    }
+
+    fn of_system(system: Arc<System>) -> Self {
+        Self { servers: Servers::OfSystem(system), identity: "system".into() }
+    }
+
+    /// Who is to be asked now.
+    fn client(&self) -> Arc<TokioResolver> {
+        match &self.servers {
+            Servers::Written(client) => Arc::clone(client),
+            Servers::OfSystem(system) => system.client(),
+        }
     }
 
     /// Which servers are asked: what one resolver has learnt is not for those who ask others.
@@ -84,7 +110,7 @@ impl Resolver {
         }
         let asked = tokio::time::Instant::now().into_std();
         let failed = |problem: String| ResolveError::Lookup(host.to_owned(), problem);
-        let answer = self.inner.lookup_ip(host).await.map_err(|error| failed(error.to_string()))?;
+        let answer = self.client().lookup_ip(host).await.map_err(|error| failed(error.to_string()))?;
         let mut addrs: Vec<IpAddr> = Vec::new();
         for addr in answer.iter() {
             if !addrs.contains(&addr) {
@@ -98,6 +124,14 @@ impl Resolver {
         let ttl = answer.valid_until().saturating_duration_since(asked);
         Ok(Resolved { addrs, ttl: if ttl >= MAX_TTL { HOSTS_TTL } else { ttl } })
     }
+}
+
+/// Those of ours among what is written.
+fn options(mut written: ResolverOpts) -> ResolverOpts {
+    written.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    written.use_hosts_file = ResolveHosts::Always;
+    written.cache_size = 0;
+    written
 }
 
 fn server(at: &SocketAddr) -> NameServerConfig {

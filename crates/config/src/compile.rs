@@ -34,6 +34,7 @@ use crate::load::{Source, SourceFile};
 use crate::suggest;
 use crate::tree::Node;
 
+mod fallback;
 mod tcp;
 mod upstreams;
 
@@ -168,14 +169,19 @@ impl Compiler<'_> {
         let rewrite = spec.rewrite.as_ref().map(|rewrite| Rewrite::compile(rewrite, matching)).transpose();
         let rewrite = rewrite.map_err(|errors| self.note(&at.clone().key("rewrite"), errors)).ok();
         let action = self.action(spec, at, matching);
+        let fallback = self.fallback(spec, at);
         let pipeline = self.pipeline(&spec.policies, spec.shadow.as_deref(), at);
         let (pipeline, policies, shadow) = pipeline?;
         let (action, words) = action?;
         let series = self.cx.metrics.route(&id);
         let websocket = spec.websocket.as_ref().and_then(WebSocket::compile);
         let words = if websocket.is_some() { words + ", WebSockets too" } else { words };
+        let (fallback, words) = match fallback {
+            Some((fallback, otherwise)) => (Some(fallback), words + &otherwise),
+            None => (None, words),
+        };
         let streams = (spec.on_removal == OnRemoval::Close).then(|| self.streams(&id));
-        let route = Route { id, series, pipeline, rewrite: rewrite?, action, websocket, streams };
+        let route = Route { id, series, pipeline, rewrite: rewrite?, action, fallback, websocket, streams };
         Some((route, Origin { at: at.clone(), policies, shadow, action: words }))
     }
 
@@ -342,10 +348,9 @@ impl Compiler<'_> {
         let id = RouteId::from(NOWHERE);
         let series = self.cx.metrics.route(&id);
         let origin = Origin { at, policies, shadow, action: "answer 404".to_owned() };
-        Some((
-            Route { id, series, pipeline, rewrite: None, action: Action::NotFound, websocket: None, streams: None },
-            origin,
-        ))
+        let (rewrite, fallback, websocket, streams) = (None, None, None, None);
+        let action = Action::NotFound;
+        Some((Route { id, series, pipeline, rewrite, action, fallback, websocket, streams }, origin))
     }
 }
 

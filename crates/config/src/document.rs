@@ -3,7 +3,7 @@
 //! The keys stand in [`keys`]; a route also takes the keys of policies, which the registry knows. Keys of
 //! capabilities that are not built yet are errors that say so: nothing is parsed and ignored.
 
-use pylon_core::short::{OneOrMany, Short};
+use pylon_core::short::{OneOrMany, Several, Short};
 use pylon_core::spec::FieldPath;
 use pylon_net::spec::{DiscoverySpec, LimitsSpec, ListenerSpec};
 use pylon_observe::spec::TelemetrySpec;
@@ -11,6 +11,7 @@ use pylon_policy::registry::{self, AnySpec, CATALOGUE, SpecReader};
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
+use pylon_proxy::fallback::spec::FallbackSpec;
 use pylon_proxy::forwarding::TrustedProxiesSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
@@ -65,6 +66,8 @@ pub struct Defaults {
     pub shadow: Vec<String>,
     /// Timers of every route.
     pub timeout: Option<TimeoutSpec>,
+    /// What stands in on every route.
+    pub fallback: Option<FallbackSpec>,
 }
 
 /// One item of `routes`.
@@ -86,6 +89,8 @@ pub struct RouteSpec {
     pub rewrite: Option<RewriteSpec>,
     /// Timers of this route.
     pub timeout: Option<TimeoutSpec>,
+    /// What stands in for an answer that fails: no rule where that of `defaults` is turned off, none where nothing is said.
+    pub fallback: Option<FallbackSpec>,
     /// What becomes of its streams when it is removed.
     pub on_removal: OnRemoval,
     /// Policies of this route, and those of `defaults` that it turns off.
@@ -209,14 +214,20 @@ impl Reader<'_> {
             match &*key.text {
                 "timeout" => defaults.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
                 "shadow" => defaults.shadow = self.part::<OneOrMany<String>>(key, node, &at).unwrap_or_default().0,
+                "fallback" => defaults.fallback = self.part(key, node, &at),
                 _ => {
-                    if let Some(entry) = self.policy(key, node, &at, &["timeout", "shadow"]) {
+                    if let Some(entry) = self.policy(key, node, &at, &["timeout", "fallback", "shadow"]) {
                         defaults.policies.push(entry);
                     }
                 }
             }
         }
         defaults
+    }
+
+    /// What stands in on a route; `off` takes away what `defaults` says.
+    fn fallback(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Option<FallbackSpec> {
+        if node.text() == Some("off") { Some(Several(Vec::new())) } else { self.part(key, node, at) }
     }
 
     fn policy(&mut self, key: &Key, node: &Node, at: &FieldPath, others: &[&str]) -> Option<PolicyEntry> {

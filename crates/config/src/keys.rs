@@ -9,6 +9,7 @@ use pylon_observe::spec::TelemetrySpec;
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
+use pylon_proxy::fallback::spec::FallbackSpec;
 use pylon_proxy::forwarding::TrustedProxiesSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
@@ -67,7 +68,7 @@ pub const TOP: &[KeyDoc] = &[
     },
     KeyDoc {
         key: "defaults",
-        doc: "Policies, `timeout` and `shadow` of every route that does not say otherwise, policy by policy; requests that no route takes meet them too. Default: none.",
+        doc: "Policies, `timeout`, `fallback` and `shadow` of every route that does not say otherwise, policy by policy; requests that no route takes meet them too. Default: none.",
         example: "defaults: { cors: https://shop.example, timeout: 10s }",
         schema: schema::defaults,
     },
@@ -181,6 +182,15 @@ pub const ROUTE: &[KeyDoc] = &[
         schema: |g| g.subschema_for::<Short<TimeoutSpec>>(),
     },
     KeyDoc {
+        key: "fallback",
+        doc: "What stands in where the upstream fails, is late or has a status that says so: one rule or a list, of which the first that holds is taken. `off` takes away what `defaults` says. Default: nothing, the client is told of the failure.",
+        example: "fallback: { on: 5xx, respond: { json: { items: [] } } }",
+        schema: |g| {
+            let rules = g.subschema_for::<FallbackSpec>();
+            json_schema!({ "anyOf": [rules, { "const": "off" }] })
+        },
+    },
+    KeyDoc {
         key: "shadow",
         doc: "Policies, one or a list, whose verdict is counted and logged but not enforced. Default: none.",
         example: "shadow: [ip_filter]",
@@ -196,7 +206,6 @@ pub const LATER: &[&str] = &[
     "aggregate",
     "transcode",
     "cache",
-    "fallback",
     "retry",
     "hedge",
     "breaker",

@@ -151,8 +151,52 @@ pub struct Trail {
     pub detail: Option<Cow<'static, str>>,
     /// What policies in shadow would have refused: key of the policy and code of the refusal.
     pub shadowed: Vec<(&'static str, &'static str)>,
+    /// What stood in for an answer that failed.
+    pub fallback: Option<StandIn>,
     /// Headers of the request that the access log is asked to tell.
     pub noted: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// What a fallback came to.
+#[derive(Debug, Clone)]
+pub struct StandIn {
+    /// What stood in.
+    pub by: StoodIn,
+    /// For what.
+    pub on: Failing,
+    /// The upstream that failed. A worker's own copy of the name.
+    pub from: Option<Arc<str>>,
+}
+
+/// What stood in for an answer that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum StoodIn {
+    /// An answer of the gateway's own.
+    Respond,
+    /// Another upstream.
+    Forward,
+    /// Nothing: another upstream would have, but the body of the request could not be sent again.
+    BodyGone,
+}
+
+impl StoodIn {
+    /// The names in log and metrics, in the order of the variants.
+    pub const NAMES: [&'static str; 3] = ["respond", "forward", "body_gone"];
+
+    /// The name in log and metrics.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.get(self as usize).copied().unwrap_or_default()
+    }
+}
+
+/// In what way an answer failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failing {
+    /// There was none, and this is why.
+    Call(&'static Reason),
+    /// It had this status.
+    Status(u16),
 }
 
 impl Trail {

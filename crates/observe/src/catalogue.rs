@@ -66,6 +66,8 @@ catalogue! {
         "Requests that the gateway itself refused, by the code of the refusal";
     SHADOW = Counter "pylon_shadow_total" ["policy", "code"] "requests",
         "Requests that a policy in shadow would have refused";
+    FALLBACKS = Counter "pylon_fallbacks_total" ["route", "by"] "requests",
+        "Requests whose upstream failed and that met a fallback: `respond` or `forward`; `body_gone` where another upstream could not be asked since the body could not be sent again";
     CLIENT_ABORTS = Counter "pylon_client_aborts_total" [] "requests",
         "Requests whose client went away before the end of the answer";
     UPSTREAM_REQUESTS = Counter "pylon_upstream_requests_total" ["upstream", "status_class"] "attempts",

@@ -86,6 +86,9 @@ impl Observer {
         if let Some(count) = exchange.trail.reason.and_then(|reason| process.rejections.get(reason.index)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if let Some(fallback) = &exchange.trail.fallback {
+            route.fell_back(fallback.by);
+        }
         for shadowed in &exchange.trail.shadowed {
             self.metrics.shadow(*shadowed);
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use pylon_core::exchange::StoodIn;
 use pylon_core::rejection;
 
 use crate::catalogue::{self, Metric};
@@ -15,7 +16,7 @@ use crate::json::Decimal;
 use crate::metrics::{Certificate, Metrics, ProcessTotals};
 use crate::outcomes::{Evicted, Handshake, Refused};
 use crate::process::Process;
-use crate::series::{CLASSES, Total, UpstreamSeries};
+use crate::series::{CLASSES, RouteSeries, Total, UpstreamSeries};
 use crate::tcp::TcpEnd;
 
 /// The media type of what [`Metrics::render`] writes.
@@ -23,7 +24,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     let totals = metrics.totals();
-    let routes: Vec<_> = metrics.routes().iter().map(|s| Named::new(s.route().as_str(), s.total())).collect();
+    let series = metrics.routes();
+    let routes: Vec<_> = series.iter().map(|s| Named::new(s.route().as_str(), s.total())).collect();
     answers(out, &catalogue::REQUESTS, &catalogue::REQUEST_DURATION, routes);
     single(out, &catalogue::REQUESTS_IN_FLIGHT, totals.in_flight);
     head(out, &catalogue::REJECTIONS);
@@ -34,6 +36,7 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     for ((policy, code), count) in metrics.shadows() {
         labelled(out, &catalogue::SHADOW, &[policy, code], count);
     }
+    fallbacks(out, &series);
     single(out, &catalogue::CLIENT_ABORTS, totals.client_aborts);
     upstreams(out, &metrics.upstreams());
     single(out, &catalogue::CONNECTIONS, totals.open);
@@ -52,6 +55,18 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     head(out, &catalogue::BUILD_INFO);
     labelled(out, &catalogue::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
     state(out, metrics, now);
+}
+
+fn fallbacks(out: &mut String, series: &[Arc<RouteSeries>]) {
+    head(out, &catalogue::FALLBACKS);
+    let mut counts: Vec<_> = series.iter().map(|one| (one.route().as_str(), one.fallbacks())).collect();
+    counts.retain(|(_, counts)| counts.iter().any(|count| *count > 0));
+    counts.sort_unstable_by_key(|(route, _)| *route);
+    for (route, counts) in counts {
+        for (by, count) in StoodIn::NAMES.iter().zip(counts) {
+            labelled(out, &catalogue::FALLBACKS, &[route, by], count);
+        }
+    }
 }
 
 fn tcp(out: &mut String, totals: &ProcessTotals) {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pylon_core::exchange::StoodIn;
 use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::worker;
 
@@ -47,6 +48,17 @@ impl RouteSeries {
         self.shards.each(|shard| total.add(&shard.answers));
         total
     }
+
+    /// How often fallbacks were met, in the order of [`StoodIn::NAMES`].
+    pub(crate) fn fallbacks(&self) -> [u64; StoodIn::NAMES.len()] {
+        let mut all = [0; StoodIn::NAMES.len()];
+        self.shards.each(|shard| {
+            for (sum, count) in all.iter_mut().zip(&shard.fallbacks) {
+                *sum += count.load(Ordering::Relaxed);
+            }
+        });
+        all
+    }
 }
 
 /// One worker's counts of one route, on cache lines of their own.
@@ -54,6 +66,8 @@ impl RouteSeries {
 #[repr(align(128))]
 pub struct RouteShard {
     answers: Answers,
+    /// By [`StoodIn`].
+    fallbacks: [AtomicU64; StoodIn::NAMES.len()],
     process: Arc<ProcessShard>,
     /// The worker's own copy of the route's id.
     route: Box<str>,
@@ -65,7 +79,8 @@ impl RouteShard {
     fn new(route: &str, process: Arc<ProcessShard>) -> Self {
         let mut logged = br#","route":"#.to_vec();
         json::string(&mut logged, route, usize::MAX);
-        Self { answers: Answers::default(), process, route: route.into(), logged: logged.into() }
+        let (answers, fallbacks) = (Answers::default(), <[AtomicU64; _]>::default());
+        Self { answers, fallbacks, process, route: route.into(), logged: logged.into() }
     }
 
     /// A request has begun: it is in flight until [`Observer::finish`](crate::Observer::finish) is called for it, once.
@@ -80,6 +95,13 @@ impl RouteShard {
 
     pub(crate) fn logged(&self) -> &[u8] {
         &self.logged
+    }
+
+    /// A fallback was met.
+    pub(crate) fn fell_back(&self, by: StoodIn) {
+        if let Some(count) = self.fallbacks.get(by as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts the end of a request.

@@ -25,8 +25,8 @@ pub struct TelemetrySpec {
     /// Where the access log goes, one JSON object per line and exchange: `stdout`, `off`, or the path of a file.
     /// Default: `stdout`. Example: `access_log: /var/log/pylon/access.log`.
     pub access_log: Short<AccessLogSpec>,
-    /// Whether answers that the gateway itself makes carry the code of the refusal in the header `x-pylon-reason`; a
-    /// header of that name from an upstream is removed then. Default: `false`. Example: `reason_header: true`.
+    /// Whether answers that the gateway itself makes carry the code of the refusal in the header `x-pylon-reason`, and
+    /// those of a fallback that of the failure in `x-pylon-fallback`. Headers of these names from an upstream are removed. Default: `false`. Example: `reason_header: true`.
     pub reason_header: bool,
     /// Whether the last 64 exchanges of each worker are kept in memory for the admin API and the live view.
     /// Default: `true`. Example: `recent: false`.

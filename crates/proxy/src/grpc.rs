@@ -70,6 +70,34 @@ pub(crate) fn render(rejection: &Rejection) -> Response {
     response
 }
 
+/// The answer of a fallback: it has no message, so it cannot be a success.
+pub(crate) fn stand_in(status: u16, message: &str) -> Response {
+    let mut response = Response::new(Body::from(Bytes::new()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    tell(headers, code_for(status), message, None);
+    response
+}
+
+/// The status of HTTP that says what the head of an answer says by `grpc-status`; none where that is a success, or is not
+/// told before the trailers.
+pub(crate) fn failed(headers: &HeaderMap) -> Option<u16> {
+    Some(match status(headers)? {
+        0 => return None,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    })
+}
+
 /// Trailers of a call whose time was over after its answer had begun.
 pub(crate) fn too_late(detail: &str) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
@@ -113,7 +141,11 @@ fn code_of(reason: &'static Reason) -> u8 {
     if reason == &INTERNAL {
         return code::INTERNAL;
     }
-    match reason.status {
+    code_for(reason.status)
+}
+
+fn code_for(status: u16) -> u8 {
+    match status {
         400 | 405 | 415 | 417 => code::INVALID_ARGUMENT,
         401 => code::UNAUTHENTICATED,
         403 | 421 => code::PERMISSION_DENIED,
@@ -161,6 +193,18 @@ mod tests {
             ("5 m", None),
         ] {
             assert_eq!(timeout(&map("grpc-timeout", text)), span, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_told_in_the_head_stands_for_one_of_http() {
+        for (code, status) in [("0", None), ("14", Some(503)), ("4", Some(504)), ("13", Some(500)), ("x", Some(500))] {
+            assert_eq!(failed(&map("grpc-status", code)), status, "{code}");
+        }
+        assert_eq!(failed(&HeaderMap::new()), None);
+        for status_of_http in [200, 302, 404, 429, 503] {
+            let told = status(stand_in(status_of_http, "sorry").headers()).unwrap();
+            assert!((1..=16).contains(&told), "{status_of_http}");
         }
     }
 

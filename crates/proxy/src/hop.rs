@@ -15,6 +15,8 @@ use smallvec::SmallVec;
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Why the gateway refused, on its own answers alone, where `telemetry.reason_header` is on.
 pub const PYLON_REASON: HeaderName = HeaderName::from_static(pylon_observe::spec::REASON_HEADER);
+/// What a fallback stood in for, on its answers alone, where `telemetry.reason_header` is on.
+pub(crate) const PYLON_FALLBACK: HeaderName = HeaderName::from_static("x-pylon-fallback");
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -143,9 +145,8 @@ pub(crate) fn strip_response(headers: &mut HeaderMap) {
         match *name {
             CONNECTION => connection = true,
             TRANSFER_ENCODING | UPGRADE | PROXY_AUTHENTICATE | TE => doomed.push(name.clone()),
-            _ if *name == KEEP_ALIVE || *name == PROXY_CONNECTION || *name == X_REQUEST_ID || *name == PYLON_REASON => {
-                doomed.push(name.clone());
-            }
+            _ if *name == KEEP_ALIVE || *name == PROXY_CONNECTION || *name == X_REQUEST_ID => doomed.push(name.clone()),
+            _ if *name == PYLON_REASON || *name == PYLON_FALLBACK => doomed.push(name.clone()),
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 pub mod action;
 pub mod engine;
 pub mod explain;
+pub mod fallback;
 pub mod forwarding;
 mod grpc;
 mod head;
@@ -10,6 +11,7 @@ pub mod hop;
 mod http2;
 mod reject;
 pub mod removal;
+mod replay;
 pub mod request_id;
 pub mod serve;
 pub mod snapshot;

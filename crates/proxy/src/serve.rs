@@ -17,6 +17,7 @@ use pylon_route::table::{self, Found, Outcome};
 use crate::action::Decision;
 use crate::action::forward::Forward;
 use crate::engine::{Begun, Engine};
+use crate::fallback::Terms;
 use crate::snapshot::{Route, Settings, Snapshot};
 use crate::tail::{Ongoing, Tail, Tailed};
 use crate::{action, forwarding, head, reject, websocket};
@@ -57,8 +58,19 @@ async fn answer(route: &Route, ongoing: &mut Ongoing, settings: &Settings) -> Re
     let tail = ongoing.tail();
     let (memos, forward) = inbound(route, tail).await;
     if let Some(forward) = forward {
-        let answer = forward.send(&mut tail.request, &mut tail.exchange).await;
-        tail.answer = Forward::receive(answer, route.websocket.as_ref(), &tail.exchange).map_err(Stop::Reject);
+        let websocket = route.websocket.as_ref();
+        let answer = match &route.fallback {
+            None => {
+                let answer = forward.send(&mut tail.request, &mut tail.exchange).await;
+                Forward::receive(answer, websocket, &tail.exchange)
+            }
+            // Boxed, so that requests of other routes need no room for it.
+            Some(fallback) => {
+                let terms = Terms { websocket, told: settings.reason_header };
+                Box::pin(fallback.answer(forward, &mut tail.request, &mut tail.exchange, terms)).await
+            }
+        };
+        tail.answer = answer.map_err(Stop::Reject);
     }
     let render = |stop: Stop, cx: &mut Exchange| match stop {
         Stop::Reply(response) => response,

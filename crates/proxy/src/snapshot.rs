@@ -11,6 +11,7 @@ use pylon_route::table::Table;
 use pylon_upstream::upstream::Upstream;
 
 use crate::action::Action;
+use crate::fallback::Fallback;
 use crate::forwarding::TrustedProxies;
 use crate::removal::Streams;
 use crate::tcp::Tcp;
@@ -55,6 +56,8 @@ pub struct Route {
     pub rewrite: Option<Rewrite>,
     /// How the answer is obtained.
     pub action: Action,
+    /// What stands in for an answer of the action that fails.
+    pub fallback: Option<Box<Fallback>>,
     /// What holds for WebSockets, where it lets them pass.
     pub websocket: Option<WebSocket>,
     /// Its streams, where they end with it.

@@ -153,6 +153,13 @@ impl Fault {
     }
 }
 
+impl CallError {
+    /// What the client would be told.
+    pub fn reason(&self) -> &'static Reason {
+        self.source.reason()
+    }
+}
+
 impl From<CallError> for Rejection {
     fn from(error: CallError) -> Self {
         let reason = error.source.reason();

@@ -5,6 +5,7 @@ use pylon_core::spec::FieldPath;
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::StickySpec;
+use pylon_proxy::fallback::spec::FallbackSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
@@ -25,6 +26,7 @@ struct Parts {
     websocket: Option<WebSocketSpec>,
     rewrite: Option<RewriteSpec>,
     timeout: Option<TimeoutSpec>,
+    fallback: Option<FallbackSpec>,
     on_removal: Option<OnRemoval>,
     policies: Vec<PolicyEntry>,
     shadow: Option<Vec<String>>,
@@ -77,6 +79,7 @@ impl Reader<'_> {
                 }
                 "rewrite" => route.rewrite = self.part::<Short<RewriteSpec>>(key, node, &at).map(|short| short.0),
                 "timeout" => route.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
+                "fallback" => route.fallback = self.fallback(key, node, &at),
                 "on_removal" => route.on_removal = self.part(key, node, &at),
                 "shadow" => route.shadow = self.part::<OneOrMany<String>>(key, node, &at).map(|list| list.0),
                 _ => route.policies.extend(self.policy(key, node, &at, &names(keys::ROUTE))),
@@ -124,6 +127,8 @@ impl Reader<'_> {
         self.wants_beside(node, at, "sticky", &["split"], None);
         let help = "name the service that speaks WebSocket: `forward: chat`";
         self.wants_beside(node, at, "websocket", &["forward", "split"], Some(help));
+        let help = "an answer of the gateway itself does not fail";
+        self.wants_beside(node, at, "fallback", &["forward", "split"], Some(help));
         let action = parts.actions.into_iter().next()?;
         Some(RouteSpec {
             index,
@@ -134,6 +139,7 @@ impl Reader<'_> {
             websocket: parts.websocket,
             rewrite: parts.rewrite,
             timeout: parts.timeout,
+            fallback: parts.fallback,
             on_removal: parts.on_removal.unwrap_or_default(),
             policies: parts.policies,
             shadow: parts.shadow,

@@ -108,6 +108,7 @@ fn defaults(document: &Document) -> Value {
     let defaults = &document.defaults;
     let mut map = policies(&defaults.policies);
     put(&mut map, "timeout", defaults.timeout.as_ref());
+    put(&mut map, "fallback", defaults.fallback.as_ref());
     if !defaults.shadow.is_empty() {
         put(&mut map, "shadow", Some(&defaults.shadow));
     }
@@ -126,6 +127,7 @@ fn route(spec: &RouteSpec) -> Value {
         websocket,
         rewrite,
         timeout,
+        fallback,
         on_removal,
         policies: own,
         shadow,
@@ -137,6 +139,7 @@ fn route(spec: &RouteSpec) -> Value {
     put(&mut map, "websocket", websocket.as_ref());
     put(&mut map, "rewrite", rewrite.as_ref());
     put(&mut map, "timeout", timeout.as_ref());
+    put(&mut map, "fallback", fallback.as_ref());
     if *on_removal != OnRemoval::default() {
         put(&mut map, "on_removal", Some(on_removal));
     }
@@ -184,6 +187,7 @@ pub(super) fn count_routes(changes: &mut [Change], old: &Prepared, new: &Prepare
         let key = change.key.split('.').next().unwrap_or_default();
         let inherits = |spec: &RouteSpec| match key {
             "timeout" => spec.timeout.is_none(),
+            "fallback" => spec.fallback.is_none(),
             "shadow" => spec.shadow.is_none(),
             _ => spec.policies.iter().all(|entry| entry.key != key),
         };

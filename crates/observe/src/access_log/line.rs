@@ -29,7 +29,7 @@
 use std::time::Duration;
 
 use http::Version;
-use pylon_core::exchange::{Exchange, Trail};
+use pylon_core::exchange::{Exchange, Failing, Trail};
 
 use crate::clock::Stamp;
 use crate::ending::Ending;
@@ -74,6 +74,7 @@ impl Line<'_> {
         out.extend_from_slice(self.route.logged());
         let trail = &self.exchange.trail;
         upstream(out, trail);
+        fallback(out, trail);
         if let Some(status) = trail.grpc_status {
             out.extend_from_slice(br#","grpc_status":"#);
             json::number(out, status.into());
@@ -152,6 +153,21 @@ pub(crate) fn upstream(out: &mut Vec<u8>, trail: &Trail) {
     if let Some(took) = trail.upstream_time {
         out.extend_from_slice(br#","upstream_ms":"#);
         json::millis(out, micros(took));
+    }
+}
+
+fn fallback(out: &mut Vec<u8>, trail: &Trail) {
+    let Some(fallback) = &trail.fallback else { return };
+    out.extend_from_slice(br#","fallback":""#);
+    out.extend_from_slice(fallback.by.as_str().as_bytes());
+    out.extend_from_slice(br#"","fallback_on":"#);
+    match fallback.on {
+        Failing::Call(reason) => json::string(out, reason.code, VALUE),
+        Failing::Status(status) => json::number(out, status.into()),
+    }
+    if let Some(from) = &fallback.from {
+        out.extend_from_slice(br#","fallback_from":"#);
+        json::string(out, from, VALUE);
     }
 }
 

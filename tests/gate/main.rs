@@ -33,6 +33,7 @@ mod http2;
 mod limits;
 mod logs;
 mod metrics;
+mod mirror;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod reload;

@@ -35,6 +35,7 @@ use crate::suggest;
 use crate::tree::Node;
 
 mod fallback;
+mod mirror;
 mod tcp;
 mod upstreams;
 
@@ -170,6 +171,7 @@ impl Compiler<'_> {
         let rewrite = rewrite.map_err(|errors| self.note(&at.clone().key("rewrite"), errors)).ok();
         let action = self.action(spec, at, matching);
         let fallback = self.fallback(spec, at);
+        let mirror = self.mirror(spec, at);
         let pipeline = self.pipeline(&spec.policies, spec.shadow.as_deref(), at);
         let (pipeline, policies, shadow) = pipeline?;
         let (action, words) = action?;
@@ -180,8 +182,12 @@ impl Compiler<'_> {
             Some((fallback, otherwise)) => (Some(fallback), words + &otherwise),
             None => (None, words),
         };
+        let words = match &spec.mirror {
+            Some(mirror) => format!("{words}, {} mirrored to {}", mirror.share, mirror.to),
+            None => words,
+        };
         let streams = (spec.on_removal == OnRemoval::Close).then(|| self.streams(&id));
-        let route = Route { id, series, pipeline, rewrite: rewrite?, action, fallback, websocket, streams };
+        let route = Route { id, series, pipeline, rewrite: rewrite?, action, fallback, mirror, websocket, streams };
         Some((route, Origin { at: at.clone(), policies, shadow, action: words }))
     }
 
@@ -348,9 +354,9 @@ impl Compiler<'_> {
         let id = RouteId::from(NOWHERE);
         let series = self.cx.metrics.route(&id);
         let origin = Origin { at, policies, shadow, action: "answer 404".to_owned() };
-        let (rewrite, fallback, websocket, streams) = (None, None, None, None);
+        let (rewrite, fallback, mirror, websocket, streams) = (None, None, None, None, None);
         let action = Action::NotFound;
-        Some((Route { id, series, pipeline, rewrite, action, fallback, websocket, streams }, origin))
+        Some((Route { id, series, pipeline, rewrite, action, fallback, mirror, websocket, streams }, origin))
     }
 }
 

@@ -13,6 +13,7 @@ use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
 use pylon_proxy::fallback::spec::FallbackSpec;
 use pylon_proxy::forwarding::TrustedProxiesSpec;
+use pylon_proxy::mirror::MirrorSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
@@ -91,6 +92,8 @@ pub struct RouteSpec {
     pub timeout: Option<TimeoutSpec>,
     /// What stands in for an answer that fails: no rule where that of `defaults` is turned off, none where nothing is said.
     pub fallback: Option<FallbackSpec>,
+    /// Who gets copies of its requests.
+    pub mirror: Option<MirrorSpec>,
     /// What becomes of its streams when it is removed.
     pub on_removal: OnRemoval,
     /// Policies of this route, and those of `defaults` that it turns off.

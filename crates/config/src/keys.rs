@@ -11,6 +11,7 @@ use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
 use pylon_proxy::fallback::spec::FallbackSpec;
 use pylon_proxy::forwarding::TrustedProxiesSpec;
+use pylon_proxy::mirror::MirrorSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
@@ -191,6 +192,12 @@ pub const ROUTE: &[KeyDoc] = &[
         },
     },
     KeyDoc {
+        key: "mirror",
+        doc: "Another upstream that gets a copy of requests, as its name or as a map; its answers are thrown away and the client notices nothing. Default: none.",
+        example: "mirror: { to: orders-next, share: 10% }",
+        schema: |g| g.subschema_for::<Short<MirrorSpec>>(),
+    },
+    KeyDoc {
         key: "shadow",
         doc: "Policies, one or a list, whose verdict is counted and logged but not enforced. Default: none.",
         example: "shadow: [ip_filter]",
@@ -223,7 +230,6 @@ pub const LATER: &[&str] = &[
     "compress",
     "body",
     "mint",
-    "fault",
     "waf",
     "bots",
     "security_headers",

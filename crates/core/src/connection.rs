@@ -117,6 +117,12 @@ impl Connection {
         Self { unix: true, peer_text: UNKNOWN, ..Self::new(nowhere, nowhere, scheme, opened) }
     }
 
+    /// The addresses of this connection, without the client at its other end.
+    pub(crate) fn aside(&self, opened: Instant) -> Self {
+        let aside = Self::new(self.peer, self.local, self.scheme, opened);
+        Self { unix: self.unix, peer_text: self.peer_text.clone(), ..aside }
+    }
+
     /// Whether requests for `host`, as [`HostName::as_str`](crate::host::HostName::as_str) gives it, may come by this
     /// connection: it has met the very demands that the host makes, and they have not been changed since.
     pub fn may_ask_for(&self, host: Option<&str>) -> bool {

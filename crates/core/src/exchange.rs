@@ -81,6 +81,29 @@ impl Exchange {
         })
     }
 
+    /// The facts of a further request on behalf of this one, of which the client sees nothing: no interim answer, no switch of
+    /// protocols. Its time and its record are its own.
+    pub fn aside(&self) -> Box<Self> {
+        let connection = Arc::new(self.connection.aside(self.started));
+        let mut aside = Self::begin(Head {
+            connection,
+            client: self.client,
+            from_trusted_proxy: self.from_trusted_proxy,
+            scheme: self.scheme,
+            request_id: self.request_id.clone(),
+            started: self.started,
+            method: self.method.clone(),
+            version: self.version,
+            host: self.host.clone(),
+            path: self.path.clone(),
+        });
+        aside.upstream_path.clone_from(&self.upstream_path);
+        aside.upstream_host.clone_from(&self.upstream_host);
+        aside.announced.clone_from(&self.announced);
+        aside.grpc = self.grpc;
+        aside
+    }
+
     /// Keeps `guard` until the last byte of the answer is gone or the client is.
     pub fn until_body_ends(&mut self, guard: impl Any + Send) {
         self.guards.push(Box::new(guard));
@@ -151,10 +174,30 @@ pub struct Trail {
     pub detail: Option<Cow<'static, str>>,
     /// What policies in shadow would have refused: key of the policy and code of the refusal.
     pub shadowed: Vec<(&'static str, &'static str)>,
+    /// Faults that were injected on purpose.
+    pub injected: Option<Injected>,
     /// What stood in for an answer that failed.
     pub fallback: Option<StandIn>,
     /// Headers of the request that the access log is asked to tell.
     pub noted: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Faults that were injected into a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Injected {
+    /// It was held back.
+    Delay,
+    /// It was refused.
+    Abort,
+    /// It was held back and then refused.
+    Both,
+}
+
+impl Injected {
+    /// Whether it was held back, and whether it was refused.
+    pub fn parts(self) -> (bool, bool) {
+        (self != Self::Abort, self != Self::Delay)
+    }
 }
 
 /// What a fallback came to.

@@ -55,8 +55,19 @@ pub struct Rejection {
     pub detail: Option<Cow<'static, str>>,
     /// What in particular, for the log alone.
     pub note: Option<Cow<'static, str>>,
+    /// What the client is told in place of the reason's status, where a person has written that.
+    pub told: Option<Told>,
     /// Headers that belong to the answer, such as `Allow` or `Retry-After`.
     pub headers: SmallVec<[(HeaderName, HeaderValue); 1]>,
+}
+
+/// What a client is told by a refusal whose status is written in the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// The status; none where it follows from `grpc`.
+    pub status: Option<u16>,
+    /// The code for calls of gRPC; none where it follows from `status`.
+    pub grpc: Option<u8>,
 }
 
 impl Rejection {
@@ -70,7 +81,7 @@ impl Rejection {
 
 impl From<&'static Reason> for Rejection {
     fn from(reason: &'static Reason) -> Self {
-        Self { reason, detail: None, note: None, headers: SmallVec::new() }
+        Self { reason, detail: None, note: None, told: None, headers: SmallVec::new() }
     }
 }
 
@@ -142,6 +153,8 @@ rejections! {
     LIMIT_URI = "request_limits.uri", 414, "The request target is too long", "policy `request_limits`";
     /// The method or content type is not among those allowed.
     LIMIT_CONTENT_TYPE = "request_limits.content_type", 415, "This content type is not accepted", "policy `request_limits`";
+    /// A fault was asked for.
+    FAULT_INJECTED = "fault.injected", 503, "A fault was injected", "policy `fault`";
     /// No endpoint is known: not resolved yet, or none left.
     UPSTREAM_NO_ENDPOINT = "upstream.no_endpoint", 503, "The service has no endpoint", "RFC 9110 §15.6.4";
     /// No connection could be made.

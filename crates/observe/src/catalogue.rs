@@ -68,6 +68,10 @@ catalogue! {
         "Requests that a policy in shadow would have refused";
     FALLBACKS = Counter "pylon_fallbacks_total" ["route", "by"] "requests",
         "Requests whose upstream failed and that met a fallback: `respond` or `forward`; `body_gone` where another upstream could not be asked since the body could not be sent again";
+    FAULTS = Counter "pylon_faults_injected_total" ["kind"] "requests",
+        "Requests into which the policy `fault` injected a `delay` or an `abort`";
+    MIRRORED = Counter "pylon_mirrored_requests_total" ["outcome"] "requests",
+        "Requests that were to be mirrored: `answered` or `failed`; without a copy where it was `too_large`, as many as may be were under way (`full`), or the body was `incomplete`";
     CLIENT_ABORTS = Counter "pylon_client_aborts_total" [] "requests",
         "Requests whose client went away before the end of the answer";
     UPSTREAM_REQUESTS = Counter "pylon_upstream_requests_total" ["upstream", "status_class"] "attempts",

@@ -89,6 +89,12 @@ impl Observer {
         if let Some(fallback) = &exchange.trail.fallback {
             route.fell_back(fallback.by);
         }
+        if let Some(injected) = exchange.trail.injected {
+            let (delayed, aborted) = injected.parts();
+            for (count, is) in process.faults.iter().zip([delayed, aborted]) {
+                count.fetch_add(is.into(), Ordering::Relaxed);
+            }
+        }
         for shadowed in &exchange.trail.shadowed {
             self.metrics.shadow(*shadowed);
         }

@@ -15,7 +15,7 @@ use pylon_core::rejection;
 use pylon_core::worker::PerWorker;
 
 use crate::clock::unix_now;
-use crate::outcomes::{Evicted, Handshake, Refused};
+use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
 use crate::reloads::Reloads;
 use crate::render;
 use crate::series::{OpenConnection, OpenTunnel, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
@@ -133,6 +133,13 @@ impl Metrics {
     /// A client's connection was turned away.
     pub fn refused(&self, why: Refused) {
         if let Some(count) = self.process.mine(ProcessShard::default).refused.get(why as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request was to be mirrored.
+    pub fn mirrored(&self, outcome: Mirrored) {
+        if let Some(count) = self.process.mine(ProcessShard::default).mirrored.get(outcome as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -262,6 +269,12 @@ impl Metrics {
             for (total, count) in totals.handshakes.iter_mut().zip(&shard.handshakes) {
                 *total += count.load(Ordering::Relaxed);
             }
+            for (total, count) in totals.faults.iter_mut().zip(&shard.faults) {
+                *total += count.load(Ordering::Relaxed);
+            }
+            for (total, count) in totals.mirrored.iter_mut().zip(&shard.mirrored) {
+                *total += count.load(Ordering::Relaxed);
+            }
             for (total, count) in totals.refused.iter_mut().zip(&shard.refused) {
                 *total += count.load(Ordering::Relaxed);
             }
@@ -288,6 +301,8 @@ pub(crate) struct ProcessTotals {
     pub(crate) tcp_ends: [u64; TcpEnd::NAMES.len()],
     pub(crate) tcp_bytes: [u64; 2],
     pub(crate) handshakes: [u64; Handshake::NAMES.len()],
+    pub(crate) faults: [u64; 2],
+    pub(crate) mirrored: [u64; Mirrored::NAMES.len()],
     pub(crate) refused: [u64; Refused::NAMES.len()],
     pub(crate) evicted: [u64; Evicted::NAMES.len()],
     pub(crate) rejections: Vec<u64>,

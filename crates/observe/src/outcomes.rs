@@ -50,3 +50,24 @@ impl Handshake {
     /// The values of the label `outcome`, in the order of the variants.
     pub(crate) const NAMES: [&'static str; 3] = ["full", "resumed", "failed"];
 }
+
+/// What became of a request that was to be mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Mirrored {
+    /// The copy was answered, by whatever status.
+    Answered,
+    /// No whole answer came in time.
+    Failed,
+    /// No copy: the body is too long.
+    TooLarge,
+    /// No copy: as many as may be are under way.
+    Full,
+    /// No copy: the body was not read to its end.
+    Incomplete,
+}
+
+impl Mirrored {
+    /// The values of the label `outcome`, in the order of the variants.
+    pub(crate) const NAMES: [&'static str; 5] = ["answered", "failed", "too_large", "full", "incomplete"];
+}

@@ -14,7 +14,7 @@ use crate::catalogue::{self, Metric};
 use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
 use crate::metrics::{Certificate, Metrics, ProcessTotals};
-use crate::outcomes::{Evicted, Handshake, Refused};
+use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
 use crate::process::Process;
 use crate::series::{CLASSES, RouteSeries, Total, UpstreamSeries};
 use crate::tcp::TcpEnd;
@@ -37,6 +37,8 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
         labelled(out, &catalogue::SHADOW, &[policy, code], count);
     }
     fallbacks(out, &series);
+    by_name(out, &catalogue::FAULTS, &["delay", "abort"], &totals.faults);
+    by_name(out, &catalogue::MIRRORED, &Mirrored::NAMES, &totals.mirrored);
     single(out, &catalogue::CLIENT_ABORTS, totals.client_aborts);
     upstreams(out, &metrics.upstreams());
     single(out, &catalogue::CONNECTIONS, totals.open);
@@ -288,6 +290,7 @@ mod tests {
         let (route, upstream) = (metrics.route(&"r".into()), metrics.upstream(&"u".into()));
         route.mine().begin();
         route.mine().end(200, Duration::from_millis(1));
+        route.mine().fell_back(StoodIn::Respond);
         upstream.mine().answered(200, Duration::from_millis(1));
         let _open = (upstream.mine().connected(), metrics.connected());
         metrics.shadow(("ip_filter", "ip_filter.denied"));

@@ -14,7 +14,7 @@ use pylon_core::worker;
 
 use crate::histogram::{Histogram, Totals};
 use crate::json;
-use crate::outcomes::{Evicted, Handshake, Refused};
+use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
 use crate::tcp::TcpEnd;
 
 /// The classes of status by the values of the label `status_class`.
@@ -270,6 +270,10 @@ pub(crate) struct ProcessShard {
     pub(crate) tcp_bytes: [AtomicU64; 2],
     /// By [`Handshake`].
     pub(crate) handshakes: [AtomicU64; Handshake::NAMES.len()],
+    /// Faults injected: delays and aborts.
+    pub(crate) faults: [AtomicU64; 2],
+    /// By [`Mirrored`].
+    pub(crate) mirrored: [AtomicU64; Mirrored::NAMES.len()],
     /// By [`Refused`].
     pub(crate) refused: [AtomicU64; Refused::NAMES.len()],
     /// By [`Evicted`].
@@ -293,6 +297,8 @@ impl Default for ProcessShard {
             tcp_ends: std::array::from_fn(|_| zero()),
             tcp_bytes: [zero(), zero()],
             handshakes: std::array::from_fn(|_| zero()),
+            faults: [zero(), zero()],
+            mirrored: std::array::from_fn(|_| zero()),
             refused: std::array::from_fn(|_| zero()),
             evicted: std::array::from_fn(|_| zero()),
             rejections: pylon_core::rejection::ALL.iter().map(|_| zero()).collect(),

@@ -27,6 +27,7 @@ policies! {
     }
     Shape in shape {
         headers: Headers, "Set, add and remove headers", acts;
+        fault: Fault, "Injected faults", acts;
     }
 }
 
@@ -99,6 +100,7 @@ mod tests {
             (Phase::Guard, "request_limits"),
             (Phase::Admit, "cors"),
             (Phase::Shape, "headers"),
+            (Phase::Shape, "fault"),
         ];
         assert_eq!(order, contract);
         assert!(CATALOGUE.is_sorted_by_key(|entry| entry.phase));

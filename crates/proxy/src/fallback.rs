@@ -159,7 +159,7 @@ fn check(spec: &FallbackRuleSpec) -> Vec<SpecError> {
     match (&spec.respond, &spec.forward) {
         (None, None) => wrong(None, "nothing stands in", "add `respond: 503` or `forward: NAME`"),
         (Some(_), Some(_)) => {
-            wrong(None, "two things would stand in", "keep one of `respond` and `forward`, or write two rules")
+            wrong(None, "two things would stand in", "keep one of `respond` and `forward`, or write two rules");
         }
         _ => {}
     }

@@ -11,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pylon_core::Response;
 use pylon_core::body::Body;
-use pylon_core::rejection::{INTERNAL, Reason, Rejection};
+use pylon_core::rejection::{INTERNAL, Reason, Rejection, Told};
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -66,7 +66,12 @@ pub(crate) fn render(rejection: &Rejection) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let message = rejection.detail.as_deref();
-    tell(headers, code_of(rejection.reason), rejection.reason.title, message);
+    let code = match rejection.told {
+        Some(Told { grpc: Some(code), .. }) => code,
+        Some(Told { status: Some(status), .. }) => code_for(status),
+        _ => code_of(rejection.reason),
+    };
+    tell(headers, code, rejection.reason.title, message);
     response
 }
 
@@ -82,8 +87,12 @@ pub(crate) fn stand_in(status: u16, message: &str) -> Response {
 /// The status of HTTP that says what the head of an answer says by `grpc-status`; none where that is a success, or is not
 /// told before the trailers.
 pub(crate) fn failed(headers: &HeaderMap) -> Option<u16> {
-    Some(match status(headers)? {
-        0 => return None,
+    status(headers).filter(|code| *code != 0).map(status_for)
+}
+
+/// The status of HTTP that a code of gRPC stands for.
+pub(crate) fn status_for(code: u16) -> u16 {
+    match code {
         1 => 499,
         3 | 9 | 11 => 400,
         4 => 504,
@@ -95,7 +104,7 @@ pub(crate) fn failed(headers: &HeaderMap) -> Option<u16> {
         14 => 503,
         16 => 401,
         _ => 500,
-    })
+    }
 }
 
 /// Trailers of a call whose time was over after its answer had begun.

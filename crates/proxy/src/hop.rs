@@ -23,7 +23,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Fields that the gateway writes itself: what comes from an untrusted client under these names is dropped.
-pub(crate) const VOUCHED: [&str; 9] = [
+pub(crate) const VOUCHED: [&str; 10] = [
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -32,6 +32,7 @@ pub(crate) const VOUCHED: [&str; 9] = [
     "x-forwarded-proto",
     "x-real-ip",
     "x-request-id",
+    "x-pylon-mirror",
     "x-pylon-reason",
 ];
 

@@ -9,6 +9,7 @@ mod grpc;
 mod head;
 pub mod hop;
 mod http2;
+pub mod mirror;
 mod reject;
 pub mod removal;
 mod replay;

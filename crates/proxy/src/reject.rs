@@ -44,9 +44,10 @@ pub(crate) fn render(rejection: Rejection, cx: &mut Exchange, settings: &Setting
         }
         return response;
     }
-    let body = problem(reason, rejection.detail.as_deref(), cx.request_id.to_str().ok());
+    let status = status(&rejection);
+    let body = problem((reason, status), rejection.detail.as_deref(), cx.request_id.to_str().ok());
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() = reason.status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -65,8 +66,8 @@ pub(crate) fn render(rejection: Rejection, cx: &mut Exchange, settings: &Setting
 
 /// The whole answer, in wire format, to what the codec could not make a request of.
 pub(crate) fn wire(reason: &'static Reason, detail: Option<&str>) -> Vec<u8> {
-    let body = problem(reason, detail, None);
     let status = reason.status();
+    let body = problem((reason, status), detail, None);
     let mut wire = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         status.as_u16(),
@@ -100,11 +101,17 @@ fn breaks_connection(reason: &'static Reason) -> bool {
     [&REQUEST_BODY_BROKEN, &REQUEST_FRAMING, &REQUEST_HOST, &REQUEST_TARGET, &REQUEST_TIMEOUT].contains(&reason)
 }
 
-fn problem(reason: &Reason, detail: Option<&str>, request_id: Option<&str>) -> Bytes {
+/// The status that the client is told.
+fn status(rejection: &Rejection) -> StatusCode {
+    let told = rejection.told.and_then(|told| told.status.or(told.grpc.map(|code| grpc::status_for(code.into()))));
+    told.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or_else(|| rejection.reason.status())
+}
+
+fn problem((reason, status): (&Reason, StatusCode), detail: Option<&str>, request_id: Option<&str>) -> Bytes {
     let problem = Problem {
         kind: format!("urn:pylon:problem:{}", reason.code),
         title: reason.title,
-        status: reason.status,
+        status: status.as_u16(),
         detail,
         code: reason.code,
         request_id,

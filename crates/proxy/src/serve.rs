@@ -58,6 +58,9 @@ async fn answer(route: &Route, ongoing: &mut Ongoing, settings: &Settings) -> Re
     let tail = ongoing.tail();
     let (memos, forward) = inbound(route, tail).await;
     if let Some(forward) = forward {
+        if let Some(mirror) = &route.mirror {
+            mirror.copy(&mut tail.request, &tail.exchange, &tail.observer);
+        }
         let websocket = route.websocket.as_ref();
         let answer = match &route.fallback {
             None => {

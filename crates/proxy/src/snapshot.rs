@@ -13,6 +13,7 @@ use pylon_upstream::upstream::Upstream;
 use crate::action::Action;
 use crate::fallback::Fallback;
 use crate::forwarding::TrustedProxies;
+use crate::mirror::Mirror;
 use crate::removal::Streams;
 use crate::tcp::Tcp;
 use crate::websocket::WebSocket;
@@ -58,6 +59,8 @@ pub struct Route {
     pub action: Action,
     /// What stands in for an answer of the action that fails.
     pub fallback: Option<Box<Fallback>>,
+    /// Who gets copies of its requests.
+    pub mirror: Option<Mirror>,
     /// What holds for WebSockets, where it lets them pass.
     pub websocket: Option<WebSocket>,
     /// Its streams, where they end with it.

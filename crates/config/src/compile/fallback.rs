@@ -1,5 +1,7 @@
 //! From the key `fallback` of routes and `defaults` to what stands in for an answer that fails.
 
+use std::fmt::Write as _;
+
 use pylon_core::spec::FieldPath;
 use pylon_proxy::fallback::Fallback;
 use pylon_proxy::fallback::spec::FallbackRuleSpec;
@@ -49,14 +51,18 @@ fn in_words(rules: &[&FallbackRuleSpec]) -> String {
     let mut words = String::new();
     for rule in rules {
         let on: Vec<_> = rule.on.iter().map(ToString::to_string).collect();
-        words += &if on.is_empty() { ", else ".to_owned() } else { format!(", on {} ", on.join(", ")) };
-        words += &match (&rule.forward, &rule.respond) {
-            (Some(name), _) => format!("forward to {name}"),
-            (None, Some(respond)) => format!("respond {}", respond.status),
-            (None, None) => String::new(),
+        // Writing to a string does not fail.
+        let _ = match on.as_slice() {
+            [] => write!(words, ", else "),
+            on => write!(words, ", on {} ", on.join(", ")),
+        };
+        let _ = match (&rule.forward, &rule.respond) {
+            (Some(name), _) => write!(words, "forward to {name}"),
+            (None, Some(respond)) => write!(words, "respond {}", respond.status),
+            (None, None) => Ok(()),
         };
         if let Some(after) = rule.after {
-            words += &format!(" (after {after})");
+            let _ = write!(words, " (after {after})");
         }
     }
     words

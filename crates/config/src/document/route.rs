@@ -6,6 +6,7 @@ use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::StickySpec;
 use pylon_proxy::fallback::spec::FallbackSpec;
+use pylon_proxy::mirror::MirrorSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
@@ -27,6 +28,7 @@ struct Parts {
     rewrite: Option<RewriteSpec>,
     timeout: Option<TimeoutSpec>,
     fallback: Option<FallbackSpec>,
+    mirror: Option<MirrorSpec>,
     on_removal: Option<OnRemoval>,
     policies: Vec<PolicyEntry>,
     shadow: Option<Vec<String>>,
@@ -80,6 +82,7 @@ impl Reader<'_> {
                 "rewrite" => route.rewrite = self.part::<Short<RewriteSpec>>(key, node, &at).map(|short| short.0),
                 "timeout" => route.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
                 "fallback" => route.fallback = self.fallback(key, node, &at),
+                "mirror" => route.mirror = self.part::<Short<MirrorSpec>>(key, node, &at).map(|short| short.0),
                 "on_removal" => route.on_removal = self.part(key, node, &at),
                 "shadow" => route.shadow = self.part::<OneOrMany<String>>(key, node, &at).map(|list| list.0),
                 _ => route.policies.extend(self.policy(key, node, &at, &names(keys::ROUTE))),
@@ -129,6 +132,7 @@ impl Reader<'_> {
         self.wants_beside(node, at, "websocket", &["forward", "split"], Some(help));
         let help = "an answer of the gateway itself does not fail";
         self.wants_beside(node, at, "fallback", &["forward", "split"], Some(help));
+        self.wants_beside(node, at, "mirror", &["forward", "split"], None);
         let action = parts.actions.into_iter().next()?;
         Some(RouteSpec {
             index,
@@ -140,6 +144,7 @@ impl Reader<'_> {
             rewrite: parts.rewrite,
             timeout: parts.timeout,
             fallback: parts.fallback,
+            mirror: parts.mirror,
             on_removal: parts.on_removal.unwrap_or_default(),
             policies: parts.policies,
             shadow: parts.shadow,

@@ -128,6 +128,7 @@ fn route(spec: &RouteSpec) -> Value {
         rewrite,
         timeout,
         fallback,
+        mirror,
         on_removal,
         policies: own,
         shadow,
@@ -140,6 +141,7 @@ fn route(spec: &RouteSpec) -> Value {
     put(&mut map, "rewrite", rewrite.as_ref());
     put(&mut map, "timeout", timeout.as_ref());
     put(&mut map, "fallback", fallback.as_ref());
+    put(&mut map, "mirror", mirror.as_ref());
     if *on_removal != OnRemoval::default() {
         put(&mut map, "on_removal", Some(on_removal));
     }

@@ -74,6 +74,16 @@ impl Line<'_> {
         out.extend_from_slice(self.route.logged());
         let trail = &self.exchange.trail;
         upstream(out, trail);
+        if let Some(injected) = trail.injected {
+            let words: &[u8] = match injected.parts() {
+                (true, true) => br#""delay","abort""#,
+                (true, false) => br#""delay""#,
+                _ => br#""abort""#,
+            };
+            out.extend_from_slice(br#","injected":["#);
+            out.extend_from_slice(words);
+            out.push(b']');
+        }
         fallback(out, trail);
         if let Some(status) = trail.grpc_status {
             out.extend_from_slice(br#","grpc_status":"#);

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use http::{HeaderValue, Method};
 use proptest::prelude::*;
-use pylon_core::exchange::{Exchange, Timer};
+use pylon_core::exchange::{Exchange, Failing, Injected, StandIn, StoodIn, Timer};
 use pylon_core::rejection;
 use serde_json::{Value, json};
 
@@ -73,6 +73,9 @@ fn a_line_tells_all_that_happened() {
     exchange.trail.upstream_time = Some(Duration::from_micros(10_500));
     exchange.trail.timer = Some(Timer::FirstByte);
     exchange.trail.refuse(&rejection::UPSTREAM_TIMEOUT.because("the first_byte timer (10s) fired"));
+    let on = Failing::Call(&rejection::UPSTREAM_CONNECT);
+    exchange.trail.fallback = Some(StandIn { by: StoodIn::Respond, on, from: Some("orders".into()) });
+    exchange.trail.injected = Some(Injected::Both);
     exchange.trail.shadowed.push(("ip_filter", "ip_filter.denied"));
     exchange.trail.shadowed.push(("maintenance", "maintenance.on"));
     exchange.trail.noted.push((http::header::USER_AGENT, HeaderValue::from_bytes(b"a \"b\" \xff").unwrap()));
@@ -98,6 +101,10 @@ fn a_line_tells_all_that_happened() {
             "attempts": 2,
             "reused": true,
             "upstream_ms": 10.5,
+            "injected": ["delay", "abort"],
+            "fallback": "respond",
+            "fallback_on": "upstream.connect",
+            "fallback_from": "orders",
             "reason": "upstream.timeout",
             "detail": "the first_byte timer (10s) fired",
             "timer": "first_byte",

@@ -1,3 +1,4 @@
 //! Shape: what changes requests and responses once it is settled that they pass.
 
+pub mod fault;
 pub mod headers;

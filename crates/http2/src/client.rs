@@ -121,7 +121,7 @@ impl Drop for Requests {
 impl Answer {
     /// An interim answer (RFC 9110 §15.2), where there is one.
     pub fn interim(&mut self) -> Option<(StatusCode, HeaderMap)> {
-        self.shared.lock().streams.get(self.key, self.id)?.received.interim.pop_front()
+        self.shared.lock().streams.get(self.key, self.id)?.received.interim.as_mut()?.pop_front()
     }
 
     /// The head of the answer.

@@ -109,6 +109,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
             }
             let mut connection = shared.lock();
             if connection.out.is_empty() {
+                if connection.streams.open() == 0 {
+                    connection.out.trim();
+                    self.output.trim();
+                }
                 drop(connection);
                 return Pin::new(&mut self.socket).poll_flush(cx);
             }

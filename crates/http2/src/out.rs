@@ -8,7 +8,9 @@ use bytes::{Buf as _, Bytes, BytesMut};
 /// Payloads from this size on are not copied.
 const LARGE: usize = 4096;
 /// A buffer that has grown beyond this is given back when it is empty.
-const KEEP: usize = 4096;
+const KEEP: usize = 64 << 10;
+/// And beyond this where no stream is open.
+const KEEP_QUIET: usize = 4096;
 /// How many pieces are written at once.
 pub(crate) const PIECES: usize = 16;
 
@@ -76,6 +78,12 @@ impl Out {
             self.tail = BytesMut::new();
         } else {
             self.tail.clear();
+        }
+    }
+    /// Gives back what an idle connection has no need of.
+    pub(crate) fn trim(&mut self) {
+        if self.is_empty() && self.tail.capacity() > KEEP_QUIET {
+            self.tail = BytesMut::new();
         }
     }
 }

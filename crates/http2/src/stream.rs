@@ -55,7 +55,8 @@ pub(crate) type Answer = (StatusCode, HeaderMap);
 /// What has come and was not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
-    pub(crate) interim: VecDeque<Answer>,
+    /// Seldom there, and so not looked at where it is not.
+    pub(crate) interim: Option<VecDeque<Answer>>,
     pub(crate) answer: Option<Answer>,
     pieces: VecDeque<Bytes>,
     tail: Vec<u8>,
@@ -92,9 +93,11 @@ impl Received {
 
     /// Drops all, and answers how much data that was.
     pub(crate) fn clear(&mut self) -> usize {
-        self.interim.clear();
+        self.interim = None;
         self.answer = None;
-        self.pieces.clear();
+        if !self.pieces.is_empty() {
+            self.pieces.clear();
+        }
         self.tail = Vec::new();
         self.trailers = None;
         std::mem::take(&mut self.data)
@@ -104,9 +107,18 @@ impl Received {
 impl Stream {
     /// Makes this place that of another stream, and keeps its room.
     fn begin(&mut self, id: u32, receive_window: i64, send_window: i64) {
-        let mut received = std::mem::take(&mut self.received);
-        received.clear();
-        *self = Self { id, handles: 0, received, receive_window, send_window, ..Self::default() };
+        self.received.clear();
+        // Each by itself: a place is taken and given back by every stream, and a whole one is long to copy.
+        self.id = id;
+        self.handles = 0;
+        (self.receive_over, self.unread, self.answered, self.bodiless) = (false, false, false, false);
+        (self.send_over, self.queued) = (false, false);
+        (self.receive_window, self.send_window) = (receive_window, send_window);
+        (self.lent, self.taken) = (0, 0);
+        self.length_left = None;
+        self.reader = None;
+        self.writer = None;
+        self.failed = None;
     }
 
     /// Whether neither side sends any more.

@@ -129,10 +129,11 @@ impl Connection {
         let Some(stream) = self.streams.get(key, id) else { return Ok(()) };
         let interim = status.is_informational();
         if interim {
-            if ends || stream.received.interim.len() >= INTERIM {
+            let waiting = stream.received.interim.get_or_insert_default();
+            if ends || waiting.len() >= INTERIM {
                 return self.fault(id, Reason::PROTOCOL_ERROR);
             }
-            stream.received.interim.push_back((status, headers));
+            waiting.push_back((status, headers));
             stream.wake_reader();
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Reads blocks of fields.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -135,20 +136,18 @@ impl Decoder {
         let indexing = first & 0x40 != 0;
         let index = integer::read(block, if indexing { 6 } else { 4 }).ok_or(Error)?;
         let (name, length) = if index == 0 {
-            let mut text = Vec::new();
-            read_string(block, &mut text)?;
+            let text = read_string(block)?;
             (Name::read(&text), text.len())
         } else {
             self.name(index)?
         };
-        let mut value = Vec::new();
-        read_string(block, &mut value)?;
+        let value = Bytes::from(read_string(block)?.into_owned());
         let size = length.saturating_add(value.len()).saturating_add(OVERHEAD);
-        let never = !indexing && first & 0x10 != 0;
-        let field = name.with(value.into(), never);
-        if indexing {
-            self.insert(Entry { name, field: field.clone(), size });
+        if !indexing {
+            return Ok((name.with(value, first & 0x10 != 0), size));
         }
+        let field = name.clone().with(value, false);
+        self.insert(Entry { name, field: field.clone(), size });
         Ok((field, size))
     }
 
@@ -219,12 +218,12 @@ impl Name {
     }
 
     /// The field of this name with a value; none where either is malformed.
-    fn with(&self, value: Bytes, never: bool) -> Option<Field> {
+    fn with(self, value: Bytes, never: bool) -> Option<Field> {
         Some(match self {
             Self::Regular(name) => {
                 let mut value = HeaderValue::from_maybe_shared(value).ok()?;
                 value.set_sensitive(never);
-                Field::Regular(name.clone(), value)
+                Field::Regular(name, value)
             }
             Self::Pseudo(Pseudo::Method) => Field::Method(Method::from_bytes(&value).ok()?),
             Self::Pseudo(Pseudo::Status) => Field::Status(StatusCode::from_bytes(&value).ok()?),
@@ -286,15 +285,16 @@ fn static_field(index: usize) -> Option<(Field, usize)> {
     Some((field, length.saturating_add(OVERHEAD)))
 }
 
-/// Reads a string (§5.2).
-fn read_string(block: &mut &[u8], into: &mut Vec<u8>) -> Result<(), Error> {
+/// Reads a string (§5.2): as it stands there, where it is not coded.
+fn read_string<'a>(block: &mut &'a [u8]) -> Result<Cow<'a, [u8]>, Error> {
     let coded = block.first().is_some_and(|first| first & 0x80 != 0);
     let length = integer::read(block, 7).ok_or(Error)?;
     let (text, rest) = block.split_at_checked(length).ok_or(Error)?;
     *block = rest;
-    if coded {
-        return huffman::decode(text, into).ok_or(Error);
+    if !coded {
+        return Ok(Cow::Borrowed(text));
     }
-    into.extend_from_slice(text);
-    Ok(())
+    let mut read = Vec::new();
+    huffman::decode(text, &mut read).ok_or(Error)?;
+    Ok(Cow::Owned(read))
 }

@@ -312,7 +312,14 @@ fn hash(bytes: &[u8], seed: u64) -> u64 {
     for word in words {
         hash = (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(FACTOR);
     }
-    let last = rest.iter().fold(0, |last, byte| last << 8 | u64::from(*byte));
+    // What is left, or the end once more: a word costs less than its bytes one by one.
+    let last = match (bytes.last_chunk::<8>(), rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        (Some(word), ..) => u64::from_le_bytes(*word),
+        (None, Some(head), Some(tail)) => {
+            u64::from(u32::from_le_bytes(*head)) << 32 | u64::from(u32::from_le_bytes(*tail))
+        }
+        _ => rest.iter().fold(0, |last, byte| last << 8 | u64::from(*byte)),
+    };
     (hash.rotate_left(5) ^ last).wrapping_mul(FACTOR)
 }
 

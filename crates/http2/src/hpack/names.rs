@@ -1,7 +1,6 @@
 //! The static table (RFC 7541 appendix A).
 
 use http::HeaderName;
-use http::header as h;
 
 /// Where the dynamic table begins.
 pub(super) const DYNAMIC: usize = 62;
@@ -13,56 +12,47 @@ pub(super) const SCHEME: usize = 6;
 pub(super) const STATUS: usize = 8;
 pub(super) const ACCEPT_ENCODING: usize = 16;
 
-/// The names behind those of pseudo-fields, the first at 15.
-static NAMES: [HeaderName; 47] = [
-    h::ACCEPT_CHARSET,
-    h::ACCEPT_ENCODING,
-    h::ACCEPT_LANGUAGE,
-    h::ACCEPT_RANGES,
-    h::ACCEPT,
-    h::ACCESS_CONTROL_ALLOW_ORIGIN,
-    h::AGE,
-    h::ALLOW,
-    h::AUTHORIZATION,
-    h::CACHE_CONTROL,
-    h::CONTENT_DISPOSITION,
-    h::CONTENT_ENCODING,
-    h::CONTENT_LANGUAGE,
-    h::CONTENT_LENGTH,
-    h::CONTENT_LOCATION,
-    h::CONTENT_RANGE,
-    h::CONTENT_TYPE,
-    h::COOKIE,
-    h::DATE,
-    h::ETAG,
-    h::EXPECT,
-    h::EXPIRES,
-    h::FROM,
-    h::HOST,
-    h::IF_MATCH,
-    h::IF_MODIFIED_SINCE,
-    h::IF_NONE_MATCH,
-    h::IF_RANGE,
-    h::IF_UNMODIFIED_SINCE,
-    h::LAST_MODIFIED,
-    h::LINK,
-    h::LOCATION,
-    h::MAX_FORWARDS,
-    h::PROXY_AUTHENTICATE,
-    h::PROXY_AUTHORIZATION,
-    h::RANGE,
-    h::REFERER,
-    h::REFRESH,
-    h::RETRY_AFTER,
-    h::SERVER,
-    h::SET_COOKIE,
-    h::STRICT_TRANSPORT_SECURITY,
-    h::TRANSFER_ENCODING,
-    h::USER_AGENT,
-    h::VARY,
-    h::VIA,
-    h::WWW_AUTHENTICATE,
-];
+/// The same names twice: as they are written, which can be looked at while this is compiled, and as names.
+macro_rules! names {
+    ($($text:literal)*) => {
+        const TEXTS: [&str; COUNT] = [$($text),*];
+        static NAMES: [HeaderName; COUNT] = [$(HeaderName::from_static($text)),*];
+    };
+}
+
+const COUNT: usize = 47;
+
+// The names behind those of pseudo-fields, the first at 15.
+names! {
+    "accept-charset" "accept-encoding" "accept-language" "accept-ranges" "accept" "access-control-allow-origin"
+    "age" "allow" "authorization" "cache-control" "content-disposition" "content-encoding" "content-language"
+    "content-length" "content-location" "content-range" "content-type" "cookie" "date" "etag" "expect" "expires"
+    "from" "host" "if-match" "if-modified-since" "if-none-match" "if-range" "if-unmodified-since"
+    "last-modified" "link" "location" "max-forwards" "proxy-authenticate" "proxy-authorization" "range"
+    "referer" "refresh" "retry-after" "server" "set-cookie" "strict-transport-security" "transfer-encoding"
+    "user-agent" "vary" "via" "www-authenticate"
+}
+
+/// Where each name stands, by `place`: no two have the same, which is looked at while this is compiled. 0 is nowhere.
+#[expect(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
+const INDEX: [u8; 128] = {
+    let mut table = [0; 128];
+    let mut at = 0;
+    while at < COUNT {
+        let place = place(TEXTS[at].as_bytes());
+        assert!(table[place] == 0, "two names have the same place");
+        table[place] = at as u8 + 15;
+        at += 1;
+    }
+    table
+};
+
+/// Of a name that is not empty.
+const fn place(name: &[u8]) -> usize {
+    let [first, .., last] = name else { return 0 };
+    let (_, [middle, ..]) = name.split_at(name.len() / 2) else { return 0 };
+    (name.len() + *first as usize * 44 + *last as usize * 45 + *middle as usize * 7) % 128
+}
 
 /// The name of an entry that is no pseudo-field.
 pub(super) fn name(index: usize) -> Option<&'static HeaderName> {
@@ -71,5 +61,6 @@ pub(super) fn name(index: usize) -> Option<&'static HeaderName> {
 
 /// Where a name stands.
 pub(super) fn index(name: &HeaderName) -> Option<usize> {
-    NAMES.iter().position(|known| known == name).map(|at| at.saturating_add(15))
+    let index = usize::from(*INDEX.get(place(name.as_str().as_bytes()))?);
+    self::name(index).filter(|known| *known == name).map(|_| index)
 }

@@ -12,6 +12,19 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Which octets no authority has.
+#[expect(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
+const FOREIGN: [bool; 256] = {
+    let mut foreign = [true; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        foreign[byte as usize] =
+            matches!(byte, b'/' | b'?' | b'#' | b'@' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}');
+        byte += 1;
+    }
+    foreign
+};
+
 /// A head that can be sent as it is.
 #[derive(Debug)]
 pub(crate) struct Sendable<'a> {
@@ -33,7 +46,7 @@ pub(crate) fn check<'a>(head: &'a RequestHead<'a>, tls: bool) -> Result<Sendable
     }
     let host = head.host.or_else(|| head.headers.get(header::HOST)).unwrap_or(head.fallback_host);
     let authority = host.as_bytes();
-    let foreign = |byte: &u8| !byte.is_ascii_graphic() || b"/?#@\\\"<>^`{|}".contains(byte);
+    let foreign = |byte: &u8| FOREIGN.get(usize::from(*byte)).is_none_or(|foreign| *foreign);
     if authority.is_empty() || authority.iter().any(foreign) {
         return Err(EncodeError::Host);
     }

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use pylon_core::body::Body;
@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::way::Way;
 use super::{Switch, WebSocket};
+use crate::removal::Stay;
 use crate::tail::Tail;
 
 mod way;
@@ -64,12 +65,19 @@ impl pylon_net::handler::Tunnel for Tunnel {
         let mut stay = tail.stay.take();
         let mut recorded = Recorded { relay: Relay::new(client, service, rules, now()), tail };
         let mut wanted = pin!(drain.wanted());
+        let mut listening: Option<Waker> = None;
         poll_fn(|cx| {
             let relay = &mut recorded.relay;
-            if relay.ending.is_none() && (wanted.as_mut().poll(cx).is_ready() || drain.has_begun()) {
+            // Who will be told is listed under a lock, which not every message needs.
+            let listed = listening.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if !listed {
+                listening = Some(cx.waker().clone());
+            }
+            if relay.ending.is_none() && (!listed && wanted.as_mut().poll(cx).is_ready() || drain.has_begun()) {
                 relay.close(End::Drained, (Code::GoingAway, Code::GoingAway), now() + DRAINING);
             }
-            if relay.ending.is_none() && stay.as_mut().is_some_and(|stay| stay.poll_over(cx).is_ready()) {
+            let is_over = |stay: &mut Stay| if listed { stay.is_over() } else { stay.poll_over(cx).is_ready() };
+            if relay.ending.is_none() && stay.as_mut().is_some_and(is_over) {
                 relay.close(End::Removed, (Code::GoingAway, Code::GoingAway), now() + CLOSING);
             }
             relay.poll(cx)

@@ -15,6 +15,7 @@ pub mod answer;
 pub mod binary;
 pub mod client;
 pub mod command;
+pub mod figures;
 pub mod haproxy;
 pub mod http2;
 pub mod http2_service;

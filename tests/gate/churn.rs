@@ -1,13 +1,14 @@
 //! Documents that change without end, or are large: memory stays, what was removed is gone, and changes that come faster
 //! than they can be applied are put together. Failures 19, 21 and 23.
 //!
-//! The full forms are run by `cargo xtask soak churn` and `cargo xtask soak snapshots`.
+//! The full forms are run by `cargo xtask soak churn`, `cycles`, `snapshots` and `flood`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use pylon_testkit::binary::Binary;
 use pylon_testkit::client::{Raw, ask, request};
+use pylon_testkit::figures::figure;
 use pylon_testkit::load::{Load, Plan};
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{ms, now, pause, until};
@@ -15,27 +16,48 @@ use pylon_testkit::wait::{ms, now, pause, until};
 use crate::rolling::free;
 use crate::streams::Services;
 
-/// Resident memory between two points, of a process that has warmed up.
+/// Resident memory between two points, of a process that has warmed up, and is left alone before the last look for `idle`.
+/// `most` says how much there may be more at the end, by what there was.
 #[expect(clippy::print_stderr, reason = "the figures are what the long forms are run for")]
-fn stays(gate: &Binary, times: usize, most: u64, mut change: impl FnMut(usize)) {
+fn stays(gate: &Binary, times: usize, idle: Duration, most: impl Fn(u64) -> u64, mut change: impl FnMut(usize)) {
     let mut at = Vec::new();
     let mut number = 0;
     // A third of it warms the allocator up.
-    for _ in 0..3 {
+    for third in 1..=3 {
         for _ in 0..times / 3 {
             number += 1;
             change(number);
+        }
+        if third == 3 {
+            pause(idle);
         }
         until(ms(5000), "one route table is in memory", || gate.metric("pylon_snapshots") == Some(1.0));
         at.push(gate.process.memory() >> 10);
     }
     eprintln!("{number} changes: {at:?} KiB resident after each third of them");
     let grown = at[2].saturating_sub(at[0]) << 10;
-    assert!(grown <= most, "{} KiB more resident between the first third and the last", grown >> 10);
+    let most = most(at[0] << 10);
+    assert!(
+        grown <= most,
+        "{} KiB more resident between the first third and the last, {} at most",
+        grown >> 10,
+        most >> 10
+    );
 }
 
-/// Adds a route and an upstream and uses them, and removes both.
-fn adds_and_removes(times: usize, most: u64) {
+/// A client that goes away in the middle of its request or of its answer.
+fn abort(gate: &Binary, path: &str, number: usize) {
+    let mut client = gate.connect();
+    let whole = request("GET", path, &[("host", "a")], b"");
+    match number % 3 {
+        0 => client.send(&whole[..whole.len() / 2]),
+        1 => client.send(request("POST", path, &[("host", "a"), ("content-length", "100")], b"")),
+        _ => client.send(whole),
+    };
+}
+
+/// Adds a route and an upstream and uses them, and removes both; other clients go away in the middle, if there are `aborts`.
+fn adds_and_removes(times: usize, aborts: bool, idle: Duration, most: impl Fn(u64) -> u64) {
     let service = Upstream::named("x");
     let document = |added: Option<usize>| {
         let mut upstreams = format!("  api: {{ endpoints: [{}] }}\n", service.url());
@@ -51,8 +73,11 @@ fn adds_and_removes(times: usize, most: u64) {
         format!("workers: 2\ntelemetry: {{ access_log: off }}\nupstreams:\n{upstreams}routes:\n{routes}")
     };
     let gate = Binary::start(&document(None));
-    stays(&gate, times, most, |number| {
+    stays(&gate, times, idle, most, |number| {
         gate.apply(&document(Some(number)));
+        if aborts {
+            abort(&gate, &format!("/added-{number}/7"), number);
+        }
         assert_eq!(gate.get(&format!("/added-{number}/7")).text(), "x");
         gate.apply(&document(None));
         assert_eq!(gate.get(&format!("/added-{number}/7")).status(), 404);
@@ -67,13 +92,19 @@ fn adds_and_removes(times: usize, most: u64) {
 
 #[test]
 fn what_is_added_and_removed_again_leaves_neither_memory_nor_series() {
-    adds_and_removes(150, 3 << 20);
+    adds_and_removes(150, true, Duration::ZERO, |_| 3 << 20);
 }
 
 #[test]
 #[ignore = "takes minutes"]
 fn ten_thousand_additions_and_removals_leave_no_memory() {
-    adds_and_removes(10_000, 6 << 20);
+    adds_and_removes(10_000, false, Duration::ZERO, |_| 6 << 20);
+}
+
+#[test]
+#[ignore = "takes half an hour"]
+fn a_hundred_thousand_additions_and_removals_with_clients_that_go_away_leave_memory_within_a_tenth() {
+    adds_and_removes(figure("CYCLES", 100_000), true, ms(5000), |before| before / 10);
 }
 
 fn reloads_with_streams(times: usize, most: u64) {
@@ -91,14 +122,20 @@ fn reloads_with_streams(times: usize, most: u64) {
     };
     let gate = Binary::start(&document(0));
     let mut streams = services.open(&gate, 10);
-    stays(&gate, times, most, |number| {
-        // Some are opened under each document: none of them may hold it.
-        if number % 10 == 0 {
-            streams = services.open(&gate, 10);
-        }
-        gate.apply(&document(number));
-        streams.speak();
-    });
+    stays(
+        &gate,
+        times,
+        Duration::ZERO,
+        |_| most,
+        |number| {
+            // Some are opened under each document: none of them may hold it.
+            if number % 10 == 0 {
+                streams = services.open(&gate, 10);
+            }
+            gate.apply(&document(number));
+            streams.speak();
+        },
+    );
     assert_eq!(gate.metric("pylon_tunnels"), Some(10.0));
 }
 
@@ -178,28 +215,36 @@ fn at_a_start_nobody_is_answered_before_the_whole_document_serves() {
     starting.join().unwrap();
 }
 
-/// Fifty who ask in one second, each with another document.
-#[test]
-fn fifty_changes_a_second_are_put_together_and_the_last_one_is_in_force() {
-    let service = Upstream::named("x");
-    let document = |number: usize| many(4000, &service, &format!("turn{number}"));
-    let gate = Binary::start_with(&document(0), &["--watch", "on"], |_| {});
-    let applied = || gate.metric("pylon_config_reloads_total{outcome=\"applied\"}").unwrap();
-    let load = Load::start(&Plan { address: gate.address(), clients: 4, rate: 200, path: "/", text: "x" });
-    pause(ms(600));
-    load.phase(1);
-    let admin = gate.admin;
-    let each = Duration::from_millis(20);
-    let begun = now();
-    let asking: Vec<_> = (1..=50_u32)
+/// Changes that come faster than they can be applied.
+struct Flood {
+    routes: usize,
+    /// For how many seconds there are fifty of them each second.
+    seconds: u32,
+    /// How much longer the 99th of a hundred requests may take meanwhile.
+    times: f64,
+    more: Duration,
+}
+
+/// Fifty a second, each with another document, by those who ask and wait for the answer. Answers how many there were.
+fn fifty_a_second(
+    gate: &Binary,
+    seconds: u32,
+    document: &dyn Fn(usize) -> String,
+    ask_for: (&'static str, &'static str),
+) -> usize {
+    let (admin, each) = (gate.admin, Duration::from_millis(20));
+    let (begun, number) = (now(), 50 * seconds);
+    // Over the old one in one step, so that nobody reads half a document; or left beside it.
+    let (beside, place) = (gate.folder().join("next"), gate.folder().join("pylon.yaml"));
+    let asking: Vec<_> = (1..=number)
         .map(|number| {
             pause((begun + each * number).saturating_duration_since(now()));
-            // Over the old one in one step, so that nobody reads half a document.
-            let beside = gate.folder().join("next");
-            std::fs::write(&beside, pylon_testkit::binary::complete(&document(number as usize))).unwrap();
-            std::fs::rename(&beside, gate.folder().join("pylon.yaml")).unwrap();
+            std::fs::write(&beside, document(number as usize)).unwrap();
+            if ask_for.0 == "POST" {
+                std::fs::rename(&beside, &place).unwrap();
+            }
             std::thread::spawn(move || {
-                let answer = ask(admin, "POST", "/api/reload", &[("host", "localhost")], b"");
+                let answer = ask(admin, ask_for.0, ask_for.1, &[("host", "localhost")], b"");
                 assert_eq!(answer.status(), 200, "{}", answer.text());
             })
         })
@@ -207,23 +252,60 @@ fn fifty_changes_a_second_are_put_together_and_the_last_one_is_in_force() {
     for asked in asking {
         asked.join().expect("each who asks is answered");
     }
+    number as usize
+}
+
+#[expect(clippy::print_stderr, reason = "the figures are what the long form is run for")]
+fn floods(flood: &Flood) {
+    let service = Upstream::named("x");
+    // All but the end of it is made once.
+    let whole = pylon_testkit::binary::complete(&many(flood.routes, &service, "turn0"));
+    let document = |number: usize| whole.replacen("body: turn0 ", &format!("body: turn{number} "), 1);
+    let gate = Binary::start_with(&document(0), &["--watch", "on"], |_| {});
+    let applied = || gate.metric("pylon_config_reloads_total{outcome=\"applied\"}").unwrap();
+    let load = Load::start(&Plan { address: gate.address(), clients: 4, rate: 200, path: "/", text: "x" });
+    // As busy, without a change: the files are written beside, and somebody else is asked.
+    let quiet = (flood.seconds / 3).max(1);
+    fifty_a_second(&gate, quiet, &document, ("GET", "/readyz"));
+    load.phase(1);
+    let begun = now();
+    let changes = fifty_a_second(&gate, flood.seconds, &document, ("POST", "/api/reload"));
     // Whoever asked last was answered when the last one served.
-    assert_eq!(gate.get("/last").text(), "turn50");
+    assert_eq!(gate.get("/last").text(), format!("turn{changes}"));
     let took = begun.elapsed();
     load.phase(2);
     let by_asking = applied();
-    eprintln!("fifty who asked in a second: {by_asking} reloads in {took:?}");
     // In the files alone, without anybody who asks: they come to rest first.
-    for number in 51..=100_usize {
-        gate.write(&document(number));
-        pause(each);
+    let last = changes + 50;
+    for number in changes + 1..=last {
+        std::fs::write(gate.folder().join("pylon.yaml"), document(number)).unwrap();
+        pause(ms(20));
     }
-    until(ms(15_000), "the last one of the files serves", || gate.get("/last").text() == "turn100");
+    let at_last = format!("turn{last}");
+    until(ms(15_000), "the last one of the files serves", || gate.get("/last").text() == at_last);
     let by_files = applied() - by_asking;
     let times = load.end();
-    assert!(took < ms(10_000), "fifty changes took {took:?}");
-    // As many as there is time for, whoever asked meanwhile.
-    assert!((1.0..=25.0).contains(&by_asking) && by_files <= 4.0, "{by_asking} and {by_files} reloads");
     let (before, during) = (times.of_phase(0, 990), times.of_phase(1, 990));
-    assert!(during < before * 10 + ms(250), "p99 {before:?} before, {during:?} during the changes");
+    eprintln!(
+        "{changes} changes among {} routes, fifty a second: {by_asking} reloads in {took:?}; p99 {before:?} before, {during:?} during them",
+        flood.routes
+    );
+    assert!(took < Duration::from_secs(flood.seconds.into()) + ms(9000), "{changes} changes took {took:?}");
+    // As many as there is time for, whoever asked meanwhile.
+    assert!((1.0..=changes as f64 / 2.0).contains(&by_asking) && by_files <= 4.0, "{by_asking} and {by_files} reloads");
+    let most = before.mul_f64(flood.times).max(before + flood.more);
+    assert!(during <= most, "p99 {before:?} before, {during:?} during the changes");
+}
+
+/// The bound is wider than that of the long form: a build for debugging compiles documents slowly, and other tests run.
+#[test]
+fn fifty_changes_a_second_are_put_together_and_the_last_one_is_in_force() {
+    floods(&Flood { routes: 4000, seconds: 1, times: 10.0, more: ms(250) });
+}
+
+#[test]
+#[ignore = "takes two minutes and wants the machine for itself"]
+fn fifty_changes_a_second_for_a_minute_among_ten_thousand_routes_are_not_felt() {
+    let seconds = u32::try_from(figure("SECONDS", 60)).unwrap();
+    floods(&Flood { routes: figure("ROUTES", 10_000), seconds, times: 1.2, more: ms(5) });
 }

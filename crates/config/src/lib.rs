@@ -12,6 +12,7 @@ pub mod document;
 pub mod keys;
 pub mod load;
 pub mod locate;
+pub mod plain;
 pub mod plan;
 pub mod reference;
 pub mod schema;

@@ -14,6 +14,7 @@ use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
 
 mod system;
 
@@ -48,6 +49,19 @@ pub struct Resolved {
     pub addrs: Vec<IpAddr>,
     /// For how long they hold.
     pub ttl: Duration,
+}
+
+/// One record of type SRV (RFC 2782).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Srv {
+    /// Lower ones come first.
+    pub priority: u16,
+    /// The share among those of one priority.
+    pub weight: u16,
+    /// Where the service listens.
+    pub port: u16,
+    /// The host, with the dot at its end.
+    pub target: String,
 }
 
 /// Why a name has no addresses.
@@ -123,6 +137,24 @@ impl Resolver {
         // A lookup in the hosts file claims to hold for the longest time there is.
         let ttl = answer.valid_until().saturating_duration_since(asked);
         Ok(Resolved { addrs, ttl: if ttl >= MAX_TTL { HOSTS_TTL } else { ttl } })
+    }
+
+    /// The records of type SRV of `name`, and for how long they hold.
+    pub async fn lookup_srv(&self, name: &str) -> Result<(Vec<Srv>, Duration), ResolveError> {
+        let asked = tokio::time::Instant::now().into_std();
+        let answer = self.client().srv_lookup(name).await;
+        let answer = answer.map_err(|error| ResolveError::Lookup(name.to_owned(), error.to_string()))?;
+        let records = answer.answers().iter().filter_map(|record| match &record.data {
+            RData::SRV(srv) => {
+                Some(Srv { priority: srv.priority, weight: srv.weight, port: srv.port, target: srv.target.to_ascii() })
+            }
+            _ => None,
+        });
+        let records: Vec<_> = records.collect();
+        if records.is_empty() {
+            return Err(ResolveError::Lookup(name.to_owned(), "the answer holds no record of type SRV".to_owned()));
+        }
+        Ok((records, answer.valid_until().saturating_duration_since(asked)))
     }
 }
 

@@ -1,32 +1,32 @@
 //! From what is written of endpoints to members, names and TLS: all that is wrong is told at once.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_core::units::Span;
 use pylon_net::tls::client::{Alpn, ClientTls, Towards};
 
-use crate::discovery::dns::Name;
+use crate::discovery::dns::{Addresses, Name};
+use crate::discovery::file::Listed;
+use crate::discovery::source::{Finder, Source};
+use crate::discovery::spec::{DiscoverSpec, Written};
+use crate::discovery::srv::Records;
 use crate::discovery::static_list::Member;
+use crate::discovery::target::Target;
 use crate::endpoint::Place;
 use crate::pool::Pool;
-use crate::spec::{ProtocolSpec, Speaks, UpstreamSpec};
+use crate::spec::{ProtocolSpec, Speaks, UpstreamSpec, one_hour};
 use crate::upstream::Building;
+use crate::view::SourceView;
 
 /// What an upstream's endpoints are made from.
 #[derive(Debug)]
 pub(crate) struct Sources {
     pub(crate) members: Vec<Member>,
-    pub(crate) discovered: Option<Discovered>,
+    pub(crate) discovered: Option<Arc<Source>>,
     pub(crate) tls: Option<Arc<ClientTls>>,
-}
-
-/// A name whose every address is an endpoint.
-#[derive(Debug)]
-pub(crate) struct Discovered {
-    pub(crate) name: Arc<Name>,
-    /// None in cleartext.
-    pub(crate) tls: Option<Towards>,
 }
 
 struct Compiler<'a> {
@@ -64,10 +64,48 @@ impl Sources {
         }
     }
 
-    /// All names that are resolved.
+    /// The names that stand in the document and are resolved.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<Name>> {
-        let discovered = self.discovered.iter().map(|discovered| &discovered.name);
-        self.members.iter().filter_map(|member| member.name.as_ref()).chain(discovered)
+        self.members.iter().filter_map(|member| member.name.as_ref())
+    }
+
+    /// Each with what is known of it, for the admin API.
+    pub(crate) fn view(&self, now: Instant) -> Vec<SourceView> {
+        let named = |name: &Arc<Name>| {
+            let (place, known) = (name.place(), name.known());
+            let text = String::from_utf8_lossy(place.authority.as_bytes());
+            SourceView::new("host name", &text, known, now, |ip| SocketAddr::new(*ip, place.port).to_string())
+        };
+        let written: Vec<_> = self.names().map(named).collect();
+        let found = self.discovered.iter().flat_map(|source| {
+            let own = SourceView::new(source.kind(), source.what(), source.known(), now, Target::to_string);
+            [own].into_iter().chain(source.names().iter().map(named).collect::<Vec<_>>())
+        });
+        written.into_iter().chain(found).collect()
+    }
+
+    /// Why there may be no endpoint.
+    pub(crate) fn why_empty(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut name = |name: &Arc<Name>| {
+            let known = name.known();
+            all.extend(
+                known.error.or_else(|| (!known.asked).then(|| format!("`{}` is not resolved yet", name.place().host))),
+            );
+        };
+        self.names().for_each(&mut name);
+        if let Some(source) = &self.discovered {
+            source.names().iter().for_each(&mut name);
+            let known = source.known();
+            let what = format!("{} `{}`", source.kind(), source.what());
+            let empty = known.found.is_empty();
+            all.extend(match known.error {
+                Some(error) => Some(format!("{what}: {error}")),
+                None if !known.asked => Some(format!("{what} has not answered yet")),
+                None => empty.then(|| format!("{what} names none")),
+            });
+        }
+        all
     }
 }
 
@@ -126,7 +164,7 @@ impl Compiler<'_> {
         let mut members = Vec::new();
         for (index, place) in places {
             let tls = self.towards(&place, &FieldPath::root().key("endpoints").index(index));
-            let name = place.literal().is_none().then(|| self.name(&place, crate::spec::one_hour().duration()));
+            let name = place.literal().is_none().then(|| self.name(&place));
             let pool = self.cx.carry.keep(self.key(&place), Pool::new);
             let weight = self.spec.endpoints.get(index).map_or(1, |endpoint| endpoint.weight);
             members.push(Member { place, weight, tls, pool, name });
@@ -134,15 +172,56 @@ impl Compiler<'_> {
         members
     }
 
-    fn discovered(&mut self) -> Option<Discovered> {
+    fn discovered(&mut self) -> Option<Arc<Source>> {
         let discover = self.spec.discover.as_ref()?;
-        let at = FieldPath::root().key("discover").key("dns");
-        let Some(place) = Place::from_name(&discover.dns, self.spec.tls.is_some()) else {
-            let error = SpecError::new(at, format!("`{}` is not a name with a port", discover.dns));
-            self.errors.push(error.help("write it as `users.internal:8080`"));
-            return None;
+        let at = FieldPath::root().key("discover");
+        let found = discover.written().and_then(|written| self.finder(written));
+        let finder = match found {
+            Ok(finder) => finder,
+            Err(error) => {
+                self.errors.push(error.below(&at));
+                return None;
+            }
         };
-        Some(Discovered { tls: self.towards(&place, &at), name: self.name(&place, discover.keep.duration()) })
+        if let Finder::Dns(Addresses { target, .. }) = &finder {
+            let place = target.place(self.tls.is_some())?;
+            if self.towards(&place, &at.key("dns")).is_none() && self.tls.is_some() {
+                return None;
+            }
+        }
+        Some(self.source(discover, finder))
+    }
+
+    fn finder(&self, written: Written<'_>) -> Result<Finder, SpecError> {
+        let resolver = self.cx.resolver.clone();
+        match written {
+            Written::Dns(text) => match Target::parse(text) {
+                Some(target) => Ok(Finder::Dns(Addresses { target, resolver })),
+                None => {
+                    let problem = format!("`{text}` is not a name with a port");
+                    let error = SpecError::new(FieldPath::root().key("dns"), problem);
+                    Err(error.help("write it as `users.internal:8080`"))
+                }
+            },
+            Written::Srv(text) => match Target::new(text, 1) {
+                Some(_) => Ok(Finder::Srv(Records { name: text.to_owned(), resolver })),
+                None => {
+                    let error = SpecError::new(FieldPath::root().key("srv"), format!("`{text}` is not a name"));
+                    Err(error.help("write it as `_http._tcp.users.internal`"))
+                }
+            },
+            Written::File(path) => Ok(Finder::File(Listed { path: path.clone(), yaml: self.cx.yaml })),
+        }
+    }
+
+    /// The living source, or a new one. It holds pools, which must not be shared with those who speak otherwise.
+    fn source(&self, spec: &DiscoverSpec, finder: Finder) -> Arc<Source> {
+        let (resolver, tls) = (self.cx.resolver, self.tls.clone());
+        let how = self.how(tls.is_some());
+        let key = format!("{spec:?}{how} {}", resolver.identity());
+        let lasting = matches!(finder, Finder::Dns(_) | Finder::Srv(_)).then(one_hour);
+        let keep = spec.keep.or(lasting).map(Span::duration);
+        self.cx.carry.keep(key, || Source::new(finder, spec.words(), keep, resolver.clone(), tls))
     }
 
     fn towards(&mut self, place: &Place, at: &FieldPath) -> Option<Towards> {
@@ -155,20 +234,23 @@ impl Compiler<'_> {
         towards
     }
 
-    fn name(&self, place: &Place, keep: Duration) -> Arc<Name> {
-        // It holds pools, which must not be shared with those who speak otherwise.
-        let key = format!("{} {}ms {}", self.key(place), keep.as_millis(), self.cx.resolver.identity());
+    fn name(&self, place: &Place) -> Arc<Name> {
+        let keep = one_hour().duration();
+        let key = format!("{} {}", self.key(place), self.cx.resolver.identity());
         self.cx.carry.keep(key, || Name::new(place.clone(), keep, self.cx.resolver.clone()))
     }
 
     /// What tells apart those who must not share connections: where, and how it is spoken to.
     fn key(&self, place: &Place) -> String {
-        let how = match self.tls.as_ref().filter(|_| place.tls) {
+        format!("{}:{}{}", place.host, place.port, self.how(place.tls))
+    }
+
+    fn how(&self, tls: bool) -> String {
+        match self.tls.as_ref().filter(|_| tls) {
             Some(tls) => format!(" {}", tls.identity()),
             None if self.spec.protocol == ProtocolSpec::Http2 => " http2".to_owned(),
             None => String::new(),
-        };
-        format!("{}:{}{how}", place.host, place.port)
+        }
     }
 }
 

@@ -82,7 +82,8 @@ impl Place {
         Self::new(host, port.parse().ok()?, tls)
     }
 
-    fn new(host: &str, port: u16, tls: bool) -> Option<Self> {
+    /// None where that is no host, or no port.
+    pub(crate) fn new(host: &str, port: u16, tls: bool) -> Option<Self> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let named = bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
         if port == 0 || bare.is_empty() || !(named || bare.parse::<IpAddr>().is_ok()) {
@@ -117,6 +118,8 @@ pub(crate) struct Endpoint {
     pub(crate) path: Option<Arc<str>>,
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) weight: u32,
+    /// Where it stands, if its source says so.
+    pub(crate) zone: Option<Arc<str>>,
     pub(crate) source: &'static str,
     /// None in cleartext.
     pub(crate) tls: Option<Towards>,
@@ -127,7 +130,10 @@ pub(crate) struct Endpoint {
 
 impl PartialEq for Endpoint {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.pool, &other.pool) && self.addrs == other.addrs && self.weight == other.weight
+        Arc::ptr_eq(&self.pool, &other.pool)
+            && self.addrs == other.addrs
+            && self.weight == other.weight
+            && self.zone == other.zone
     }
 }
 

@@ -11,7 +11,7 @@ mod compile;
 pub mod connect;
 mod counters;
 mod dial;
-mod discovery;
+pub mod discovery;
 mod endpoint;
 pub mod error;
 mod flight;

@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::balance::Method;
+use crate::discovery::spec::DiscoverSpec;
 use crate::timeouts::ShortTimeout;
 
 /// A named service behind the gate.
@@ -23,7 +24,8 @@ pub struct UpstreamSpec {
     /// Example: `[http://10.0.0.1:8080, { url: "http://10.0.0.2:8080", weight: 2 }]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Short<EndpointSpec>>,
-    /// Where endpoints are found at run time, beside those of `endpoints`. None by default. Example: `{ dns: "users.internal:8080" }`.
+    /// Where endpoints are found at run time, beside those of `endpoints`: exactly one source. None by default.
+    /// Example: `{ dns: "users.internal:8080" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover: Option<DiscoverSpec>,
     /// How an endpoint is chosen: `round_robin`, `least_request` or `random`. Default `round_robin`. Example: `least_request`.
@@ -109,18 +111,6 @@ impl FromScalar for EndpointSpec {
     fn from_scalar(text: &str) -> Result<Self, String> {
         Ok(Self { url: text.to_owned(), weight: 1 })
     }
-}
-
-/// Where endpoints are found at run time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DiscoverSpec {
-    /// A name and a port; each address (A, AAAA) that the name has is an endpoint. It is resolved again when its TTL is over
-    /// (1 s at the least, 5 min at the most). No default. Example: `users.internal:8080`.
-    pub dns: String,
-    /// For how long the last good answer is used while the name cannot be resolved. A span of time; default `1h`. Example: `10m`.
-    #[serde(default = "one_hour")]
-    pub keep: Span,
 }
 
 pub(crate) fn one_hour() -> Span {

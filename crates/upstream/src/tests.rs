@@ -3,6 +3,7 @@
 mod bodies;
 mod calls;
 mod dirty;
+mod discovery;
 mod dns;
 mod fixture;
 mod interim;

@@ -1,10 +1,10 @@
 //! A named service: compiled from its spec, kept current by tasks on the control runtime, read by the workers.
 
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
 };
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -20,18 +20,22 @@ use pylon_net::resolve::Resolver;
 use pylon_net::tls::client::ClientTls;
 use pylon_observe::series::UpstreamSeries;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::balance::{Balancer, Method};
 use crate::call::CallOptions;
 use crate::compile::Sources;
+use crate::discovery::file::ReadYaml;
+use crate::discovery::ledger::Known;
+use crate::discovery::source::Source;
 use crate::discovery::static_list::Member;
 use crate::endpoint::{Endpoint, EndpointSet, Lane, Lease};
 use crate::error::Fault;
 use crate::pool::Limits;
 use crate::spec::{BalanceSpec, HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
 use crate::timeouts::{TimeoutSpec, Timeouts};
-use crate::view::{EndpointView, NameView, UpstreamView};
+use crate::view::{EndpointView, UpstreamView};
 
 /// How often the files of TLS are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -43,6 +47,8 @@ pub struct Building<'a> {
     pub carry: &'a Carry,
     /// Who resolves host names.
     pub resolver: &'a Resolver,
+    /// Reads files of YAML.
+    pub yaml: ReadYaml,
 }
 
 /// A named service behind the gate.
@@ -155,22 +161,14 @@ impl Upstream {
         if !tasks.is_empty() {
             return;
         }
-        for name in self.shared.sources.names() {
+        let sources = &self.shared.sources;
+        for name in sources.names() {
             name.start(handle);
-            let mut news = name.watch();
-            let shared = Arc::downgrade(&self.shared);
-            let follow = async move {
-                loop {
-                    match shared.upgrade() {
-                        Some(shared) => shared.rebuild(),
-                        None => return,
-                    }
-                    if news.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            tasks.push(handle.spawn(follow).abort_handle());
+            tasks.push(handle.spawn(follow(Arc::downgrade(&self.shared), name.watch())).abort_handle());
+        }
+        if let Some(source) = &sources.discovered {
+            source.start(handle);
+            tasks.push(handle.spawn(follow(Arc::downgrade(&self.shared), source.watch())).abort_handle());
         }
         if let Some(tls) = &self.shared.sources.tls {
             let look = look_after(self.shared.name.clone(), Arc::clone(tls));
@@ -178,12 +176,18 @@ impl Upstream {
         }
     }
 
-    /// Waits until each name has had a first answer, good or bad. Bound it: servers may be silent for seconds.
+    /// Waits until each name and source has had a first answer, good or bad. Bound it: servers may be silent for seconds.
     pub async fn settle(&self) {
-        for name in self.shared.sources.names() {
-            let mut news = name.watch();
-            // An error means that the name is gone, and with it the question.
-            let _gone = news.wait_for(|known| known.asked).await.is_err();
+        let sources = &self.shared.sources;
+        if let Some(source) = &sources.discovered {
+            first_answer(source.watch()).await;
+            self.shared.rebuild();
+            for name in source.names() {
+                first_answer(name.watch()).await;
+            }
+        }
+        for name in sources.names() {
+            first_answer(name.watch()).await;
         }
         self.shared.rebuild();
     }
@@ -231,6 +235,7 @@ impl Upstream {
                     .map_or_else(|| text(&endpoint.authority), |path| format!("unix:{path}")),
                 addresses: if endpoint.path.is_some() { Vec::new() } else { endpoint.addrs.to_vec() },
                 weight: endpoint.weight,
+                zone: endpoint.zone.as_deref().map(str::to_owned),
                 source: endpoint.source,
                 idle: endpoint.pool.idle(),
                 in_flight: endpoint.pool.in_flight(),
@@ -240,21 +245,11 @@ impl Upstream {
                 reuses,
             }
         });
-        let names = self.shared.sources.names().map(|name| {
-            let known = name.known();
-            NameView {
-                name: text(&name.place().authority),
-                addresses: name.addrs(),
-                age_seconds: known.at.map(|at| now.saturating_duration_since(at).as_secs()),
-                stale: known.error.is_some() && !known.addrs.is_empty(),
-                error: known.error,
-            }
-        });
         UpstreamView {
             name: self.shared.name.as_str().to_owned(),
             balance: self.balance,
             endpoints: endpoints.collect(),
-            names: names.collect(),
+            sources: self.shared.sources.view(now),
         }
     }
 
@@ -315,8 +310,7 @@ impl Shared {
     fn rebuild(&self) {
         let _one_at_a_time = self.rebuilding.lock();
         let written = self.sources.members.iter().filter_map(Member::endpoint);
-        let found = self.sources.discovered.iter();
-        let found = found.flat_map(|discovered| discovered.name.endpoints(discovered.tls.as_ref()));
+        let found = self.sources.discovered.iter().flat_map(Source::endpoints);
         let next = EndpointSet { endpoints: written.chain(found).collect() };
         if self.generation.load(Acquire) == 0 || **self.set.load() != next {
             self.set.store(Arc::new(next));
@@ -324,14 +318,28 @@ impl Shared {
         }
     }
 
-    /// For the log: what the names say.
+    /// For the log: what names and sources say.
     fn why_empty(&self) -> String {
-        let errors = self.sources.names().filter_map(|name| {
-            let known = name.known();
-            known.error.or_else(|| (!known.asked).then(|| format!("`{}` is not resolved yet", name.place().host)))
-        });
-        errors.fold(String::new(), |all, error| format!("{all}: {error}"))
+        self.sources.why_empty().into_iter().fold(String::new(), |all, why| format!("{all}: {why}"))
     }
+}
+
+/// Makes a new set of endpoints when there is news.
+async fn follow<T>(shared: Weak<Shared>, mut news: watch::Receiver<Known<T>>) {
+    loop {
+        match shared.upgrade() {
+            Some(shared) => shared.rebuild(),
+            None => return,
+        }
+        if news.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn first_answer<T>(mut news: watch::Receiver<Known<T>>) {
+    // An error means that the name is gone, and with it the question.
+    let _gone = news.wait_for(|known| known.asked).await.is_err();
 }
 
 /// Takes in renewed roots and certificates.

@@ -1,8 +1,11 @@
 //! What the admin API shows of an upstream.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use serde::Serialize;
+
+use crate::discovery::ledger::Known;
 
 /// An upstream at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -13,8 +16,8 @@ pub struct UpstreamView {
     pub balance: crate::spec::BalanceSpec,
     /// The endpoints in use.
     pub endpoints: Vec<EndpointView>,
-    /// The names that are resolved.
-    pub names: Vec<NameView>,
+    /// Where endpoints come from that are not written as addresses.
+    pub sources: Vec<SourceView>,
 }
 
 /// One endpoint at one moment.
@@ -26,7 +29,10 @@ pub struct EndpointView {
     pub addresses: Vec<SocketAddr>,
     /// Its share in proportion to the others'.
     pub weight: u32,
-    /// Where it comes from: `static`, `host name` or `dns`.
+    /// Where it stands, if its source says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Where it comes from: `static`, `host name`, or the word for its source in `discover`.
     pub source: &'static str,
     /// Connections that wait for a request, over all workers.
     pub idle: usize,
@@ -42,17 +48,41 @@ pub struct EndpointView {
     pub reuses: u64,
 }
 
-/// One resolved name at one moment.
+/// One source of endpoints at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct NameView {
-    /// The name and port.
+pub struct SourceView {
+    /// What it is: `host name`, or its word in `discover`.
+    pub source: &'static str,
+    /// What is looked for: a name, a file.
     pub name: String,
-    /// Its addresses.
-    pub addresses: Vec<SocketAddr>,
+    /// The addresses of a name; else host and port of each endpoint.
+    pub found: Vec<String>,
     /// Seconds since they were last confirmed; none where they never were.
     pub age_seconds: Option<u64>,
-    /// Whether the last lookup failed, so that the addresses are those of an earlier one.
+    /// Whether the last attempt failed, so that what was found is of an earlier one.
     pub stale: bool,
-    /// Why the last lookup failed.
+    /// Why the last attempt failed, or what of its answer is of no use.
     pub error: Option<String>,
+    /// How many attempts have failed.
+    pub failures: u64,
+}
+
+impl SourceView {
+    pub(crate) fn new<T>(
+        source: &'static str,
+        name: &str,
+        known: Known<T>,
+        now: Instant,
+        show: impl Fn(&T) -> String,
+    ) -> Self {
+        Self {
+            source,
+            name: name.to_owned(),
+            found: known.found.iter().map(show).collect(),
+            age_seconds: known.at.map(|at| now.saturating_duration_since(at).as_secs()),
+            stale: known.stale && !known.found.is_empty(),
+            error: known.error,
+            failures: known.failures,
+        }
+    }
 }

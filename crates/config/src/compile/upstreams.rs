@@ -10,6 +10,7 @@ use pylon_upstream::timeouts::TimeoutSpec;
 use pylon_upstream::upstream::{Building, Upstream};
 
 use super::{Compiler, Context};
+use crate::plain;
 
 impl Compiler<'_> {
     pub(super) fn upstreams(&mut self) {
@@ -35,7 +36,7 @@ impl Compiler<'_> {
         if let Some(upstream) = key.as_ref().and_then(|key| carry.own().living(key)) {
             return Ok(upstream);
         }
-        let upstream = Upstream::compile(name.clone(), spec, &Building { carry, resolver })?;
+        let upstream = Upstream::compile(name.clone(), spec, &Building { carry, resolver, yaml: plain::read })?;
         let upstream = Arc::new(upstream.counted_in(metrics.upstream(&name)));
         if let Some(key) = key {
             carry.own().hold(key, &upstream);

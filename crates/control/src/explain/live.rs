@@ -200,10 +200,10 @@ impl Answer {
     fn state(&self, out: &mut String) -> fmt::Result {
         for view in &self.upstreams {
             writeln!(out, "\nupstream {}, as it is now", view.name)?;
-            for name in view.names.iter().filter(|name| name.error.is_some()) {
-                let error = name.error.as_deref().unwrap_or_default();
-                let stale = if name.stale { ", the addresses of an earlier lookup are used" } else { "" };
-                writeln!(out, "  {} is not resolved: {error}{stale}", name.name)?;
+            for source in &view.sources {
+                let Some(error) = &source.error else { continue };
+                let stale = if source.stale { ", what an earlier attempt found is used" } else { "" };
+                writeln!(out, "  {} {}: {error}{stale}", source.source, source.name)?;
             }
             if view.endpoints.is_empty() {
                 writeln!(out, "  no endpoint: the request would be refused with 503")?;

@@ -1,22 +1,22 @@
 //! Names that are resolved again when their TTL is over, the last good answer being kept while that fails.
 //!
 //! TTLs are bounded to 1 s and 5 min; a little is added by lot, so that names do not all ask at once. After a failure
-//! the next try comes after 1 s, then 2 s, and so on up to 30 s.
+//! the next try comes after about 1 s, then 2 s, and so on up to 30 s.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pylon_net::resolve::{ResolveError, Resolved, Resolver};
-use pylon_net::tls::client::Towards;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::endpoint::{Endpoint, Place};
-use crate::pool::Pool;
+use super::ledger::{Backoff, Known, Ledger};
+use super::source::Report;
+use super::target::Target;
+use crate::endpoint::Place;
 
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
@@ -29,37 +29,28 @@ const LOOKUP: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Name {
     place: Place,
-    keep: Duration,
     resolver: Resolver,
-    known: watch::Sender<Known>,
-    /// The pools of its addresses, where each of them is an endpoint.
-    pools: Mutex<HashMap<SocketAddr, Arc<Pool>>>,
+    ledger: Arc<Ledger<IpAddr>>,
     task: Mutex<Option<AbortHandle>>,
-}
-
-/// What is known of a name.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Known {
-    pub(crate) addrs: Vec<IpAddr>,
-    /// When `addrs` were last confirmed.
-    pub(crate) at: Option<Instant>,
-    /// Why the last lookup failed; none when it did not.
-    pub(crate) error: Option<String>,
-    /// Whether there has been an answer at all, good or bad.
-    pub(crate) asked: bool,
 }
 
 impl Name {
     pub(crate) fn new(place: Place, keep: Duration, resolver: Resolver) -> Self {
-        let known = watch::Sender::new(Known::default());
-        Self { place, keep, resolver, known, pools: Mutex::default(), task: Mutex::default() }
+        Self { place, resolver, ledger: Arc::new(Ledger::new(Some(keep))), task: Mutex::default() }
     }
 
     /// Begins to resolve on `handle`, once.
-    pub(crate) fn start(self: &Arc<Self>, handle: &Handle) {
+    pub(crate) fn start(&self, handle: &Handle) {
         let mut task = self.task.lock();
         if task.as_ref().is_none_or(AbortHandle::is_finished) {
-            let work = follow(Arc::downgrade(self), self.place.host.clone(), self.resolver.clone());
+            let (host, resolver, ledger) = (self.place.host.clone(), self.resolver.clone(), Arc::clone(&self.ledger));
+            let work = async move {
+                let tell = |answer: Result<Vec<IpAddr>, String>| match answer {
+                    Ok(addrs) => ledger.learn(addrs, None, now()),
+                    Err(error) => ledger.fail(error, now()),
+                };
+                follow(&host, || addresses(&resolver, &host), tell).await;
+            };
             *task = Some(handle.spawn(work).abort_handle());
         }
     }
@@ -68,78 +59,17 @@ impl Name {
         &self.place
     }
 
-    pub(crate) fn known(&self) -> Known {
-        self.known.borrow().clone()
+    pub(crate) fn known(&self) -> Known<IpAddr> {
+        self.ledger.known()
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<Known> {
-        self.known.subscribe()
+    pub(crate) fn watch(&self) -> watch::Receiver<Known<IpAddr>> {
+        self.ledger.watch()
     }
 
     /// The present addresses.
     pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
-        self.known.borrow().addrs.iter().map(|ip| SocketAddr::new(*ip, self.place.port)).collect()
-    }
-
-    /// One endpoint for each present address. Connections to addresses that are gone are closed.
-    pub(crate) fn endpoints(&self, tls: Option<&Towards>) -> Vec<Endpoint> {
-        let addrs = self.addrs();
-        let mut pools = self.pools.lock();
-        pools.retain(|addr, pool| {
-            let stays = addrs.contains(addr);
-            if !stays {
-                pool.allow(&[]);
-            }
-            stays
-        });
-        let endpoint = |addr: SocketAddr| {
-            let pool = pools.entry(addr).or_insert_with(|| Arc::new(Pool::new()));
-            let epoch = pool.allow(&[addr]);
-            Endpoint {
-                path: None,
-                authority: self.place.authority.clone(),
-                addrs: Arc::from([addr]),
-                weight: 1,
-                source: "dns",
-                tls: tls.cloned(),
-                pool: Arc::clone(pool),
-                epoch,
-            }
-        };
-        addrs.into_iter().map(endpoint).collect()
-    }
-
-    /// Takes in an answer, and says when to ask again. `failures` counts those in a row.
-    fn learn(&self, answer: Result<Resolved, ResolveError>, failures: &mut u32, now: Instant) -> Duration {
-        match answer {
-            Ok(Resolved { mut addrs, ttl }) => {
-                *failures = 0;
-                addrs.sort_unstable();
-                let next = Known { addrs, at: Some(now), error: None, asked: true };
-                self.known.send_if_modified(|known| {
-                    let news = known.addrs != next.addrs || !known.asked;
-                    *known = next;
-                    news
-                });
-                let ttl = ttl.clamp(SHORTEST, LONGEST);
-                ttl + ttl.mul_f64(0.05).min(Duration::from_millis(500)).mul_f64(fastrand::f64())
-            }
-            Err(error) => {
-                let wait = FIRST_RETRY.saturating_mul(1_u32 << (*failures).min(5)).min(LAST_RETRY);
-                *failures = failures.saturating_add(1);
-                self.known.send_if_modified(|known| {
-                    let mut news = !known.asked;
-                    known.asked = true;
-                    known.error = Some(error.to_string());
-                    if known.at.is_some_and(|at| now.saturating_duration_since(at) > self.keep) {
-                        news |= !known.addrs.is_empty();
-                        known.addrs.clear();
-                    }
-                    news
-                });
-                wait
-            }
-        }
+        self.ledger.found().into_iter().map(|ip| SocketAddr::new(ip, self.place.port)).collect()
     }
 }
 
@@ -151,14 +81,56 @@ impl Drop for Name {
     }
 }
 
-async fn follow(name: Weak<Name>, host: String, resolver: Resolver) {
-    let mut failures = 0;
-    loop {
-        let answer = tokio::time::timeout(LOOKUP, resolver.lookup_ip(&host)).await;
-        let answer =
-            answer.unwrap_or_else(|_| Err(ResolveError::Lookup(host.clone(), "no answer within 10 s".to_owned())));
-        let now = tokio::time::Instant::now();
-        let Some(wait) = name.upgrade().map(|name| name.learn(answer, &mut failures, now.into_std())) else { return };
-        tokio::time::sleep_until(now + wait).await;
+/// A name whose every address is an endpoint: `discover: { dns: users.internal:8080 }`.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    pub(crate) target: Target,
+    pub(crate) resolver: Resolver,
+}
+
+impl Addresses {
+    pub(crate) async fn follow(&self, report: &Report) {
+        let endpoints = |addrs: Vec<IpAddr>| {
+            addrs.into_iter().map(|addr| Target { addr: Some(addr), ..self.target.clone() }).collect()
+        };
+        let tell = |answer: Result<Vec<IpAddr>, String>| match answer {
+            Ok(addrs) => report.found(endpoints(addrs), None),
+            Err(error) => report.failed(error),
+        };
+        follow(&self.target.host, || addresses(&self.resolver, &self.target.host), tell).await;
     }
+}
+
+async fn addresses(resolver: &Resolver, host: &str) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
+    resolver.lookup_ip(host).await.map(|Resolved { addrs, ttl }| (addrs, ttl))
+}
+
+/// Looks `name` up again and again, when the TTL of the last answer is over or the time after a failure.
+pub(crate) async fn follow<T, F>(name: &str, look: impl Fn() -> F, mut tell: impl FnMut(Result<T, String>))
+where
+    F: Future<Output = Result<(T, Duration), ResolveError>>,
+{
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
+    loop {
+        let answer = tokio::time::timeout(LOOKUP, look()).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(ResolveError::Lookup(name.to_owned(), "no answer within 10 s".to_owned())));
+        let wait = match answer {
+            Ok((found, ttl)) => {
+                backoff.reset();
+                tell(Ok(found));
+                let ttl = ttl.clamp(SHORTEST, LONGEST);
+                ttl + ttl.mul_f64(0.05).min(Duration::from_millis(500)).mul_f64(fastrand::f64())
+            }
+            Err(error) => {
+                tell(Err(error.to_string()));
+                backoff.next(fastrand::f64())
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -34,6 +34,7 @@ impl Member {
             path: self.place.path.clone(),
             addrs: addrs.into(),
             weight: self.weight,
+            zone: None,
             source,
             tls: self.tls.clone(),
             pool: Arc::clone(&self.pool),

@@ -157,7 +157,7 @@ async fn a_server_that_fails_keeps_the_last_good_for_as_long_as_is_written() {
     upstream.settle().await;
     *zone.lock() = None;
     tokio::time::sleep(Duration::from_millis(1800)).await;
-    let name = &upstream.view().names[0];
+    let name = &upstream.view().sources[0];
     assert!(name.stale && name.error.is_some(), "{name:?}");
     assert_eq!(who(&upstream).await, a.to_string());
     tokio::time::sleep(Duration::from_millis(5500)).await;

@@ -164,7 +164,11 @@ pub(super) fn with_servers(document: &str, servers: &[SocketAddr]) -> Upstream {
 pub(super) fn carried(document: &str, servers: &[SocketAddr], carry: &Carry) -> Upstream {
     let spec: UpstreamSpec = serde_json::from_str(document).unwrap();
     let resolver = Resolver::new(servers).unwrap();
-    let cx = Building { carry, resolver: &resolver };
+    let cx = Building {
+        carry,
+        resolver: &resolver,
+        yaml: |text| serde_json::from_str(text).map_err(|error| error.to_string()),
+    };
     let upstream = Upstream::compile("users".into(), &spec, &cx).unwrap();
     upstream.start(&tokio::runtime::Handle::current());
     upstream

@@ -47,20 +47,24 @@ impl Balancer {
         self.weights.is_empty()
     }
 
-    /// The index of the endpoint to use; none only where there are none. `tried` and `load` are asked by index, and
-    /// `random` draws a number.
+    /// The index of the endpoint to use; none where there are none that are not `barred`. Those that were `tried` come last.
+    /// These and `load` are asked by index, and `random` draws a number.
     pub fn pick(
         &mut self,
+        barred: impl Fn(usize) -> bool,
         tried: impl Fn(usize) -> bool,
         load: impl Fn(usize) -> u32,
         mut random: impl FnMut() -> u64,
     ) -> Option<usize> {
         match self.weights.len() {
             0 => None,
-            1 => Some(0),
+            1 => (!barred(0)).then_some(0),
             len => {
-                let fresh = (0..len).any(|index| !tried(index));
-                let skip = |index: usize| fresh && tried(index);
+                let fresh = (0..len).any(|index| !barred(index) && !tried(index));
+                if !fresh && (0..len).all(&barred) {
+                    return None;
+                }
+                let skip = |index: usize| barred(index) || fresh && tried(index);
                 match self.method {
                     Method::RoundRobin if self.equal => Some(self.turn(skip)),
                     Method::RoundRobin => self.smooth(skip),
@@ -150,7 +154,7 @@ mod tests {
     #[test]
     fn a_heavy_endpoint_is_not_chosen_in_a_burst() {
         let mut balancer = Balancer::new(Method::RoundRobin, [5, 1, 1], 0);
-        let order: Vec<_> = (0..7).filter_map(|_| balancer.pick(|_| false, |_| 0, || 0)).collect();
+        let order: Vec<_> = (0..7).filter_map(|_| balancer.pick(|_| false, |_| false, |_| 0, || 0)).collect();
         assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
     }
 
@@ -158,9 +162,9 @@ mod tests {
     fn the_less_loaded_of_two_is_chosen_in_proportion_to_its_weight() {
         let mut balancer = Balancer::new(Method::LeastRequest, [1, 1], 0);
         let mut random = lots(1);
-        assert!((0..50).all(|_| balancer.pick(|_| false, |index| [9, 3][index], &mut random) == Some(1)));
+        assert!((0..50).all(|_| balancer.pick(|_| false, |_| false, |index| [9, 3][index], &mut random) == Some(1)));
         let mut weighted = Balancer::new(Method::LeastRequest, [4, 1], 0);
-        assert!((0..50).all(|_| weighted.pick(|_| false, |index| [9, 3][index], &mut random) == Some(0)));
+        assert!((0..50).all(|_| weighted.pick(|_| false, |_| false, |index| [9, 3][index], &mut random) == Some(0)));
     }
 
     proptest! {
@@ -170,7 +174,7 @@ mod tests {
             let cycle: u32 = weights.iter().sum();
             let mut chosen = vec![0_u32; weights.len()];
             for _ in 0..cycle * 3 {
-                chosen[balancer.pick(|_| false, |_| 0, || 0).unwrap()] += 1;
+                chosen[balancer.pick(|_| false, |_| false, |_| 0, || 0).unwrap()] += 1;
             }
             let expected: Vec<u32> = weights.iter().map(|weight| weight * 3).collect();
             prop_assert_eq!(chosen, expected);
@@ -183,11 +187,11 @@ mod tests {
             let mut random = lots(seed);
             let mut tried = Vec::new();
             for _ in 0..weights.len() {
-                let index = balancer.pick(|index| tried.contains(&index), |_| 0, &mut random).unwrap();
+                let index = balancer.pick(|_| false, |index| tried.contains(&index), |_| 0, &mut random).unwrap();
                 prop_assert!(!tried.contains(&index));
                 tried.push(index);
             }
-            prop_assert!(balancer.pick(|index| tried.contains(&index), |_| 0, &mut random).is_some());
+            prop_assert!(balancer.pick(|_| false, |index| tried.contains(&index), |_| 0, &mut random).is_some());
         }
 
         #[test]
@@ -196,7 +200,7 @@ mod tests {
             let mut random = lots(seed);
             let mut chosen = vec![0_f64; weights.len()];
             for _ in 0..20_000 {
-                chosen[balancer.pick(|_| false, |_| 0, &mut random).unwrap()] += 1.0;
+                chosen[balancer.pick(|_| false, |_| false, |_| 0, &mut random).unwrap()] += 1.0;
             }
             let total: u32 = weights.iter().sum();
             for (count, weight) in chosen.iter().zip(&weights) {

@@ -13,6 +13,7 @@ use pylon_observe::series::UpstreamShard;
 
 use crate::h1::conn::Conn;
 use crate::pool::{Limits, Pool, Slot};
+use crate::standing::Standing;
 
 /// Host and port, as written in a URL or as `name:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +95,15 @@ impl Place {
         Some(Self { host: bare.to_ascii_lowercase(), port, tls, path: None, authority })
     }
 
+    /// What tells it from other places.
+    pub(crate) fn id(&self) -> Arc<str> {
+        match &self.path {
+            Some(path) => format!("unix:{path}").into(),
+            None if self.host.contains(':') => format!("[{}]:{}", self.host, self.port).into(),
+            None => format!("{}:{}", self.host, self.port).into(),
+        }
+    }
+
     /// The one address, where the host is one. That of a Unix socket is nowhere.
     pub(crate) fn literal(&self) -> Option<SocketAddr> {
         if self.path.is_some() {
@@ -113,6 +123,8 @@ fn default_port(tls: bool) -> u16 {
 /// One endpoint of a set.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
+    /// What tells it from the other endpoints of its upstream, whatever its addresses are now.
+    pub(crate) id: Arc<str>,
     pub(crate) authority: HeaderValue,
     /// The path of a Unix socket.
     pub(crate) path: Option<Arc<str>>,
@@ -152,6 +164,7 @@ pub(crate) struct Lane {
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) tls: Option<Towards>,
     pub(crate) slot: Arc<Slot>,
+    pub(crate) standing: Arc<Standing>,
     /// Which generation of the endpoint's addresses `addrs` are: connections made to them belong to it.
     pub(crate) epoch: u32,
     pub(crate) metrics: Option<Arc<UpstreamShard>>,
@@ -168,6 +181,7 @@ impl Lane {
     /// The current worker's lane to an endpoint.
     pub(crate) fn of(
         endpoint: &Endpoint,
+        standing: Arc<Standing>,
         metrics: Option<&Arc<UpstreamShard>>,
         limits: Limits,
         shared: bool,
@@ -180,6 +194,7 @@ impl Lane {
             addrs: Arc::clone(&endpoint.addrs),
             tls: endpoint.tls.clone(),
             slot: Arc::clone(endpoint.pool.mine()?),
+            standing,
             epoch: endpoint.epoch,
             metrics: metrics.map(Arc::clone),
             limits,

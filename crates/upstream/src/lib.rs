@@ -20,6 +20,7 @@ mod h2;
 mod pool;
 pub mod service_side;
 pub mod spec;
+mod standing;
 pub mod timeouts;
 pub mod upstream;
 pub mod view;

@@ -34,6 +34,7 @@ use crate::endpoint::{Endpoint, EndpointSet, Lane, Lease};
 use crate::error::Fault;
 use crate::pool::Limits;
 use crate::spec::{BalanceSpec, HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
+use crate::standing::{Bars, Standings};
 use crate::timeouts::{TimeoutSpec, Timeouts};
 use crate::view::{EndpointView, UpstreamView};
 
@@ -83,6 +84,7 @@ struct Shared {
     set: ArcSwap<EndpointSet>,
     /// Rises with each new set.
     generation: AtomicU64,
+    standings: Arc<Standings>,
     rebuilding: Mutex<()>,
 }
 
@@ -92,7 +94,11 @@ struct Worker {
     /// Its own copy of the name, for the log.
     name: Arc<str>,
     generation: u64,
+    /// The news of standings that `barred` is of.
+    news: u64,
     lanes: Vec<Arc<Lane>>,
+    /// Which lanes are not to be chosen.
+    barred: Vec<bool>,
     balancer: Balancer,
     offset: usize,
 }
@@ -108,11 +114,13 @@ impl Upstream {
         } else {
             sources?
         };
+        let standings = cx.carry.own().keep(format!("standings of {name}"), Standings::default);
         let shared = Shared {
             name,
             sources,
             set: ArcSwap::default(),
             generation: AtomicU64::new(0),
+            standings,
             rebuilding: Mutex::default(),
         };
         shared.rebuild();
@@ -120,7 +128,9 @@ impl Upstream {
         let worker = |offset| Worker {
             name: Arc::from(shared.name.as_str()),
             generation: 0,
+            news: 0,
             lanes: Vec::new(),
+            barred: Vec::new(),
             balancer: Balancer::new(method, [], offset),
             offset,
         };
@@ -235,6 +245,7 @@ impl Upstream {
                     .map_or_else(|| text(&endpoint.authority), |path| format!("unix:{path}")),
                 addresses: if endpoint.path.is_some() { Vec::new() } else { endpoint.addrs.to_vec() },
                 weight: endpoint.weight,
+                barred: self.shared.standings.of(&endpoint.id).bars().names(),
                 zone: endpoint.zone.as_deref().map(str::to_owned),
                 source: endpoint.source,
                 idle: endpoint.pool.idle(),
@@ -260,12 +271,13 @@ impl Upstream {
             if trail.upstream.is_none() {
                 trail.upstream = Some(Arc::clone(&worker.name));
             }
-            let Worker { lanes, balancer, .. } = worker;
+            let Worker { lanes, barred, balancer, .. } = worker;
             let was_tried = |index: usize| {
                 !tried.is_empty() && lanes.get(index).is_some_and(|lane: &Arc<Lane>| tried.contains(&lane.id()))
             };
+            let is_barred = |index: usize| barred.get(index).copied().unwrap_or(false);
             let load = |index: usize| lanes.get(index).map_or(0, |lane| lane.slot.load());
-            let index = balancer.pick(was_tried, load, || fastrand::u64(..))?;
+            let index = balancer.pick(is_barred, was_tried, load, || fastrand::u64(..))?;
             lanes.get(index).map(Lease::begin)
         });
         let lease = lease.ok_or_else(|| Fault::NoEndpoint(self.shared.why_empty()))?;
@@ -278,18 +290,30 @@ impl Upstream {
         self.workers.with(|worker| worker.lanes.len())
     }
 
-    /// Brings a worker up to the newest set. One load where nothing changed.
+    /// Brings a worker up to the newest set and the newest verdicts. Two loads where nothing changed.
     fn refresh(&self, worker: &mut Worker) {
-        let generation = self.shared.generation.load(Acquire);
-        if worker.generation == generation {
+        let (generation, news) = (self.shared.generation.load(Acquire), self.shared.standings.news());
+        if worker.generation != generation {
+            self.take_up(worker, generation);
+        } else if worker.news == news {
             return;
         }
+        worker.news = news;
+        let bars = worker.lanes.iter().map(|lane| lane.standing.bars());
+        worker.barred = barred(bars.collect());
+    }
+
+    /// Takes up the newest set.
+    fn take_up(&self, worker: &mut Worker, generation: u64) {
         let set = self.shared.set.load();
         worker.generation = generation;
         let metrics = self.series.as_ref().map(|series| series.mine());
         let shared = self.balance == BalanceSpec::LeastRequest;
         let http2 = self.protocol == ProtocolSpec::Http2;
-        let lane = |endpoint: &Endpoint| Lane::of(endpoint, metrics, self.limits, shared, http2, self.tells);
+        let standing = |endpoint: &Endpoint| self.shared.standings.of(&endpoint.id);
+        let lane = |endpoint: &Endpoint| {
+            Lane::of(endpoint, standing(endpoint), metrics, self.limits, shared, http2, self.tells)
+        };
         let lanes = set.endpoints.iter().filter_map(lane);
         worker.lanes = lanes.collect();
         let weights = set.endpoints.iter().map(|endpoint| endpoint.weight);
@@ -313,6 +337,7 @@ impl Shared {
         let found = self.sources.discovered.iter().flat_map(Source::endpoints);
         let next = EndpointSet { endpoints: written.chain(found).collect() };
         if self.generation.load(Acquire) == 0 || **self.set.load() != next {
+            self.standings.retain(|id| next.endpoints.iter().any(|endpoint| *endpoint.id == *id));
             self.set.store(Arc::new(next));
             self.generation.fetch_add(1, Release);
         }
@@ -322,6 +347,17 @@ impl Shared {
     fn why_empty(&self) -> String {
         self.sources.why_empty().into_iter().fold(String::new(), |all, why| format!("{all}: {why}"))
     }
+}
+
+/// The share of endpoints below which verdicts are doubted, in percent.
+const PANIC: usize = 50;
+
+/// Which endpoints are not to be chosen. Where fewer than half would be left, what checks and comparisons say is ignored: it
+/// is more likely that they are wrong, and the rest could not carry the load.
+fn barred(bars: Vec<Bars>) -> Vec<bool> {
+    let left = bars.iter().filter(|bars| !bars.any_but(Bars::NONE)).count();
+    let ignored = if left * 100 < bars.len() * PANIC { Bars::DOUBTED } else { Bars::NONE };
+    bars.into_iter().map(|bars| bars.any_but(ignored)).collect()
 }
 
 /// Makes a new set of endpoints when there is news.

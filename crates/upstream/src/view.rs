@@ -29,6 +29,8 @@ pub struct EndpointView {
     pub addresses: Vec<SocketAddr>,
     /// Its share in proportion to the others'.
     pub weight: u32,
+    /// Why it is not chosen: `unhealthy`, `ejected`, `breaker_open`; none where it may be.
+    pub barred: Vec<&'static str>,
     /// Where it stands, if its source says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,

@@ -227,6 +227,7 @@ impl Held {
         };
         let epoch = self.pool.allow(&addrs);
         (!addrs.is_empty()).then(|| Endpoint {
+            id: target.to_string().into(),
             path: None,
             authority: self.place.authority.clone(),
             addrs: addrs.into(),

@@ -30,6 +30,7 @@ impl Member {
         };
         let epoch = self.pool.allow(&addrs);
         (!addrs.is_empty()).then(|| Endpoint {
+            id: self.place.id(),
             authority: self.place.authority.clone(),
             path: self.place.path.clone(),
             addrs: addrs.into(),

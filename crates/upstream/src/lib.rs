@@ -14,6 +14,7 @@ mod dial;
 pub mod discovery;
 mod endpoint;
 pub mod error;
+pub mod fetch;
 mod flight;
 pub mod h1;
 mod h2;

@@ -5,6 +5,7 @@ mod calls;
 mod dirty;
 mod discovery;
 mod dns;
+mod fetch;
 mod fixture;
 mod interim;
 mod retry;

@@ -31,6 +31,7 @@ use pylon_upstream::upstream::Upstream;
 use crate::diagnostic::Diagnostic;
 use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
 use crate::load::{Source, SourceFile};
+use crate::plan::{self, PlainSecrets};
 use crate::suggest;
 use crate::tree::Node;
 
@@ -53,6 +54,8 @@ pub struct Context<'a> {
     pub resolver: &'a Resolver,
     /// The name of this process in `Via`.
     pub pseudonym: &'a str,
+    /// How secrets may be written.
+    pub secrets: PlainSecrets,
 }
 
 /// A document compiled, and what is known of it beyond what serves.
@@ -130,7 +133,7 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn note(&mut self, base: &FieldPath, errors: impl IntoIterator<Item = SpecError>) {
         let source = self.source;
-        self.wrong.extend(errors.into_iter().map(|error| source.error(&error.below(base))));
+        self.wrong.extend(errors.into_iter().map(|error| plan::mask(source, &error.below(base))));
     }
 
     fn routes(&mut self) -> (Vec<Route>, Vec<Origin>, Vec<RouteMatch>) {

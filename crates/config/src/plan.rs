@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pylon_core::networks::PeerSet;
-use pylon_core::secret::{Secret, SecretSpec};
+use pylon_core::secret::{Reveal, Secret, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::accept::{Front, Speaks};
 use pylon_net::limits::Limits;
@@ -136,6 +136,16 @@ fn listeners(document: &Document) -> Result<Vec<Listener>, Vec<SpecError>> {
     if errors.is_empty() { Ok(listeners) } else { Err(errors) }
 }
 
+impl PlainSecrets {
+    /// How secrets are read that may be written so.
+    pub fn reveal(self) -> Reveal {
+        match self {
+            Self::Refused => |spec| reveal(spec, Self::Refused),
+            Self::Allowed => |spec| reveal(spec, Self::Allowed),
+        }
+    }
+}
+
 /// Reads a secret from where it is kept.
 pub fn reveal(spec: &SecretSpec, plain: PlainSecrets) -> Result<Secret, SpecError> {
     let at = FieldPath::root;
@@ -160,7 +170,7 @@ pub fn reveal(spec: &SecretSpec, plain: PlainSecrets) -> Result<Secret, SpecErro
 }
 
 /// An error about a secret, shown without it.
-fn mask(source: &Source, error: &SpecError) -> Diagnostic {
+pub(crate) fn mask(source: &Source, error: &SpecError) -> Diagnostic {
     let mut diagnostic = source.error(error);
     if error.problem.contains("plain text") {
         diagnostic.place = diagnostic.place.map(crate::diagnostic::Place::masked);

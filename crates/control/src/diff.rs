@@ -110,7 +110,6 @@ impl Diff {
         };
         let (before, after) = (parts::of(old.1), parts::of(new.1));
         let mut changes = changes(before, after);
-        parts::note_plain_secret(&mut changes, old.1, new.1);
         parts::count_routes(&mut changes, old.1, new.1);
         if parts::are_reordered(old.1, new.1) {
             changes.push(Change {

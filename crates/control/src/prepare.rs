@@ -117,7 +117,7 @@ impl Understood {
             }
         };
         let Lasting { carry, metrics, pseudonym } = &**lasting;
-        let context = Context { carry, metrics, resolver: &resolver, pseudonym };
+        let context = Context { carry, metrics, resolver: &resolver, pseudonym, secrets: origin.secrets };
         let compiled = compile::compile(&source, &document, &context).map_err(|more| wrong.extend(more)).ok();
         match (plan, compiled) {
             (Some(plan), Some(compiled)) if wrong.is_empty() => {

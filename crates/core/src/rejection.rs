@@ -157,6 +157,8 @@ rejections! {
     FAULT_INJECTED = "fault.injected", 503, "A fault was injected", "policy `fault`";
     /// No endpoint is known: not resolved yet, or none left.
     UPSTREAM_NO_ENDPOINT = "upstream.no_endpoint", 503, "The service has no endpoint", "RFC 9110 §15.6.4";
+    /// No token or password is at hand for the service.
+    UPSTREAM_CREDENTIAL = "upstream.credential", 503, "The gateway has no credential for the service", "upstream key `outbound`";
     /// No connection could be made.
     UPSTREAM_CONNECT = "upstream.connect", 502, "The service cannot be reached", "RFC 9110 §15.6.3";
     /// The service cannot be verified, or will not have us.

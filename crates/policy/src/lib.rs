@@ -12,9 +12,7 @@ pub mod registry;
 pub mod shape;
 
 mod bodies;
-mod kept;
 mod manual;
-mod names;
 mod origin;
 mod table;
 mod template;

@@ -1,8 +1,7 @@
 //! Which origins a document allows, and whether an `Origin` header is one of them (RFC 6454 §7, Fetch §3.2).
 
 use http::HeaderValue;
-
-use crate::kept;
+use pylon_core::kept;
 
 /// A set of allowed origins.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use http::HeaderValue;
 use pylon_core::exchange::Exchange;
-
-use crate::kept;
+use pylon_core::kept;
 
 /// A value that is ready, or is made for each request.
 #[derive(Debug, Clone, PartialEq)]

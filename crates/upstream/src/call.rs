@@ -81,6 +81,9 @@ impl Upstream {
             let error = match self.attempt(&lease.lane, out, cx, options, &past).await {
                 Ok((flight, head)) => {
                     let now = now();
+                    if let (401, Some(outbound)) = (head.status(), &self.outbound) {
+                        outbound.refused(&out.headers);
+                    }
                     lease.lane.observe(Outcome::Answered(head.status()), now.saturating_duration_since(past.began));
                     let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
                     cx.trail.upstream_time = Some(now.saturating_duration_since(began));
@@ -111,7 +114,7 @@ impl Upstream {
         past: &Past,
     ) -> Result<(Flight, Head), Fault> {
         cx.trail.attempts = cx.trail.attempts.saturating_add(1);
-        let mut sent = past.began;
+        let mut sent = self.dress(out, cx, options, past.began).await?;
         let mut flight = self.launch_pooled(lane, out, cx, past)?;
         if flight.is_none() {
             // Boxed, so that a request that finds a connection is no larger for those that find none.
@@ -133,6 +136,28 @@ impl Upstream {
                 Err(fault)
             }
         }
+    }
+
+    /// Writes what `outbound` says into the head of an attempt, and says when it can leave.
+    async fn dress(
+        &self,
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        options: &CallOptions,
+        began: Instant,
+    ) -> Result<Instant, Fault> {
+        let Some(outbound) = &self.outbound else { return Ok(began) };
+        let mut began = began;
+        if !outbound.dress(&mut out.headers, &mut out.body, !out.dressed, began) {
+            let latest = cx.started + options.timeouts.response;
+            let latest = cx.deadline.map_or(latest, |at| at.min(latest));
+            began = Box::pin(outbound.obtained(latest)).await?;
+            if !outbound.dress(&mut out.headers, &mut out.body, !out.dressed, began) {
+                return Err(Fault::Credential("the one that came had no time left".to_owned()));
+            }
+        }
+        out.dressed = true;
+        Ok(began)
     }
 
     /// There is no endpoint, which counts as a failed attempt.

@@ -7,8 +7,8 @@ use pylon_core::body::BodyError;
 use pylon_core::exchange::Timer;
 use pylon_core::rejection::{
     INTERNAL, REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_FRAMING, REQUEST_TIMEOUT, Reason, Rejection,
-    UPSTREAM_CONNECT, UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_PROTOCOL, UPSTREAM_RESET,
-    UPSTREAM_TIMEOUT, UPSTREAM_TLS,
+    UPSTREAM_CONNECT, UPSTREAM_CREDENTIAL, UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_PROTOCOL,
+    UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_TLS,
 };
 use pylon_core::units::Span;
 
@@ -70,6 +70,9 @@ pub enum Fault {
     /// No endpoint is known, and why, where that is known.
     #[error("there is no endpoint{0}")]
     NoEndpoint(String),
+    /// No credential is at hand, and without one nothing is sent.
+    #[error("there is no credential: {0}")]
+    Credential(String),
     /// No connection could be made.
     #[error("no connection: {0}")]
     Connect(io::Error),
@@ -122,6 +125,7 @@ impl Fault {
     pub(crate) fn into_error(self) -> CallError {
         let (blame, retry, at) = match &self {
             Self::NoEndpoint(_) | Self::Alone => (Blame::Upstream, Retry::Never, Step::Pick),
+            Self::Credential(_) => (Blame::Gateway, Retry::Never, Step::Pick),
             Self::Connect(_) | Self::Tls(_) => (Blame::Upstream, Retry::Always, Step::Connect),
             Self::Encode(_) => (Blame::Gateway, Retry::Never, Step::Send),
             Self::Unsent(_) | Self::Refused(_) => (Blame::Upstream, Retry::Always, Step::Send),
@@ -138,6 +142,7 @@ impl Fault {
     fn reason(&self) -> &'static Reason {
         match self {
             Self::NoEndpoint(_) => &UPSTREAM_NO_ENDPOINT,
+            Self::Credential(_) => &UPSTREAM_CREDENTIAL,
             Self::Connect(_) => &UPSTREAM_CONNECT,
             Self::Tls(_) => &UPSTREAM_TLS,
             Self::Encode(_) => &INTERNAL,

@@ -18,6 +18,7 @@ pub mod fetch;
 mod flight;
 pub mod h1;
 mod h2;
+pub mod outbound;
 mod pool;
 pub mod service_side;
 pub mod spec;

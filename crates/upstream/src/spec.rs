@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::balance::Method;
 use crate::discovery::spec::DiscoverSpec;
+use crate::outbound::spec::OutboundSpec;
 use crate::timeouts::ShortTimeout;
 
 /// A named service behind the gate.
@@ -55,6 +56,10 @@ pub struct UpstreamSpec {
     /// Example: `users.internal`.
     #[serde(default)]
     pub host: HostSpec,
+    /// What the gateway does to each attempt: headers, and a credential in place of the client's `Authorization`. Default: nothing.
+    /// Example: `{ bearer: file:/run/secrets/users-token }`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub outbound: Option<OutboundSpec>,
 }
 
 /// The key may be left out but not left empty: `tls:` with nothing behind it could mean either.

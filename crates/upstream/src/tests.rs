@@ -8,5 +8,6 @@ mod dns;
 mod fetch;
 mod fixture;
 mod interim;
+mod outbound;
 mod retry;
 mod timers;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use pylon_core::carry::Carry;
 use pylon_core::exchange::Trail;
 use pylon_core::names::UpstreamName;
+use pylon_core::secret::Reveal;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::worker::PerWorker;
 use pylon_net::proxy_protocol::Version;
@@ -32,6 +33,7 @@ use crate::discovery::source::Source;
 use crate::discovery::static_list::Member;
 use crate::endpoint::{Endpoint, EndpointSet, Lane, Lease};
 use crate::error::Fault;
+use crate::outbound::Outbound;
 use crate::pool::Limits;
 use crate::spec::{BalanceSpec, HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
 use crate::standing::{Bars, Standings};
@@ -50,6 +52,8 @@ pub struct Building<'a> {
     pub resolver: &'a Resolver,
     /// Reads files of YAML.
     pub yaml: ReadYaml,
+    /// Reads secrets from where they are kept.
+    pub secrets: Reveal,
 }
 
 /// A named service behind the gate.
@@ -63,6 +67,7 @@ pub struct Upstream {
     speaks: Speaks,
     tells: Option<Version>,
     pub(crate) host: Host,
+    pub(crate) outbound: Option<Box<Outbound>>,
     pub(crate) series: Option<Arc<UpstreamSeries>>,
     workers: PerWorker<Worker>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -114,6 +119,11 @@ impl Upstream {
         } else {
             sources?
         };
+        let outbound = spec.outbound.as_ref().map(|written| Outbound::compile(written, cx));
+        let outbound = outbound.transpose().map_err(|errors| {
+            let at = FieldPath::root().key("outbound");
+            errors.into_iter().map(|error| error.below(&at)).collect::<Vec<_>>()
+        })?;
         let standings = cx.carry.own().keep(format!("standings of {name}"), Standings::default);
         let shared = Shared {
             name,
@@ -153,6 +163,7 @@ impl Upstream {
                 HostSpec::Endpoint => Host::Endpoint,
                 HostSpec::Name(name) => Host::Name(name.clone()),
             },
+            outbound: outbound.map(Box::new),
             tasks: Mutex::default(),
             shared: Arc::new(shared),
         })
@@ -180,6 +191,9 @@ impl Upstream {
             source.start(handle);
             tasks.push(handle.spawn(follow(Arc::downgrade(&self.shared), source.watch())).abort_handle());
         }
+        if let Some(outbound) = &self.outbound {
+            tasks.extend(outbound.start(&self.shared.name, handle));
+        }
         if let Some(tls) = &self.shared.sources.tls {
             let look = look_after(self.shared.name.clone(), Arc::clone(tls));
             tasks.push(handle.spawn(look).abort_handle());
@@ -200,6 +214,9 @@ impl Upstream {
             first_answer(name.watch()).await;
         }
         self.shared.rebuild();
+        if let Some(outbound) = &self.outbound {
+            outbound.settle().await;
+        }
     }
 
     /// The name in the document.
@@ -261,6 +278,7 @@ impl Upstream {
             balance: self.balance,
             endpoints: endpoints.collect(),
             sources: self.shared.sources.view(now),
+            outbound: self.outbound.as_ref().map(|outbound| outbound.view(now)),
         }
     }
 

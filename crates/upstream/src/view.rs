@@ -18,6 +18,9 @@ pub struct UpstreamView {
     pub endpoints: Vec<EndpointView>,
     /// Where endpoints come from that are not written as addresses.
     pub sources: Vec<SourceView>,
+    /// What is done to each attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<OutboundView>,
 }
 
 /// One endpoint at one moment.
@@ -48,6 +51,33 @@ pub struct EndpointView {
     pub connect_failures: u64,
     /// Attempts on a connection that was used before.
     pub reuses: u64,
+}
+
+/// What is done to each attempt, without what is secret of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OutboundView {
+    /// `basic`, `bearer` or `oauth2`; none where there is no credential.
+    pub credential: Option<&'static str>,
+    /// Names of headers that are written, added or taken away.
+    pub headers: Vec<String>,
+    /// The token that the gateway gets for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenView>,
+    /// Why a file that a secret stands in cannot be used now, so that the secret before is.
+    pub error: Option<String>,
+}
+
+/// A token that the gateway gets for itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenView {
+    /// Who gives it.
+    pub from: String,
+    /// How long it can be sent; none where there is none.
+    pub good_for_seconds: Option<u64>,
+    /// Why there was none when it was last asked for.
+    pub error: Option<String>,
+    /// How many times there was none.
+    pub failures: u64,
 }
 
 /// One source of endpoints at one moment.

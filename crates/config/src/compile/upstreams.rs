@@ -29,14 +29,15 @@ impl Compiler<'_> {
 
     /// The upstream of the snapshot before, where nothing of it has changed, or a new one.
     fn living(&self, name: UpstreamName, spec: &UpstreamSpec) -> Result<Arc<Upstream>, Vec<SpecError>> {
-        let Context { carry, resolver, metrics, .. } = *self.cx;
+        let Context { carry, resolver, metrics, secrets, .. } = *self.cx;
         let defined = serde_json::to_string(spec).ok();
         let key = defined.map(|spec| format!("{name} {spec} {}", resolver.identity()));
         // A document that is tried has upstreams of its own, on the pools of the one in force.
         if let Some(upstream) = key.as_ref().and_then(|key| carry.own().living(key)) {
             return Ok(upstream);
         }
-        let upstream = Upstream::compile(name.clone(), spec, &Building { carry, resolver, yaml: plain::read })?;
+        let cx = Building { carry, resolver, yaml: plain::read, secrets: secrets.reveal() };
+        let upstream = Upstream::compile(name.clone(), spec, &cx)?;
         let upstream = Arc::new(upstream.counted_in(metrics.upstream(&name)));
         if let Some(key) = key {
             carry.own().hold(key, &upstream);

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use pylon_config::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
-use pylon_core::secret::SecretSpec;
 use pylon_proxy::action::split::StickySpec;
 use pylon_proxy::removal::OnRemoval;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Change, KeyChange, Kind, Part};
+use super::{Change, Part};
 use crate::prepare::Prepared;
 
 /// One part of a document.
@@ -77,31 +76,6 @@ pub(super) fn of(prepared: &Prepared) -> Vec<Piece> {
         });
     }
     pieces
-}
-
-/// Notes where one plain secret becomes another, which their text does not show.
-pub(super) fn note_plain_secret(changes: &mut Vec<Change>, old: &Prepared, new: &Prepared) {
-    let (before, after) = (&old.document.admin.token, &new.document.admin.token);
-    let (Some(SecretSpec::Plain(one)), Some(SecretSpec::Plain(other))) = (before, after) else { return };
-    if one == other {
-        return;
-    }
-    let key = KeyChange {
-        key: "token".to_owned(),
-        old: "(a plain secret)".into(),
-        new: "(another plain secret)".into(),
-        routes: None,
-    };
-    match changes.iter_mut().find(|change| change.part == Part::Setting && change.id == "admin") {
-        Some(change) => change.keys.push(key),
-        None => changes.push(Change {
-            part: Part::Setting,
-            id: "admin".to_owned(),
-            kind: Kind::Changed,
-            what: None,
-            keys: vec![key],
-        }),
-    }
 }
 
 fn defaults(document: &Document) -> Value {

@@ -30,7 +30,7 @@ fn a_plain_secret_that_becomes_another_is_told_and_not_shown() {
     let diff = between("admin: { token: hunter2 }\n", "admin: { token: swordfish }\n");
     assert_eq!(diff.changes.len(), 1);
     let told = format!("{diff}{}", serde_json::to_string(&diff).unwrap());
-    assert!(told.contains("(another plain secret)"), "{told}");
+    assert!(told.matches("(a plain secret, #").count() >= 2, "{told}");
     assert!(!told.contains("hunter2") && !told.contains("swordfish"), "{told}");
     assert!(between("admin: { token: hunter2 }\n", "admin: { token: hunter2 }\n").is_empty());
 }

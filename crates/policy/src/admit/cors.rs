@@ -34,6 +34,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pylon_core::body::Body;
 use pylon_core::exchange::Exchange;
+use pylon_core::kept;
 use pylon_core::short::{FromScalar, OneOrMany, Short};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
@@ -43,7 +44,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::origin::{Origin, Origins, Verdict};
 use crate::policy::{Compiling, Policy, Step, Stop};
-use crate::{kept, vary};
+use crate::vary;
 
 /// Which pages of other origins may call, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -23,6 +23,7 @@ use http_body::Body as _;
 use pylon_core::Request;
 use pylon_core::body::Body;
 use pylon_core::exchange::Exchange;
+use pylon_core::kept;
 use pylon_core::rejection::{LIMIT_BODY, LIMIT_CONTENT_TYPE, LIMIT_HEADERS, LIMIT_URI, Rejection};
 use pylon_core::short::OneOrMany;
 use pylon_core::spec::{FieldPath, SpecError};
@@ -31,7 +32,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bodies::Capped;
-use crate::kept;
 use crate::policy::{Compiling, Policy, Step};
 use crate::written;
 

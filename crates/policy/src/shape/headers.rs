@@ -29,15 +29,15 @@ use http::{HeaderMap, HeaderName};
 use http_body::Body as _;
 use pylon_core::body::Body;
 use pylon_core::exchange::Exchange;
+use pylon_core::fields::trailers::WithoutTrailers;
+use pylon_core::fields::{self, Alike};
+use pylon_core::kept;
 use pylon_core::short::OneOrMany;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::{Request, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bodies::WithoutTrailers;
-use crate::kept;
-use crate::names::{self, Alike};
 use crate::policy::{Compiling, Policy, Step};
 use crate::template::Template;
 
@@ -189,14 +189,14 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn name(&mut self, text: &str, at: FieldPath, once: bool) -> Option<HeaderName> {
-        let name = match names::parse(text) {
+        let name = match fields::parse(text) {
             Ok(name) => kept::name(&name),
             Err(bad) => {
                 self.errors.push(SpecError::new(at, bad.problem).help(bad.help));
                 return None;
             }
         };
-        let dashed = names::dashed(&name);
+        let dashed = fields::dashed(&name);
         if once && self.changed.contains(&dashed) {
             let error = SpecError::new(at, format!("`{text}` is removed or set twice"));
             self.errors.push(error.help("a header stands once in `remove` or `set`; `set` replaces by itself"));

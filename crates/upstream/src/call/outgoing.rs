@@ -14,6 +14,8 @@ pub(super) struct Outgoing {
     pub(super) body: Body,
     pub(super) framing: Framing,
     pub(super) expects: bool,
+    /// Whether `outbound` has been at the fields.
+    pub(super) dressed: bool,
 }
 
 impl Outgoing {
@@ -22,7 +24,7 @@ impl Outgoing {
         let framing = framing(&body, &parts.headers);
         let body = if framing == Framing::Empty { Body::Empty } else { body };
         let expects = matches!(body, Body::Stream(_)) && parts.headers.contains_key(header::EXPECT);
-        Self { method: parts.method, headers: parts.headers, body, framing, expects }
+        Self { method: parts.method, headers: parts.headers, body, framing, expects, dressed: false }
     }
 
     /// Whether the whole body is still here.

@@ -13,6 +13,8 @@ use pylon_core::body::Body;
 use pylon_core::carry::Carry;
 use pylon_core::connection::{Connection, Scheme};
 use pylon_core::exchange::{Exchange, Head};
+use pylon_core::secret::{Secret, SecretSpec};
+use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::{Request, Response};
 use pylon_net::resolve::Resolver;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -168,10 +170,22 @@ pub(super) fn carried(document: &str, servers: &[SocketAddr], carry: &Carry) -> 
         carry,
         resolver: &resolver,
         yaml: |text| serde_json::from_str(text).map_err(|error| error.to_string()),
+        secrets: revealed,
     };
     let upstream = Upstream::compile("users".into(), &spec, &cx).unwrap();
     upstream.start(&tokio::runtime::Handle::current());
     upstream
+}
+
+/// Secrets of tests stand in the document, or in files.
+pub(super) fn revealed(spec: &SecretSpec) -> Result<Secret, SpecError> {
+    match spec {
+        SecretSpec::Plain(secret) => Ok(secret.clone()),
+        SecretSpec::File(path) => std::fs::read(path)
+            .map(|bytes| Secret::new(bytes.trim_ascii()))
+            .map_err(|error| SpecError::new(FieldPath::root(), error.to_string())),
+        SecretSpec::Env(name) => Err(SpecError::new(FieldPath::root(), format!("no variable `{name}`"))),
+    }
 }
 
 /// An upstream with one endpoint and further keys.

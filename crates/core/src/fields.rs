@@ -8,6 +8,8 @@ use smallvec::SmallVec;
 
 use crate::kept;
 
+pub mod trailers;
+
 /// What the gateway writes itself, with what to do instead. `*` at the end stands for any rest.
 const MANAGED: &[(&str, &str)] = &[
     ("host", "the host that is sent is changed by `rewrite: { host: … }`"),
@@ -32,13 +34,15 @@ const VOUCHED: &str = "services must be able to trust it, so only the gateway wr
 
 /// What is wrong with a name as written, and what to do instead.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct BadName {
-    pub(crate) problem: String,
-    pub(crate) help: String,
+pub struct BadName {
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub help: String,
 }
 
 /// Reads the name of a header that a document may set or remove.
-pub(crate) fn parse(text: &str) -> Result<HeaderName, BadName> {
+pub fn parse(text: &str) -> Result<HeaderName, BadName> {
     let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| BadName {
         problem: format!("`{text}` is not a header name"),
         help: "a name is made of letters, digits and `-`, such as `x-tenant`".into(),
@@ -54,13 +58,13 @@ pub(crate) fn parse(text: &str) -> Result<HeaderName, BadName> {
 }
 
 /// The spelling with hyphens alone: two names that agree in it are alike.
-pub(crate) fn dashed(name: &HeaderName) -> String {
+pub fn dashed(name: &HeaderName) -> String {
     name.as_str().replace('_', "-")
 }
 
 /// Names whose every spelling is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Alike {
+pub struct Alike {
     names: Box<[HeaderName]>,
     /// A bit for each length that a name has, by which most headers of a request are passed over.
     lengths: u64,
@@ -68,7 +72,7 @@ pub(crate) struct Alike {
 
 impl Alike {
     /// The set of `names`.
-    pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a HeaderName>) -> Self {
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a HeaderName>) -> Self {
         // A name with hyphens in place of underscores is as valid as it was.
         let dashed = names.into_iter().filter_map(|name| HeaderName::try_from(dashed(name)).ok());
         let names: Box<[HeaderName]> = dashed.map(|name| kept::name(&name)).collect();
@@ -77,12 +81,12 @@ impl Alike {
     }
 
     /// Whether there is nothing to remove.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
     /// Takes all of them away. One look over the names that came is cheaper than a search for each of ours.
-    pub(crate) fn remove_from(&self, headers: &mut HeaderMap) {
+    pub fn remove_from(&self, headers: &mut HeaderMap) {
         let found: SmallVec<[HeaderName; 2]> = headers.keys().filter(|key| self.has(key)).cloned().collect();
         for name in found {
             headers.remove(name);

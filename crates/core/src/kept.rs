@@ -37,14 +37,14 @@ impl Kept {
 }
 
 /// A header value that is cheap to clone.
-pub(crate) fn value(text: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+pub fn value(text: &str) -> Result<HeaderValue, InvalidHeaderValue> {
     let checked = HeaderValue::from_str(text)?;
     let kept = KEPT.lock().keep(text);
     kept.map_or(Ok(checked), |kept| HeaderValue::from_maybe_shared(Bytes::from_static(kept.as_bytes())))
 }
 
 /// The same name, cheap to clone.
-pub(crate) fn name(name: &HeaderName) -> HeaderName {
+pub fn name(name: &HeaderName) -> HeaderName {
     // The text comes from a valid name, which is what `from_static` panics without.
     KEPT.lock().keep(name.as_str()).map_or_else(|| name.clone(), HeaderName::from_static)
 }

@@ -167,6 +167,13 @@ impl Remote {
         self.place.id().to_string()
     }
 
+    /// Whether nobody on the way can read what is said: it is said under TLS, or does not leave this machine.
+    pub fn is_private(&self) -> bool {
+        let place = &self.place;
+        let local = || place.literal().is_some_and(|addr| addr.ip().is_loopback()) || place.host == "localhost";
+        self.tls.is_some() || place.path.is_some() || local()
+    }
+
     /// Asks, and reads the whole answer, whose body has at most `cap` bytes.
     pub async fn fetch(&self, ask: &Ask, cap: usize, deadline: Instant) -> Result<Whole, FetchError> {
         self.ask(ask, deadline).await?.whole(cap, deadline).await

@@ -6,6 +6,7 @@ pub mod body;
 pub mod by_host;
 pub mod carry;
 pub mod connection;
+pub mod cookie;
 pub mod exchange;
 pub mod fields;
 pub mod host;

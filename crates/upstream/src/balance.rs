@@ -1,10 +1,32 @@
-//! Chooses an endpoint. Pure: loads and randomness are arguments.
+//! Chooses an endpoint. Pure: loads, latencies, time and randomness are arguments.
 //!
 //! Each worker has a balancer of its own, so that no word is shared: over many requests the shares are exact per worker
-//! and therefore over all. Endpoints that an exchange has tried already come last.
+//! and therefore over all. Only the tables of [`table::Table`] are made once and read by all. Endpoints that an exchange has
+//! tried already come last. A pick allocates nothing.
+
+pub mod ewma;
+mod hash;
+mod least;
+mod lot;
+mod maglev;
+mod ring;
+pub mod spec;
+pub mod table;
+mod turn;
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::hash::hash;
+use self::lot::lot;
+use self::table::Table;
+use self::turn::Turn;
 
 /// How endpoints are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Method {
     /// In turn, by weight (smooth: an endpoint of weight 5 is not chosen five times in a row).
     #[default]
@@ -13,199 +35,124 @@ pub enum Method {
     LeastRequest,
     /// By lot, by weight.
     Random,
+    /// Of two drawn by lot, the one that is expected to be done sooner: by its latency and what is under way there.
+    Ewma,
+    /// By a key of the request, on a ring.
+    RingHash,
+    /// By a key of the request, in a table of even shares.
+    Maglev,
+}
+
+impl Method {
+    /// All of them, each with its name in a document.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("round_robin", Self::RoundRobin),
+        ("least_request", Self::LeastRequest),
+        ("random", Self::Random),
+        ("ewma", Self::Ewma),
+        ("ring_hash", Self::RingHash),
+        ("maglev", Self::Maglev),
+    ];
+
+    /// The name in a document.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, method)| *method == self).map_or("", |(name, _)| name)
+    }
+
+    /// Whether a key of the request decides.
+    pub fn is_keyed(self) -> bool {
+        matches!(self, Self::RingHash | Self::Maglev)
+    }
+}
+
+/// What a balancer asks of endpoints, by index.
+pub trait Endpoints {
+    /// Whether it is not to be chosen.
+    fn is_barred(&self, index: usize) -> bool;
+    /// Whether this exchange has been there already.
+    fn was_tried(&self, index: usize) -> bool;
+    /// How many exchanges are under way there.
+    fn load(&self, index: usize) -> u32;
+    /// Its latency as it is estimated now, in seconds; 0 where nothing is known.
+    fn latency(&self, index: usize) -> f64;
 }
 
 /// The state of one worker's choice.
 #[derive(Debug)]
 pub struct Balancer {
     method: Method,
-    weights: Vec<u32>,
-    /// Whether all weights are equal, which makes a turn cheap.
+    weights: Weights,
+    turn: Turn,
+    table: Option<Arc<Table>>,
+}
+
+/// The shares of endpoints in proportion to each other, each at least 1.
+#[derive(Debug, Default)]
+struct Weights {
+    all: Vec<u32>,
+    /// Whether all are equal, which makes a choice cheap.
     equal: bool,
-    next: usize,
-    /// For the smooth weighted turn: who is owed how much.
-    owed: Vec<i64>,
+}
+
+impl Weights {
+    fn new(weights: impl IntoIterator<Item = u32>) -> Self {
+        let all: Vec<u32> = weights.into_iter().map(|weight| weight.max(1)).collect();
+        let equal = all.windows(2).all(|pair| pair.first() == pair.last());
+        Self { all, equal }
+    }
+
+    fn of(&self, index: usize) -> u32 {
+        self.all.get(index).copied().unwrap_or(1)
+    }
 }
 
 impl Balancer {
     /// A balancer over endpoints of these weights (0 counts as 1). `offset` lets each worker begin elsewhere.
     pub fn new(method: Method, weights: impl IntoIterator<Item = u32>, offset: usize) -> Self {
-        let weights: Vec<u32> = weights.into_iter().map(|weight| weight.max(1)).collect();
-        let equal = weights.windows(2).all(|pair| pair.first() == pair.last());
-        let next = offset.checked_rem(weights.len()).unwrap_or(0);
-        let owed = if equal { Vec::new() } else { vec![0; weights.len()] };
-        Self { method, weights, equal, next, owed }
+        let weights = Weights::new(weights);
+        let turn = Turn::new(&weights, offset);
+        Self { method, weights, turn, table: None }
+    }
+
+    /// With the table that a keyed method looks up; without one, a keyed method draws lots.
+    #[must_use]
+    pub fn with_table(self, table: Option<Arc<Table>>) -> Self {
+        Self { table, ..self }
     }
 
     /// How many endpoints there are to choose from.
     pub fn len(&self) -> usize {
-        self.weights.len()
+        self.weights.all.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.weights.is_empty()
+        self.weights.all.is_empty()
     }
 
-    /// The index of the endpoint to use; none where there are none that are not `barred`. Those that were `tried` come last.
-    /// These and `load` are asked by index, and `random` draws a number.
-    pub fn pick(
-        &mut self,
-        barred: impl Fn(usize) -> bool,
-        tried: impl Fn(usize) -> bool,
-        load: impl Fn(usize) -> u32,
-        mut random: impl FnMut() -> u64,
-    ) -> Option<usize> {
-        match self.weights.len() {
+    /// The index of the endpoint to use; none where there are none that are not barred. Those that were tried come last.
+    /// `key` is of the request, for methods that look it up; `random` draws a number.
+    pub fn pick(&mut self, endpoints: &impl Endpoints, key: u64, mut random: impl FnMut() -> u64) -> Option<usize> {
+        match self.weights.all.len() {
             0 => None,
-            1 => (!barred(0)).then_some(0),
+            1 => (!endpoints.is_barred(0)).then_some(0),
             len => {
-                let fresh = (0..len).any(|index| !barred(index) && !tried(index));
-                if !fresh && (0..len).all(&barred) {
+                let fresh = (0..len).any(|index| !endpoints.is_barred(index) && !endpoints.was_tried(index));
+                if !fresh && (0..len).all(|index| endpoints.is_barred(index)) {
                     return None;
                 }
-                let skip = |index: usize| barred(index) || fresh && tried(index);
-                match self.method {
-                    Method::RoundRobin if self.equal => Some(self.turn(skip)),
-                    Method::RoundRobin => self.smooth(skip),
-                    Method::LeastRequest => self.less_loaded(skip, load, &mut random),
-                    Method::Random => self.lot(skip, random()),
+                let skip = |index: usize| endpoints.is_barred(index) || fresh && endpoints.was_tried(index);
+                match (self.method, &self.table) {
+                    (Method::RoundRobin, _) => self.turn.next(&self.weights, skip),
+                    (Method::LeastRequest, _) => least::pick(&self.weights, skip, endpoints, &mut random),
+                    (Method::Ewma, _) => ewma::pick(&self.weights, skip, endpoints, &mut random),
+                    (Method::RingHash | Method::Maglev, Some(table)) => table.find(key, skip),
+                    (Method::Random | Method::RingHash | Method::Maglev, _) => lot(&self.weights, skip, &mut random),
                 }
             }
         }
-    }
-
-    fn turn(&mut self, skip: impl Fn(usize) -> bool) -> usize {
-        let len = self.weights.len();
-        let mut index = self.next;
-        for _ in 0..len {
-            if !skip(index) {
-                break;
-            }
-            index = (index + 1) % len;
-        }
-        self.next = (index + 1) % len;
-        index
-    }
-
-    /// Each round everyone is owed their weight; who is owed most is chosen and pays the whole round.
-    fn smooth(&mut self, skip: impl Fn(usize) -> bool) -> Option<usize> {
-        let mut best: Option<(usize, i64)> = None;
-        let mut round = 0_i64;
-        for (index, (owed, &weight)) in self.owed.iter_mut().zip(&self.weights).enumerate() {
-            if skip(index) {
-                continue;
-            }
-            *owed += i64::from(weight);
-            round += i64::from(weight);
-            if best.is_none_or(|(_, most)| *owed > most) {
-                best = Some((index, *owed));
-            }
-        }
-        let (index, _) = best?;
-        if let Some(owed) = self.owed.get_mut(index) {
-            *owed -= round;
-        }
-        Some(index)
-    }
-
-    fn less_loaded(
-        &self,
-        skip: impl Fn(usize) -> bool,
-        load: impl Fn(usize) -> u32,
-        random: &mut impl FnMut() -> u64,
-    ) -> Option<usize> {
-        let first = self.lot(&skip, random())?;
-        let second = self.lot(|index| index == first || skip(index), random()).unwrap_or(first);
-        // (load + 1) / weight, compared without a division: one more exchange is about to begin.
-        let cost = |index: usize, other: usize| {
-            let other_weight = self.weights.get(other).copied().unwrap_or(1);
-            (u64::from(load(index)) + 1) * u64::from(other_weight)
-        };
-        Some(if cost(second, first) < cost(first, second) { second } else { first })
-    }
-
-    /// Draws by weight among those not skipped.
-    fn lot(&self, skip: impl Fn(usize) -> bool, random: u64) -> Option<usize> {
-        let free = |index: &usize| !skip(*index);
-        let total: u64 =
-            self.weights.iter().enumerate().filter(|(index, _)| free(index)).map(|(_, &w)| u64::from(w)).sum();
-        let mut point = random.checked_rem(total)?;
-        for (index, &weight) in self.weights.iter().enumerate().filter(|(index, _)| free(index)) {
-            match point.checked_sub(u64::from(weight)) {
-                Some(rest) => point = rest,
-                None => return Some(index),
-            }
-        }
-        None
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn lots(seed: u64) -> impl FnMut() -> u64 {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        move || rng.u64(..)
-    }
-
-    #[test]
-    fn a_heavy_endpoint_is_not_chosen_in_a_burst() {
-        let mut balancer = Balancer::new(Method::RoundRobin, [5, 1, 1], 0);
-        let order: Vec<_> = (0..7).filter_map(|_| balancer.pick(|_| false, |_| false, |_| 0, || 0)).collect();
-        assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
-    }
-
-    #[test]
-    fn the_less_loaded_of_two_is_chosen_in_proportion_to_its_weight() {
-        let mut balancer = Balancer::new(Method::LeastRequest, [1, 1], 0);
-        let mut random = lots(1);
-        assert!((0..50).all(|_| balancer.pick(|_| false, |_| false, |index| [9, 3][index], &mut random) == Some(1)));
-        let mut weighted = Balancer::new(Method::LeastRequest, [4, 1], 0);
-        assert!((0..50).all(|_| weighted.pick(|_| false, |_| false, |index| [9, 3][index], &mut random) == Some(0)));
-    }
-
-    proptest! {
-        #[test]
-        fn weights_are_exact_over_a_cycle(weights in prop::collection::vec(1_u32..20, 1..12), offset in 0_usize..50) {
-            let mut balancer = Balancer::new(Method::RoundRobin, weights.clone(), offset);
-            let cycle: u32 = weights.iter().sum();
-            let mut chosen = vec![0_u32; weights.len()];
-            for _ in 0..cycle * 3 {
-                chosen[balancer.pick(|_| false, |_| false, |_| 0, || 0).unwrap()] += 1;
-            }
-            let expected: Vec<u32> = weights.iter().map(|weight| weight * 3).collect();
-            prop_assert_eq!(chosen, expected);
-        }
-
-        #[test]
-        fn what_was_tried_comes_last(weights in prop::collection::vec(1_u32..9, 2..9), kind in 0_u8..3, seed in any::<u64>()) {
-            let method = [Method::RoundRobin, Method::LeastRequest, Method::Random][usize::from(kind)];
-            let mut balancer = Balancer::new(method, weights.clone(), 0);
-            let mut random = lots(seed);
-            let mut tried = Vec::new();
-            for _ in 0..weights.len() {
-                let index = balancer.pick(|_| false, |index| tried.contains(&index), |_| 0, &mut random).unwrap();
-                prop_assert!(!tried.contains(&index));
-                tried.push(index);
-            }
-            prop_assert!(balancer.pick(|_| false, |index| tried.contains(&index), |_| 0, &mut random).is_some());
-        }
-
-        #[test]
-        fn lots_follow_the_weights(weights in prop::collection::vec(1_u32..10, 2..5), seed in any::<u64>()) {
-            let mut balancer = Balancer::new(Method::Random, weights.clone(), 0);
-            let mut random = lots(seed);
-            let mut chosen = vec![0_f64; weights.len()];
-            for _ in 0..20_000 {
-                chosen[balancer.pick(|_| false, |_| false, |_| 0, &mut random).unwrap()] += 1.0;
-            }
-            let total: u32 = weights.iter().sum();
-            for (count, weight) in chosen.iter().zip(&weights) {
-                prop_assert!((count / 20_000.0 - f64::from(*weight) / f64::from(total)).abs() < 0.03);
-            }
-        }
-    }
-}
+mod tests;

@@ -74,9 +74,10 @@ impl Upstream {
             let at = cx.started + total;
             cx.deadline = Some(cx.deadline.map_or(at, |earlier| earlier.min(at)));
         }
-        let mut past = Past::new(began);
+        let (wish, mut past) = (self.wish(&out.headers, cx), Past::new(began));
         loop {
-            let lease = self.pick(past.tried(), &mut cx.trail).map_err(|fault| self.nowhere(fault, &past))?;
+            let lease = self.pick(wish, past.tried(), past.began, &mut cx.trail);
+            let lease = lease.map_err(|fault| self.nowhere(fault, &past))?;
             past.remember(&lease.lane);
             let error = match self.attempt(&lease.lane, out, cx, options, &past).await {
                 Ok((flight, head)) => {
@@ -84,7 +85,7 @@ impl Upstream {
                     if let (401, Some(outbound)) = (head.status(), &self.outbound) {
                         outbound.refused(&out.headers);
                     }
-                    lease.lane.observe(Outcome::Answered(head.status()), now.saturating_duration_since(past.began));
+                    lease.lane.observe(Outcome::Answered(head.status()), past.began, now);
                     let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
                     cx.trail.upstream_time = Some(now.saturating_duration_since(began));
                     return flight.answer(head, lease, clocks, now).map_err(Fault::into_error);
@@ -239,7 +240,7 @@ fn key(cx: &Exchange) -> Option<&HeaderValue> {
 fn failed(lane: &Lane, fault: Fault, past: &mut Past) -> CallError {
     let (error, now) = (fault.into_error(), now());
     if let Some(outcome) = Outcome::of(&error) {
-        lane.observe(outcome, now.saturating_duration_since(past.began));
+        lane.observe(outcome, past.began, now);
     }
     past.began = now;
     error

@@ -31,9 +31,10 @@ impl Upstream {
     /// `client` is who it is for.
     pub async fn connect(&self, trail: &mut Trail, client: &Connection) -> Result<Connected, CallError> {
         let (began, timeouts) = (now(), self.timeouts());
-        let mut tried = Vec::new();
+        let (wish, mut tried) = (self.wish_of(client.peer.ip()), Vec::new());
         loop {
-            let lease = self.pick(&tried, trail).map_err(Fault::into_error)?;
+            let begun = now();
+            let lease = self.pick(wish, &tried, begun, trail).map_err(Fault::into_error)?;
             trail.attempts = trail.attempts.saturating_add(1);
             trail.endpoint = lease.lane.addrs.first().copied();
             trail.socket.clone_from(&lease.lane.path);
@@ -42,6 +43,8 @@ impl Upstream {
             let fault = match reach(&lease.lane, now() + timeouts.connect, true, header).await {
                 Ok(stream) => {
                     lease.lane.slot.counters.connected();
+                    // How long a connection is used says nothing of the service; how soon it stands does.
+                    lease.lane.measure(begun, now(), false);
                     trail.endpoint = stream.peer_addr().ok().or(trail.endpoint);
                     trail.upstream_time = Some(now().saturating_duration_since(began));
                     let open = lease.lane.metrics.as_ref().map(UpstreamShard::connected);
@@ -53,6 +56,7 @@ impl Upstream {
                 Err(fault) => fault,
             };
             lease.lane.slot.counters.connect_failed();
+            lease.lane.measure(begun, now(), true);
             if let Some(metrics) = &lease.lane.metrics {
                 metrics.connect_failed();
             }

@@ -11,6 +11,8 @@ use pylon_net::stream::Stream;
 use pylon_net::tls::client::Towards;
 use pylon_observe::series::UpstreamShard;
 
+use crate::balance::table::Table;
+use crate::gauge::Gauge;
 use crate::h1::conn::Conn;
 use crate::pool::{Limits, Pool, Slot};
 use crate::standing::Standing;
@@ -150,9 +152,11 @@ impl PartialEq for Endpoint {
 }
 
 /// The endpoints of an upstream at one time. Never changed: another set takes its place.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct EndpointSet {
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Where keys are looked up, if they are.
+    pub(crate) table: Option<Arc<Table>>,
 }
 
 /// What one worker has of an endpoint. Its reference count is written by that worker alone.
@@ -165,6 +169,8 @@ pub(crate) struct Lane {
     pub(crate) tls: Option<Towards>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) standing: Arc<Standing>,
+    /// What is measured of the endpoint, where the choice asks for it.
+    pub(crate) gauge: Option<Arc<Gauge>>,
     /// Which generation of the endpoint's addresses `addrs` are: connections made to them belong to it.
     pub(crate) epoch: u32,
     pub(crate) metrics: Option<Arc<UpstreamShard>>,
@@ -177,31 +183,56 @@ pub(crate) struct Lane {
     tells: Option<Version>,
 }
 
+/// What an upstream says of all its lanes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) limits: Limits,
+    /// Whether all workers see what is under way.
+    pub(crate) shared: bool,
+    /// Whether HTTP/2 is spoken without asking.
+    pub(crate) http2: bool,
+    /// How endpoints are told of the client.
+    pub(crate) tells: Option<Version>,
+}
+
 impl Lane {
-    /// The current worker's lane to an endpoint.
+    /// The current worker's lane to an endpoint, by its slot of the endpoint's pool.
     pub(crate) fn of(
         endpoint: &Endpoint,
+        slot: &Arc<Slot>,
         standing: Arc<Standing>,
         metrics: Option<&Arc<UpstreamShard>>,
-        limits: Limits,
-        shared: bool,
-        http2: bool,
-        tells: Option<Version>,
-    ) -> Option<Arc<Self>> {
-        Some(Arc::new(Self {
+        gauge: Option<Arc<Gauge>>,
+        terms: Terms,
+    ) -> Arc<Self> {
+        let Terms { limits, shared, http2, tells } = terms;
+        Arc::new(Self {
             authority: endpoint.authority.clone(),
             path: endpoint.path.as_deref().map(Arc::from),
             addrs: Arc::clone(&endpoint.addrs),
             tls: endpoint.tls.clone(),
-            slot: Arc::clone(endpoint.pool.mine()?),
+            slot: Arc::clone(slot),
             standing,
+            gauge,
             epoch: endpoint.epoch,
             metrics: metrics.map(Arc::clone),
             limits,
             shared,
             http2,
             tells,
-        }))
+        })
+    }
+
+    /// Measures an attempt, where the choice asks for it.
+    pub(crate) fn measure(&self, began: Instant, now: Instant, failed: bool) {
+        if let Some(gauge) = &self.gauge {
+            gauge.observe(now.saturating_duration_since(began), failed, now);
+        }
+    }
+
+    /// How many exchanges are under way here: of all workers where they see each other's, else of this one.
+    pub(crate) fn load(&self) -> u32 {
+        if self.shared { self.slot.load() } else { self.slot.own_load() }
     }
 
     /// Whether the endpoint speaks HTTP/2, as far as is known.

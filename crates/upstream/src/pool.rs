@@ -143,6 +143,11 @@ impl Slot {
         self.shared.in_flight.load(Relaxed)
     }
 
+    /// Exchanges of this worker under way.
+    pub(crate) fn own_load(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
     /// Counts an exchange that begins. `shared` says that all workers must see it.
     pub(crate) fn begin(&self, shared: bool) {
         self.in_flight.fetch_add(1, Relaxed);

@@ -11,7 +11,7 @@ use pylon_net::tls::spec::UpstreamTlsSpec;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::balance::Method;
+use crate::balance::spec::BalanceSpec;
 use crate::discovery::spec::DiscoverSpec;
 use crate::outbound::spec::OutboundSpec;
 use crate::timeouts::ShortTimeout;
@@ -29,9 +29,10 @@ pub struct UpstreamSpec {
     /// Example: `{ dns: "users.internal:8080" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover: Option<DiscoverSpec>,
-    /// How an endpoint is chosen: `round_robin`, `least_request` or `random`. Default `round_robin`. Example: `least_request`.
+    /// How an endpoint is chosen: `round_robin`, `least_request`, `random`, `ewma`, `ring_hash` or `maglev`, or a map that says
+    /// more. Default `round_robin`. Example: `{ method: maglev, by: { header: x-tenant } }`.
     #[serde(default)]
-    pub balance: BalanceSpec,
+    pub balance: Short<BalanceSpec>,
     /// How long each step may take: a span of time for the head of the answer, or a map. Default
     /// `{ connect: 3s, response: 30s, idle: 60s }`. Example: `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,29 +136,6 @@ pub enum ProtocolSpec {
     Http2,
 }
 
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BalanceSpec {
-    /// In turn, by weight.
-    #[default]
-    RoundRobin,
-    /// Of two drawn by lot, the one with fewer requests under way.
-    LeastRequest,
-    /// By lot, by weight.
-    Random,
-}
-
-impl From<BalanceSpec> for Method {
-    fn from(spec: BalanceSpec) -> Self {
-        match spec {
-            BalanceSpec::RoundRobin => Self::RoundRobin,
-            BalanceSpec::LeastRequest => Self::LeastRequest,
-            BalanceSpec::Random => Self::Random,
-        }
-    }
-}
-
 /// Connections that wait for the next request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -239,6 +217,7 @@ impl JsonSchema for HostSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::Method;
 
     #[test]
     fn an_upstream_is_short_where_little_is_said() {
@@ -248,7 +227,7 @@ mod tests {
         .unwrap();
         assert_eq!(spec.endpoints[0].weight, 1);
         assert_eq!(spec.endpoints[1].weight, 3);
-        assert_eq!((spec.host.clone(), spec.balance), (HostSpec::Endpoint, BalanceSpec::RoundRobin));
+        assert_eq!((spec.host.clone(), spec.balance.method), (HostSpec::Endpoint, Method::RoundRobin));
         let written = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<UpstreamSpec>(&written).unwrap(), spec);
     }

@@ -6,7 +6,7 @@ mod dirty;
 mod discovery;
 mod dns;
 mod fetch;
-mod fixture;
+pub(crate) mod fixture;
 mod interim;
 mod outbound;
 mod retry;

@@ -11,7 +11,6 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pylon_core::carry::Carry;
-use pylon_core::exchange::Trail;
 use pylon_core::names::UpstreamName;
 use pylon_core::secret::Reveal;
 use pylon_core::spec::{FieldPath, SpecError};
@@ -24,21 +23,26 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::balance::{Balancer, Method};
+use crate::balance::Method;
+use crate::balance::table::Table;
 use crate::call::CallOptions;
 use crate::compile::Sources;
 use crate::discovery::file::ReadYaml;
 use crate::discovery::ledger::Known;
 use crate::discovery::source::Source;
 use crate::discovery::static_list::Member;
-use crate::endpoint::{Endpoint, EndpointSet, Lane, Lease};
-use crate::error::Fault;
+use crate::endpoint::EndpointSet;
+use crate::key::KeyBy;
 use crate::outbound::Outbound;
 use crate::pool::Limits;
-use crate::spec::{BalanceSpec, HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
-use crate::standing::{Bars, Standings};
+use crate::spec::{HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
+use crate::standing::Standings;
 use crate::timeouts::{TimeoutSpec, Timeouts};
 use crate::view::{EndpointView, UpstreamView};
+
+use self::choice::Worker;
+
+mod choice;
 
 /// How often the files of TLS are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -61,7 +65,9 @@ pub struct Building<'a> {
 pub struct Upstream {
     shared: Arc<Shared>,
     timeout: Option<TimeoutSpec>,
-    balance: BalanceSpec,
+    method: Method,
+    /// Which key of a request decides, where one does.
+    key: Option<KeyBy>,
     protocol: ProtocolSpec,
     limits: Limits,
     speaks: Speaks,
@@ -85,6 +91,7 @@ pub(crate) enum Host {
 #[derive(Debug)]
 struct Shared {
     name: UpstreamName,
+    method: Method,
     sources: Sources,
     set: ArcSwap<EndpointSet>,
     /// Rises with each new set.
@@ -93,31 +100,20 @@ struct Shared {
     rebuilding: Mutex<()>,
 }
 
-/// What one worker has of an upstream.
-#[derive(Debug)]
-struct Worker {
-    /// Its own copy of the name, for the log.
-    name: Arc<str>,
-    generation: u64,
-    /// The news of standings that `barred` is of.
-    news: u64,
-    lanes: Vec<Arc<Lane>>,
-    /// Which lanes are not to be chosen.
-    barred: Vec<bool>,
-    balancer: Balancer,
-    offset: usize,
-}
-
 impl Upstream {
     /// Makes an upstream of what was written. All errors are told at once. No task runs before [`Upstream::start`].
     pub fn compile(name: UpstreamName, spec: &UpstreamSpec, cx: &Building<'_>) -> Result<Self, Vec<SpecError>> {
-        let sources = Sources::compile(spec, cx);
-        let sources = if spec.pool.max_idle > 10_000 {
+        let (sources, key, mut errors) = (Sources::compile(spec, cx), key(spec), Vec::new());
+        if spec.pool.max_idle > 10_000 {
             let at = FieldPath::root().key("pool").key("max_idle");
-            let error = SpecError::new(at, "more than 10000 idle connections for each worker and endpoint");
-            return Err(sources.err().into_iter().flatten().chain([error]).collect());
-        } else {
-            sources?
+            errors.push(SpecError::new(at, "more than 10000 idle connections for each worker and endpoint"));
+        }
+        let (sources, key) = match (sources, key) {
+            (Ok(sources), Ok(key)) if errors.is_empty() => (sources, key),
+            (sources, key) => {
+                let found = sources.err().into_iter().chain(key.err()).flatten();
+                return Err(found.chain(errors).collect());
+            }
         };
         let outbound = spec.outbound.as_ref().map(|written| Outbound::compile(written, cx));
         let outbound = outbound.transpose().map_err(|errors| {
@@ -127,6 +123,7 @@ impl Upstream {
         let standings = cx.carry.own().keep(format!("standings of {name}"), Standings::default);
         let shared = Shared {
             name,
+            method: spec.balance.method,
             sources,
             set: ArcSwap::default(),
             generation: AtomicU64::new(0),
@@ -134,21 +131,12 @@ impl Upstream {
             rebuilding: Mutex::default(),
         };
         shared.rebuild();
-        let method = Method::from(spec.balance);
-        let worker = |offset| Worker {
-            name: Arc::from(shared.name.as_str()),
-            generation: 0,
-            news: 0,
-            lanes: Vec::new(),
-            barred: Vec::new(),
-            balancer: Balancer::new(method, [], offset),
-            offset,
-        };
         Ok(Self {
             series: None,
-            workers: PerWorker::new(worker),
+            workers: PerWorker::new(|offset| Worker::new(shared.name.as_str(), offset)),
             timeout: spec.timeout.as_ref().map(|timeout| timeout.0.clone()),
-            balance: spec.balance,
+            method: spec.balance.method,
+            key,
             speaks: spec.speaks().unwrap_or(Speaks::Anything),
             protocol: spec.protocol,
             tells: spec.proxy_protocol,
@@ -242,7 +230,7 @@ impl Upstream {
     /// Closes idle connections of the current worker that are over their time or closed by the peer. For each second.
     pub fn sweep(&self, now: Instant) {
         self.workers.with(|worker| {
-            self.refresh(worker);
+            self.refresh(worker, now);
             for lane in &worker.lanes {
                 lane.slot.sweep(now, &lane.limits);
             }
@@ -275,67 +263,12 @@ impl Upstream {
         });
         UpstreamView {
             name: self.shared.name.as_str().to_owned(),
-            balance: self.balance,
+            balance: self.method,
+            by: self.key.as_ref().map(KeyBy::in_words),
             endpoints: endpoints.collect(),
             sources: self.shared.sources.view(now),
             outbound: self.outbound.as_ref().map(|outbound| outbound.view(now)),
         }
-    }
-
-    /// Chooses an endpoint, one that was not `tried` where there is one.
-    pub(crate) fn pick(&self, tried: &[usize], trail: &mut Trail) -> Result<Lease, Fault> {
-        let lease = self.workers.with(|worker| {
-            self.refresh(worker);
-            if trail.upstream.is_none() {
-                trail.upstream = Some(Arc::clone(&worker.name));
-            }
-            let Worker { lanes, barred, balancer, .. } = worker;
-            let was_tried = |index: usize| {
-                !tried.is_empty() && lanes.get(index).is_some_and(|lane: &Arc<Lane>| tried.contains(&lane.id()))
-            };
-            let is_barred = |index: usize| barred.get(index).copied().unwrap_or(false);
-            let load = |index: usize| lanes.get(index).map_or(0, |lane| lane.slot.load());
-            let index = balancer.pick(is_barred, was_tried, load, || fastrand::u64(..))?;
-            lanes.get(index).map(Lease::begin)
-        });
-        let lease = lease.ok_or_else(|| Fault::NoEndpoint(self.shared.why_empty()))?;
-        lease.lane.slot.counters.attempt();
-        Ok(lease)
-    }
-
-    /// How many endpoints this worker knows.
-    pub(crate) fn endpoints(&self) -> usize {
-        self.workers.with(|worker| worker.lanes.len())
-    }
-
-    /// Brings a worker up to the newest set and the newest verdicts. Two loads where nothing changed.
-    fn refresh(&self, worker: &mut Worker) {
-        let (generation, news) = (self.shared.generation.load(Acquire), self.shared.standings.news());
-        if worker.generation != generation {
-            self.take_up(worker, generation);
-        } else if worker.news == news {
-            return;
-        }
-        worker.news = news;
-        let bars = worker.lanes.iter().map(|lane| lane.standing.bars());
-        worker.barred = barred(bars.collect());
-    }
-
-    /// Takes up the newest set.
-    fn take_up(&self, worker: &mut Worker, generation: u64) {
-        let set = self.shared.set.load();
-        worker.generation = generation;
-        let metrics = self.series.as_ref().map(|series| series.mine());
-        let shared = self.balance == BalanceSpec::LeastRequest;
-        let http2 = self.protocol == ProtocolSpec::Http2;
-        let standing = |endpoint: &Endpoint| self.shared.standings.of(&endpoint.id);
-        let lane = |endpoint: &Endpoint| {
-            Lane::of(endpoint, standing(endpoint), metrics, self.limits, shared, http2, self.tells)
-        };
-        let lanes = set.endpoints.iter().filter_map(lane);
-        worker.lanes = lanes.collect();
-        let weights = set.endpoints.iter().map(|endpoint| endpoint.weight);
-        worker.balancer = Balancer::new(Method::from(self.balance), weights, worker.offset);
     }
 }
 
@@ -353,8 +286,10 @@ impl Shared {
         let _one_at_a_time = self.rebuilding.lock();
         let written = self.sources.members.iter().filter_map(Member::endpoint);
         let found = self.sources.discovered.iter().flat_map(Source::endpoints);
-        let next = EndpointSet { endpoints: written.chain(found).collect() };
-        if self.generation.load(Acquire) == 0 || **self.set.load() != next {
+        let mut next = EndpointSet { endpoints: written.chain(found).collect(), table: None };
+        if self.generation.load(Acquire) == 0 || self.set.load().endpoints != next.endpoints {
+            let places = next.endpoints.iter().map(|endpoint| (&*endpoint.id, endpoint.weight));
+            next.table = Table::new(self.method, places).map(Arc::new);
             self.standings.retain(|id| next.endpoints.iter().any(|endpoint| *endpoint.id == *id));
             self.set.store(Arc::new(next));
             self.generation.fetch_add(1, Release);
@@ -367,15 +302,16 @@ impl Shared {
     }
 }
 
-/// The share of endpoints below which verdicts are doubted, in percent.
-const PANIC: usize = 50;
-
-/// Which endpoints are not to be chosen. Where fewer than half would be left, what checks and comparisons say is ignored: it
-/// is more likely that they are wrong, and the rest could not carry the load.
-fn barred(bars: Vec<Bars>) -> Vec<bool> {
-    let left = bars.iter().filter(|bars| !bars.any_but(Bars::NONE)).count();
-    let ignored = if left * 100 < bars.len() * PANIC { Bars::DOUBTED } else { Bars::NONE };
-    bars.into_iter().map(|bars| bars.any_but(ignored)).collect()
+/// Which key of a request decides, where one does; or what is wrong with how endpoints are chosen.
+fn key(spec: &UpstreamSpec) -> Result<Option<KeyBy>, Vec<SpecError>> {
+    let mut errors = spec.balance.check(spec.speaks() == Some(Speaks::Bytes));
+    let by = spec.balance.by.as_deref().cloned().unwrap_or_default();
+    let key = KeyBy::compile(&by).map_err(|error| errors.push(error.below(&FieldPath::root().key("by"))));
+    let base = FieldPath::root().key("balance");
+    match key {
+        Ok(key) if errors.is_empty() => Ok(spec.balance.method.is_keyed().then_some(key)),
+        _ => Err(errors.into_iter().map(|error| error.below(&base)).collect()),
+    }
 }
 
 /// Makes a new set of endpoints when there is news.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::balance::Method;
 use crate::discovery::ledger::Known;
 
 /// An upstream at one moment.
@@ -12,8 +13,11 @@ use crate::discovery::ledger::Known;
 pub struct UpstreamView {
     /// Its name.
     pub name: String,
-    /// How endpoints are chosen: `round_robin`, `least_request` or `random`.
-    pub balance: crate::spec::BalanceSpec,
+    /// How endpoints are chosen: the method of `balance`.
+    pub balance: Method,
+    /// By which key of the request, where one decides: `header x-tenant`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// The endpoints in use.
     pub endpoints: Vec<EndpointView>,
     /// Where endpoints come from that are not written as addresses.

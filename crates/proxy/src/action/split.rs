@@ -8,8 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::HeaderName;
-use http::header::COOKIE;
 use pylon_core::Request;
+use pylon_core::cookie;
 use pylon_core::exchange::Exchange;
 use pylon_core::short::FromScalar;
 use pylon_core::spec::{FieldPath, SpecError};
@@ -158,12 +158,7 @@ impl Sticky {
         match self {
             Self::Client | Self::None => None,
             Self::Header(name) => request.headers().get(name).map(http::HeaderValue::as_bytes),
-            Self::Cookie(name) => request.headers().get_all(COOKIE).iter().find_map(|line| {
-                line.as_bytes()
-                    .split(|byte| *byte == b';')
-                    .map(<[u8]>::trim_ascii)
-                    .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-            }),
+            Self::Cookie(name) => cookie::value(request.headers(), name),
         }
     }
 }

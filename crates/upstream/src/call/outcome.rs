@@ -1,6 +1,6 @@
 //! How an attempt went, as far as it tells of its endpoint: whatever judges endpoints hears of it here, and nowhere else.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use crate::endpoint::Lane;
 use crate::error::{Blame, CallError};
@@ -22,8 +22,10 @@ impl Outcome {
 }
 
 impl Lane {
-    /// Takes in how an attempt went that took so long.
-    pub(super) fn observe(&self, outcome: Outcome, took: Duration) {
+    /// Takes in how an attempt went that began and ended then.
+    pub(super) fn observe(&self, outcome: Outcome, began: Instant, now: Instant) {
+        let took = now.saturating_duration_since(began);
+        self.measure(began, now, matches!(outcome, Outcome::Failed | Outcome::Answered(500..)));
         let Some(metrics) = &self.metrics else { return };
         match outcome {
             Outcome::Answered(status) => metrics.answered(status, took),

@@ -193,7 +193,7 @@ pub(super) fn to(service: &Service, more: &str) -> Upstream {
     upstream(&format!(r#"{{"endpoints": ["{}"]{more}}}"#, service.url()))
 }
 
-pub(super) fn exchange(method: &Method, path: &str) -> Box<Exchange> {
+pub(crate) fn exchange(method: &Method, path: &str) -> Box<Exchange> {
     let client: SocketAddr = "127.0.0.1:40000".parse().unwrap();
     let now = tokio::time::Instant::now().into_std();
     Exchange::begin(Head {

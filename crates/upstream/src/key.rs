@@ -1,0 +1,104 @@
+//! The key of a request that decides where it goes, for methods of choice that look one up.
+
+use http::{HeaderMap, HeaderName};
+use pylon_core::cookie;
+use pylon_core::exchange::Exchange;
+use pylon_core::spec::{FieldPath, SpecError};
+
+use crate::balance::hash;
+use crate::balance::spec::BySpec;
+
+/// Which key of a request decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeyBy {
+    Client,
+    Header(HeaderName),
+    Cookie(String),
+    Query(String),
+}
+
+impl KeyBy {
+    /// The errors are told from `by` down.
+    pub(crate) fn compile(spec: &BySpec) -> Result<Self, SpecError> {
+        match (&spec.header, &spec.cookie, &spec.query) {
+            (None, None, None) => Ok(Self::Client),
+            (Some(name), None, None) => HeaderName::try_from(name)
+                .map(Self::Header)
+                .map_err(|_| SpecError::new(FieldPath::root().key("header"), format!("`{name}` is not a header name"))),
+            (None, Some(name), None) => Ok(Self::Cookie(name.clone())),
+            (None, None, Some(name)) => Ok(Self::Query(name.clone())),
+            _ => Err(SpecError::new(FieldPath::root(), "an endpoint is chosen by one thing only")
+                .help("keep one of `header`, `cookie` and `query`")),
+        }
+    }
+
+    /// The hash of the key; of the client's address where the request has no such key.
+    pub(crate) fn hash(&self, headers: &HeaderMap, cx: &Exchange) -> u64 {
+        self.find(headers, cx.path.query()).map_or_else(|| of_client(cx.client), hash)
+    }
+
+    fn find<'r>(&self, headers: &'r HeaderMap, query: Option<&'r str>) -> Option<&'r [u8]> {
+        match self {
+            Self::Client => None,
+            Self::Header(name) => headers.get(name).map(http::HeaderValue::as_bytes),
+            Self::Cookie(name) => cookie::value(headers, name),
+            Self::Query(name) => query?.split('&').find_map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (key == name).then_some(value.as_bytes())
+            }),
+        }
+    }
+
+    /// In words, for views: `header x-tenant`.
+    pub(crate) fn in_words(&self) -> String {
+        match self {
+            Self::Client => "client".to_owned(),
+            Self::Header(name) => format!("header {name}"),
+            Self::Cookie(name) => format!("cookie {name}"),
+            Self::Query(name) => format!("query {name}"),
+        }
+    }
+}
+
+/// The hash of a client's address, which is the same whichever family of sockets it came by.
+pub(crate) fn of_client(client: std::net::IpAddr) -> u64 {
+    match client.to_canonical() {
+        std::net::IpAddr::V4(four) => hash(&four.octets()),
+        std::net::IpAddr::V6(six) => hash(&six.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::fixture::exchange;
+    use http::{HeaderValue, Method};
+
+    fn by(header: Option<&str>, cookie: Option<&str>, query: Option<&str>) -> KeyBy {
+        let own = |name: Option<&str>| name.map(str::to_owned);
+        KeyBy::compile(&BySpec { header: own(header), cookie: own(cookie), query: own(query) }).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_found_where_it_is_written_to_be_and_else_the_client_counts() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-tenant", HeaderValue::from_static("acme"));
+        headers.insert("cookie", HeaderValue::from_static("a=1; session=s7"));
+        let with = exchange(&Method::GET, "/x?page=2&id=9&flag");
+        assert_eq!(by(Some("x-tenant"), None, None).hash(&headers, &with), hash(b"acme"));
+        assert_eq!(by(None, Some("session"), None).hash(&headers, &with), hash(b"s7"));
+        assert_eq!(by(None, None, Some("id")).hash(&headers, &with), hash(b"9"));
+        assert_eq!(by(None, None, Some("flag")).hash(&headers, &with), hash(b""));
+        let client = hash(&[127, 0, 0, 1]);
+        for by in [by(None, None, None), by(Some("x-other"), None, None), by(None, None, Some("i"))] {
+            assert_eq!(by.hash(&headers, &with), client, "{by:?}");
+        }
+    }
+
+    #[test]
+    fn one_thing_decides() {
+        let spec = BySpec { header: Some("a".to_owned()), query: Some("b".to_owned()), cookie: None };
+        assert!(KeyBy::compile(&spec).is_err());
+        assert!(KeyBy::compile(&BySpec { header: Some("a b".to_owned()), ..BySpec::default() }).is_err());
+    }
+}

@@ -12,6 +12,7 @@
 mod aborts;
 mod admin;
 mod bodies;
+mod breakers;
 mod caps;
 mod churn;
 mod closed;

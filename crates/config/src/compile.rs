@@ -25,7 +25,6 @@ use pylon_route::matching::RouteMatch;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::table::Table;
 use pylon_upstream::spec::Speaks;
-use pylon_upstream::timeouts::TimeoutSpec;
 use pylon_upstream::upstream::Upstream;
 
 use crate::diagnostic::Diagnostic;
@@ -122,6 +121,9 @@ pub fn hash_of(files: &[SourceFile]) -> String {
     hasher.finalize().to_hex().as_str().chars().take(16).collect()
 }
 
+/// The route that calls an upstream, and its id.
+type Caller<'a> = (&'a RouteSpec, &'a RouteId);
+
 struct Compiler<'a> {
     source: &'a Source,
     document: &'a Document,
@@ -172,8 +174,10 @@ impl Compiler<'_> {
     ) -> Option<(Route, Origin)> {
         let rewrite = spec.rewrite.as_ref().map(|rewrite| Rewrite::compile(rewrite, matching)).transpose();
         let rewrite = rewrite.map_err(|errors| self.note(&at.clone().key("rewrite"), errors)).ok();
-        let action = self.action(spec, at, matching);
-        let fallback = self.fallback(spec, at);
+        let action = self.action((spec, &id), at, matching);
+        let fallback = self.fallback((spec, &id), at);
+        let wrong = spec.breaker.iter().flat_map(|breaker| breaker.check(true));
+        self.note(&at.clone().key("breaker"), wrong);
         let mirror = self.mirror(spec, at);
         let pipeline = self.pipeline(&spec.policies, spec.shadow.as_deref(), at);
         let (pipeline, policies, shadow) = pipeline?;
@@ -207,13 +211,13 @@ impl Compiler<'_> {
         }
     }
 
-    fn action(&mut self, spec: &RouteSpec, at: &FieldPath, matching: &RouteMatch) -> Option<(Action, String)> {
-        let timeout = spec.timeout.as_ref();
+    fn action(&mut self, caller: Caller<'_>, at: &FieldPath, matching: &RouteMatch) -> Option<(Action, String)> {
+        let (spec, _) = caller;
         let compiled = match &spec.action {
             ActionSpec::Forward(name) => {
                 let at = at.clone().key("forward");
                 (
-                    self.forward(name, timeout, &at)
+                    self.forward(name, Some(caller), &at)
                         .map(|forward| (Action::Forward(forward), format!("forward to {name}"))),
                     Vec::new(),
                 )
@@ -224,7 +228,7 @@ impl Compiler<'_> {
                     shares.iter().map(|(name, share)| format!("{share} to {name}")).collect::<Vec<_>>().join(", ");
                 let mut forwards = BTreeMap::new();
                 for name in shares.keys() {
-                    forwards.insert(name.clone(), self.forward(name, timeout, &at.clone().key(name))?);
+                    forwards.insert(name.clone(), self.forward(name, Some(caller), &at.clone().key(name))?);
                 }
                 let resolve = |name: &str| {
                     forwards.remove(name).ok_or_else(|| SpecError::new(FieldPath::root(), "no such upstream"))
@@ -256,7 +260,7 @@ impl Compiler<'_> {
         action
     }
 
-    fn forward(&mut self, name: &str, route: Option<&TimeoutSpec>, at: &FieldPath) -> Option<Forward> {
+    fn forward(&mut self, name: &str, caller: Option<Caller<'_>>, at: &FieldPath) -> Option<Forward> {
         let upstream = self.upstream(name, at, "this route forwards to an upstream that does not exist")?;
         if upstream.speaks() == Speaks::Bytes {
             let error =
@@ -264,7 +268,10 @@ impl Compiler<'_> {
             self.note(&FieldPath::root(), [error.help("write them as `http://host:port`")]);
             return None;
         }
-        let options = upstream.options(route, self.document.limits.response_headers.as_usize());
+        let timeout = caller.and_then(|(spec, _)| spec.timeout.as_ref());
+        let mut options = upstream.options(timeout, self.document.limits.response_headers.as_usize());
+        let breaker = |(spec, id): Caller<'_>| upstream.breaker_for(id.as_str(), spec.breaker.as_ref(), self.cx.carry);
+        options.breaker = caller.and_then(breaker);
         Some(Forward { upstream, options })
     }
 

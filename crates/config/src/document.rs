@@ -17,6 +17,7 @@ use pylon_proxy::mirror::MirrorSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
+use pylon_upstream::breaker::spec::BreakerSpec;
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use serde::de::DeserializeOwned;
@@ -90,6 +91,8 @@ pub struct RouteSpec {
     pub rewrite: Option<RewriteSpec>,
     /// Timers of this route.
     pub timeout: Option<TimeoutSpec>,
+    /// When its calls are held back.
+    pub breaker: Option<BreakerSpec>,
     /// What stands in for an answer that fails: no rule where that of `defaults` is turned off, none where nothing is said.
     pub fallback: Option<FallbackSpec>,
     /// Who gets copies of its requests.

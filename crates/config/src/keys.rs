@@ -15,6 +15,7 @@ use pylon_proxy::mirror::MirrorSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
+use pylon_upstream::breaker::spec::BreakerSpec;
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -183,6 +184,12 @@ pub const ROUTE: &[KeyDoc] = &[
         schema: |g| g.subschema_for::<Short<TimeoutSpec>>(),
     },
     KeyDoc {
+        key: "breaker",
+        doc: "When this route's calls are held back from its upstream: `true`, a share of failed calls, or a map; `off` takes away what `per: route` of the upstream says. It is beside those of the upstream and its endpoints. Default: what `per: route` of the upstream says.",
+        example: "breaker: { errors: 30%, consecutive: 5 }",
+        schema: |g| g.subschema_for::<Short<BreakerSpec>>(),
+    },
+    KeyDoc {
         key: "fallback",
         doc: "What stands in where the upstream fails, is late or has a status that says so: one rule or a list, of which the first that holds is taken. `off` takes away what `defaults` says. Default: nothing, the client is told of the failure.",
         example: "fallback: { on: 5xx, respond: { json: { items: [] } } }",
@@ -215,7 +222,6 @@ pub const LATER: &[&str] = &[
     "cache",
     "retry",
     "hedge",
-    "breaker",
     "jwt",
     "api_key",
     "basic",

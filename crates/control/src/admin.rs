@@ -3,6 +3,7 @@
 //! It listens on loopback; elsewhere it demands a bearer token (RFC 6750). It refuses what came through the gateway
 //! itself, and hosts that are not its own, so that no route and no web page reaches it by a detour.
 
+mod breaker;
 mod explain;
 pub mod history;
 
@@ -84,6 +85,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/api/routes", get(routes))
         .route("/api/listeners", get(listeners))
         .route("/api/upstreams", get(upstreams))
+        .route("/api/upstreams/{name}/breaker", post(breaker::order))
         .route("/api/snapshot", get(snapshot))
         .route("/api/recent", get(recent))
         .route("/api/reload", get(last_reload).post(reload))

@@ -159,6 +159,8 @@ rejections! {
     UPSTREAM_NO_ENDPOINT = "upstream.no_endpoint", 503, "The service has no endpoint", "RFC 9110 §15.6.4";
     /// No token or password is at hand for the service.
     UPSTREAM_CREDENTIAL = "upstream.credential", 503, "The gateway has no credential for the service", "upstream key `outbound`";
+    /// A breaker is open: so many calls failed that no more are made for a while.
+    UPSTREAM_OPEN = "upstream.open", 503, "The service is given time to recover", "key `breaker`";
     /// No connection could be made.
     UPSTREAM_CONNECT = "upstream.connect", 502, "The service cannot be reached", "RFC 9110 §15.6.3";
     /// The service cannot be verified, or will not have us.

@@ -84,6 +84,12 @@ catalogue! {
         "Connections to an upstream that could not be made";
     UPSTREAM_CONNECTIONS = Gauge "pylon_upstream_connections" ["upstream"] "connections",
         "Connections to an upstream that are open now, idle ones included";
+    BREAKERS = Gauge "pylon_breakers" ["upstream", "scope", "state"] "breakers",
+        "Circuit breakers that are `closed`, `half_open` or `open` now, each for an `endpoint`, an `upstream` or a `route`";
+    BREAKER_CHANGES = Counter "pylon_breaker_changes_total" ["upstream", "scope", "state"] "changes",
+        "How often a circuit breaker came into a state";
+    BREAKER_HELD_BACK = Counter "pylon_breaker_held_back_total" ["upstream", "scope"] "attempts",
+        "Attempts that an open circuit breaker held back; of an `endpoint` where no other endpoint was left";
     CONNECTIONS = Gauge "pylon_connections" [] "connections",
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",

@@ -5,6 +5,7 @@
 //! Traces are not built yet.
 
 pub mod access_log;
+pub mod breakers;
 pub mod catalogue;
 pub mod clock;
 pub mod ending;

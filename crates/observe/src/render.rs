@@ -10,6 +10,7 @@ use std::time::Instant;
 use pylon_core::exchange::StoodIn;
 use pylon_core::rejection;
 
+use crate::breakers::BreakerScope;
 use crate::catalogue::{self, Metric};
 use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
@@ -40,7 +41,9 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     by_name(out, &catalogue::FAULTS, &["delay", "abort"], &totals.faults);
     by_name(out, &catalogue::MIRRORED, &Mirrored::NAMES, &totals.mirrored);
     single(out, &catalogue::CLIENT_ABORTS, totals.client_aborts);
-    upstreams(out, &metrics.upstreams());
+    let upstreams_in_use = metrics.upstreams();
+    upstreams(out, &upstreams_in_use);
+    breakers(out, &upstreams_in_use);
     single(out, &catalogue::CONNECTIONS, totals.open);
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
     single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);
@@ -140,6 +143,31 @@ fn upstreams(out: &mut String, series: &[Arc<UpstreamSeries>]) {
                 _ => c.open,
             };
             labelled(out, metric, &[name], value);
+        }
+    }
+}
+
+/// Circuit breakers, where an upstream has any.
+fn breakers(out: &mut String, series: &[Arc<UpstreamSeries>]) {
+    let mut all: Vec<_> = series.iter().map(|s| (s.upstream().as_str(), s.breakers.read(), s.held_back())).collect();
+    all.retain(|(_, states, held_back)| !states.is_empty() || *held_back != [0; 3]);
+    all.sort_unstable_by_key(|(name, ..)| *name);
+    head(out, &catalogue::BREAKERS);
+    for (name, states, _) in &all {
+        for (scope, state, now, _) in states {
+            labelled(out, &catalogue::BREAKERS, &[name, scope, state], (*now).max(0).unsigned_abs());
+        }
+    }
+    head(out, &catalogue::BREAKER_CHANGES);
+    for (name, states, _) in &all {
+        for (scope, state, _, changes) in states {
+            labelled(out, &catalogue::BREAKER_CHANGES, &[name, scope, state], *changes);
+        }
+    }
+    head(out, &catalogue::BREAKER_HELD_BACK);
+    for (name, _, held_back) in &all {
+        for (scope, count) in BreakerScope::NAMES.iter().zip(held_back).filter(|(_, count)| **count > 0) {
+            labelled(out, &catalogue::BREAKER_HELD_BACK, &[name, scope], *count);
         }
     }
 }

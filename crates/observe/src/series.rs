@@ -12,6 +12,7 @@ use pylon_core::exchange::StoodIn;
 use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::worker;
 
+use crate::breakers::{BreakerCounts, BreakerScope};
 use crate::histogram::{Histogram, Totals};
 use crate::json;
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
@@ -117,11 +118,13 @@ impl RouteShard {
 pub struct UpstreamSeries {
     upstream: UpstreamName,
     shards: Sharded<UpstreamShard>,
+    /// Its circuit breakers.
+    pub breakers: BreakerCounts,
 }
 
 impl UpstreamSeries {
     pub(crate) fn new(upstream: UpstreamName) -> Self {
-        Self { upstream, shards: Sharded::new() }
+        Self { upstream, shards: Sharded::new(), breakers: BreakerCounts::default() }
     }
 
     /// The upstream that is counted.
@@ -154,6 +157,17 @@ impl UpstreamSeries {
         self.shards.each(|shard| total.add(&shard.answers));
         total
     }
+
+    /// How many attempts open breakers held back, in the order of [`BreakerScope::NAMES`].
+    pub(crate) fn held_back(&self) -> [u64; 3] {
+        let mut all = [0; 3];
+        self.shards.each(|shard| {
+            for (sum, count) in all.iter_mut().zip(&shard.held_back) {
+                *sum += count.load(Ordering::Relaxed);
+            }
+        });
+        all
+    }
 }
 
 /// What became of the connections and attempts of an upstream.
@@ -177,6 +191,8 @@ pub struct UpstreamShard {
     connects: AtomicU64,
     closed: AtomicU64,
     connect_failures: AtomicU64,
+    /// By [`BreakerScope`].
+    held_back: [AtomicU64; 3],
     /// The worker's own copy of the name.
     name: Arc<str>,
 }
@@ -188,6 +204,7 @@ impl UpstreamShard {
             connects: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
+            held_back: <[AtomicU64; 3]>::default(),
             name: name.into(),
         }
     }
@@ -211,6 +228,13 @@ impl UpstreamShard {
     pub fn connected(self: &Arc<Self>) -> OpenUpstreamConnection {
         self.connects.fetch_add(1, Ordering::Relaxed);
         OpenUpstreamConnection(Arc::clone(self))
+    }
+
+    /// An open breaker held an attempt back.
+    pub fn held_back(&self, scope: BreakerScope) {
+        if let Some(count) = self.held_back.get(scope as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A connection could not be made.

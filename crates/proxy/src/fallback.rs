@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use http_body::Body as _;
 use pylon_core::exchange::{Exchange, Failing, StandIn, StoodIn, Timer};
-use pylon_core::rejection::{Rejection, UPSTREAM_NO_ENDPOINT, UPSTREAM_TIMEOUT};
+use pylon_core::rejection::{Rejection, UPSTREAM_NO_ENDPOINT, UPSTREAM_OPEN, UPSTREAM_TIMEOUT};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::ByteSize;
 use pylon_core::{Request, Response};
@@ -246,7 +246,7 @@ impl Failure {
         let kind = match self.on {
             Failing::Status(_) => None,
             Failing::Call(reason) if reason == &UPSTREAM_TIMEOUT => Some(When::Timeout),
-            Failing::Call(reason) if reason == &UPSTREAM_NO_ENDPOINT => Some(When::Open),
+            Failing::Call(reason) if [&UPSTREAM_NO_ENDPOINT, &UPSTREAM_OPEN].contains(&reason) => Some(When::Open),
             Failing::Call(_) => Some(When::Failed),
         };
         match when {

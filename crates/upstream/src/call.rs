@@ -5,20 +5,23 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderValue;
 use pylon_core::body::BodyError;
-use pylon_core::exchange::Exchange;
+use pylon_core::exchange::{Exchange, Timer};
 use pylon_core::{Request, Response};
 
 use self::deadline::await_head;
 use self::outcome::Outcome;
 use self::outgoing::Outgoing;
 use self::past::Past;
+use crate::breaker::lease::Said;
+use crate::breaker::scopes::Breaker;
 use crate::clocks::Clocks;
 use crate::dial::{Way, dial};
-use crate::endpoint::Lane;
+use crate::endpoint::{Lane, Lease};
 use crate::error::{CallError, Fault, Step};
 use crate::flight::{Flight, Head};
 use crate::h1;
@@ -26,6 +29,7 @@ use crate::h1::encode::RequestHead;
 use crate::h1::pump::EXPECT;
 use crate::h2;
 use crate::timeouts::Timeouts;
+use crate::upstream::choice::Wish;
 use crate::upstream::{Host, Upstream};
 
 mod deadline;
@@ -34,17 +38,19 @@ mod outgoing;
 mod past;
 
 /// What a route says about its calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CallOptions {
     /// How long each step may take.
     pub timeouts: Timeouts,
     /// The longest head of an answer, in bytes: the key `limits.response_headers`.
     pub max_head: usize,
+    /// The breaker of the route's calls.
+    pub breaker: Option<Arc<Breaker>>,
 }
 
 impl Default for CallOptions {
     fn default() -> Self {
-        Self { timeouts: Timeouts::default(), max_head: 64 * 1024 }
+        Self { timeouts: Timeouts::default(), max_head: 64 * 1024, breaker: None }
     }
 }
 
@@ -75,9 +81,15 @@ impl Upstream {
             cx.deadline = Some(cx.deadline.map_or(at, |earlier| earlier.min(at)));
         }
         let (wish, mut past) = (self.wish(&out.headers, cx), Past::new(began));
+        let mut last = None;
         loop {
-            let lease = self.pick(wish, past.tried(), past.began, &mut cx.trail);
-            let lease = lease.map_err(|fault| self.nowhere(fault, &past))?;
+            let mut lease = match self.lease(wish, &past, cx, options) {
+                Ok(lease) => lease,
+                // What an attempt came to tells more than that nobody is left to ask.
+                Err(fault) => {
+                    return Err(last.map_or_else(|| self.nowhere(fault, &past), |error: Box<CallError>| *error));
+                }
+            };
             past.remember(&lease.lane);
             let error = match self.attempt(&lease.lane, out, cx, options, &past).await {
                 Ok((flight, head)) => {
@@ -85,24 +97,36 @@ impl Upstream {
                     if let (401, Some(outbound)) = (head.status(), &self.outbound) {
                         outbound.refused(&out.headers);
                     }
+                    let took = now.saturating_duration_since(past.began);
                     lease.lane.observe(Outcome::Answered(head.status()), past.began, now);
+                    let said = || Said::of(cx.grpc, head.status(), head.headers());
+                    let end = lease.answered(said, took, now, has_own_deadline(cx, options));
                     let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
                     cx.trail.upstream_time = Some(now.saturating_duration_since(began));
-                    return flight.answer(head, lease, clocks, now).map_err(Fault::into_error);
+                    return flight.answer(head, (lease, end), clocks, now).map_err(Fault::into_error);
                 }
-                Err(fault) => failed(&lease.lane, fault, &mut past),
+                Err(fault) => failed(&mut lease, fault, &mut past, has_own_deadline(cx, options)),
             };
             drop(lease);
             let again = past.again(&error, out, cx);
             // An endpoint that could not be reached a moment ago is not asked again at once; another one is.
             let of_use = error.at != Step::Connect || self.endpoints() > past.attempts;
+            if let Fault::Timeout(timer, _) | Fault::Body(BodyError::Timeout(timer)) = error.source {
+                cx.trail.timer = Some(timer);
+            }
             if !again || !of_use {
-                if let Fault::Timeout(timer, _) | Fault::Body(BodyError::Timeout(timer)) = error.source {
-                    cx.trail.timer = Some(timer);
-                }
                 return Err(error);
             }
+            last = Some(Box::new(error));
         }
+    }
+
+    /// An endpoint, where no breaker forbids it.
+    fn lease(&self, wish: Wish, past: &Past, cx: &mut Exchange, options: &CallOptions) -> Result<Lease, Fault> {
+        let pass = self.admit(options.breaker.as_deref(), &mut cx.trail, past.began)?;
+        let mut lease = self.pick(wish, past.tried(), past.began, &mut cx.trail)?;
+        lease.pass.join(pass);
+        Ok(lease)
     }
 
     /// One attempt at one endpoint: sends the request and waits for the head of its answer.
@@ -161,9 +185,9 @@ impl Upstream {
         Ok(began)
     }
 
-    /// There is no endpoint, which counts as a failed attempt.
+    /// There is no endpoint, which counts as a failed attempt unless a breaker wills it so.
     fn nowhere(&self, fault: Fault, past: &Past) -> CallError {
-        if let Some(series) = &self.series {
+        if let Some(series) = self.series.as_ref().filter(|_| !matches!(fault, Fault::Open { .. })) {
             series.mine().failed(now().saturating_duration_since(past.began));
         }
         fault.into_error()
@@ -237,13 +261,23 @@ fn key(cx: &Exchange) -> Option<&HeaderValue> {
 }
 
 /// An attempt brought no answer. The next one begins now.
-fn failed(lane: &Lane, fault: Fault, past: &mut Past) -> CallError {
+fn failed(lease: &mut Lease, fault: Fault, past: &mut Past, own_deadline: bool) -> CallError {
     let (error, now) = (fault.into_error(), now());
     if let Some(outcome) = Outcome::of(&error) {
-        lane.observe(outcome, past.began, now);
+        let took = now.saturating_duration_since(past.began);
+        lease.lane.observe(outcome, past.began, now);
+        match error.source {
+            Fault::Timeout(Timer::Total, _) if own_deadline => lease.ran_out(took, now),
+            _ => lease.failed(took, now),
+        }
     }
     past.began = now;
     error
+}
+
+/// Whether the time that is left was set by the client, and not by the document.
+fn has_own_deadline(cx: &Exchange, options: &CallOptions) -> bool {
+    cx.deadline != options.timeouts.total.map(|total| cx.started + total)
 }
 
 fn now() -> Instant {

@@ -34,19 +34,22 @@ impl Upstream {
         let (wish, mut tried) = (self.wish_of(client.peer.ip()), Vec::new());
         loop {
             let begun = now();
-            let lease = self.pick(wish, &tried, begun, trail).map_err(Fault::into_error)?;
+            let pass = self.admit(None, trail, begun).map_err(Fault::into_error)?;
+            let mut lease = self.pick(wish, &tried, begun, trail).map_err(Fault::into_error)?;
+            lease.pass.join(pass);
             trail.attempts = trail.attempts.saturating_add(1);
             trail.endpoint = lease.lane.addrs.first().copied();
             trail.socket.clone_from(&lease.lane.path);
             let header = lease.lane.header(client.peer.ip(), client);
             tried.push(lease.lane.id());
-            let fault = match reach(&lease.lane, now() + timeouts.connect, true, header).await {
+            let fault = match reach(&lease.lane, begun + timeouts.connect, true, header).await {
                 Ok(stream) => {
                     lease.lane.slot.counters.connected();
                     // How long a connection is used says nothing of the service; how soon it stands does.
                     lease.lane.measure(begun, now(), false);
                     trail.endpoint = stream.peer_addr().ok().or(trail.endpoint);
                     trail.upstream_time = Some(now().saturating_duration_since(began));
+                    lease.connected(begun, now());
                     let open = lease.lane.metrics.as_ref().map(UpstreamShard::connected);
                     return Ok(Connected { stream, _lease: lease, _open: open });
                 }
@@ -55,6 +58,7 @@ impl Upstream {
                 }
                 Err(fault) => fault,
             };
+            lease.failed(now().saturating_duration_since(begun), now());
             lease.lane.slot.counters.connect_failed();
             lease.lane.measure(begun, now(), true);
             if let Some(metrics) = &lease.lane.metrics {

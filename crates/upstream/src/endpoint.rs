@@ -12,6 +12,8 @@ use pylon_net::tls::client::Towards;
 use pylon_observe::series::UpstreamShard;
 
 use crate::balance::table::Table;
+use crate::breaker::Fuse;
+use crate::breaker::lease::Pass;
 use crate::gauge::Gauge;
 use crate::h1::conn::Conn;
 use crate::pool::{Limits, Pool, Slot};
@@ -171,6 +173,8 @@ pub(crate) struct Lane {
     pub(crate) standing: Arc<Standing>,
     /// What is measured of the endpoint, where the choice asks for it.
     pub(crate) gauge: Option<Arc<Gauge>>,
+    /// The breakers that hear of each call here: the endpoint's own, and the upstream's.
+    pub(crate) fuses: [Option<Arc<Fuse>>; 2],
     /// Which generation of the endpoint's addresses `addrs` are: connections made to them belong to it.
     pub(crate) epoch: u32,
     pub(crate) metrics: Option<Arc<UpstreamShard>>,
@@ -200,7 +204,7 @@ impl Lane {
     pub(crate) fn of(
         endpoint: &Endpoint,
         slot: &Arc<Slot>,
-        standing: Arc<Standing>,
+        (standing, fuses): (Arc<Standing>, [Option<Arc<Fuse>>; 2]),
         metrics: Option<&Arc<UpstreamShard>>,
         gauge: Option<Arc<Gauge>>,
         terms: Terms,
@@ -214,6 +218,7 @@ impl Lane {
             slot: Arc::clone(slot),
             standing,
             gauge,
+            fuses,
             epoch: endpoint.epoch,
             metrics: metrics.map(Arc::clone),
             limits,
@@ -276,12 +281,14 @@ impl Lane {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) lane: Arc<Lane>,
+    /// How it passed the breakers.
+    pub(crate) pass: Pass,
 }
 
 impl Lease {
     pub(crate) fn begin(lane: &Arc<Lane>) -> Self {
         lane.slot.begin(lane.shared);
-        Self { lane: Arc::clone(lane) }
+        Self { lane: Arc::clone(lane), pass: Pass::default() }
     }
 
     /// Gives a clean connection back and ends the exchange.

@@ -3,15 +3,18 @@
 use std::io;
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::RETRY_AFTER;
 use pylon_core::body::BodyError;
 use pylon_core::exchange::Timer;
 use pylon_core::rejection::{
     INTERNAL, REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_FRAMING, REQUEST_TIMEOUT, Reason, Rejection,
-    UPSTREAM_CONNECT, UPSTREAM_CREDENTIAL, UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_PROTOCOL,
-    UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_TLS,
+    UPSTREAM_CONNECT, UPSTREAM_CREDENTIAL, UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_OPEN,
+    UPSTREAM_PROTOCOL, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_TLS,
 };
 use pylon_core::units::Span;
 
+use crate::breaker::spec::Scope;
 use crate::h1::encode::EncodeError;
 use crate::h1::parse::HeadError;
 
@@ -73,6 +76,14 @@ pub enum Fault {
     /// No credential is at hand, and without one nothing is sent.
     #[error("there is no credential: {0}")]
     Credential(String),
+    /// A breaker is open.
+    #[error("the breaker of the {} is open", .scope.as_str())]
+    Open {
+        /// Which one; that of an endpoint where no other endpoint is left.
+        scope: Scope,
+        /// In how long it lets a request through, if that is known.
+        after: Option<Duration>,
+    },
     /// No connection could be made.
     #[error("no connection: {0}")]
     Connect(io::Error),
@@ -124,7 +135,7 @@ impl Fault {
     /// This fault as the error of a call.
     pub(crate) fn into_error(self) -> CallError {
         let (blame, retry, at) = match &self {
-            Self::NoEndpoint(_) | Self::Alone => (Blame::Upstream, Retry::Never, Step::Pick),
+            Self::NoEndpoint(_) | Self::Alone | Self::Open { .. } => (Blame::Upstream, Retry::Never, Step::Pick),
             Self::Credential(_) => (Blame::Gateway, Retry::Never, Step::Pick),
             Self::Connect(_) | Self::Tls(_) => (Blame::Upstream, Retry::Always, Step::Connect),
             Self::Encode(_) => (Blame::Gateway, Retry::Never, Step::Send),
@@ -143,6 +154,7 @@ impl Fault {
         match self {
             Self::NoEndpoint(_) => &UPSTREAM_NO_ENDPOINT,
             Self::Credential(_) => &UPSTREAM_CREDENTIAL,
+            Self::Open { .. } => &UPSTREAM_OPEN,
             Self::Connect(_) => &UPSTREAM_CONNECT,
             Self::Tls(_) => &UPSTREAM_TLS,
             Self::Encode(_) => &INTERNAL,
@@ -184,6 +196,17 @@ impl From<CallError> for Rejection {
                 reason.because(format!("the {timer} timer fired{limit}"))
             }
             Fault::Body(BodyError::Malformed(what)) => reason.because(*what),
+            Fault::Open { after, .. } => {
+                let rejection = reason.privately(error.source.to_string());
+                match after {
+                    // Whole seconds (RFC 9110 §10.2.3), and never "at once".
+                    Some(after) => {
+                        let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0)).max(1);
+                        rejection.with_header(RETRY_AFTER, HeaderValue::from(seconds))
+                    }
+                    None => rejection,
+                }
+            }
             source => reason.privately(source.to_string()),
         }
     }

@@ -4,9 +4,10 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::Response;
+use http::{HeaderMap, Response};
 use pylon_core::body::Body;
 
+use crate::breaker::lease::End;
 use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
@@ -30,6 +31,13 @@ pub(crate) enum Head {
 }
 
 impl Head {
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        match self {
+            Self::Http1(head) => &head.headers,
+            Self::Http2(head) => head.headers(),
+        }
+    }
+
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Http1(head) => head.status.as_u16(),
@@ -84,13 +92,13 @@ impl Flight {
     pub(crate) fn answer(
         self,
         head: Head,
-        lease: Lease,
+        (lease, end): (Lease, Option<End>),
         clocks: Clocks,
         now: Instant,
     ) -> Result<Response<Body>, Fault> {
         match (self, head) {
             (Self::Http1(flight), Head::Http1(head)) => flight.answer(head, lease, clocks, now),
-            (Self::Http2(flight), Head::Http2(head)) => Ok(flight.answer(head, lease, clocks)),
+            (Self::Http2(flight), Head::Http2(head)) => Ok(flight.answer(head, (lease, end), clocks)),
             _ => Err(Fault::Connect(io::ErrorKind::NotConnected.into())),
         }
     }

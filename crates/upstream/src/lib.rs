@@ -1,10 +1,11 @@
 //! Upstreams: named services behind the gate, how their endpoints are found and chosen, and the one way to call them.
 //!
 //! [`upstream::Upstream::call`] is the attempt loop: pick an endpoint, take or make a connection, send, judge, again?
-//! Traffic is HTTP/1.1 or HTTP/2, in cleartext or under TLS. Deliberately not here yet: breakers, health checks, hedging
+//! Traffic is HTTP/1.1 or HTTP/2, in cleartext or under TLS. Deliberately not here yet: health checks, hedging
 //! and retries by status.
 
 pub mod balance;
+pub mod breaker;
 pub mod call;
 mod clocks;
 mod compile;

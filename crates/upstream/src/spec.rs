@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::balance::spec::BalanceSpec;
+use crate::breaker::spec::ShortBreaker;
 use crate::discovery::spec::DiscoverSpec;
 use crate::outbound::spec::OutboundSpec;
 use crate::timeouts::ShortTimeout;
@@ -37,6 +38,10 @@ pub struct UpstreamSpec {
     /// `{ connect: 3s, response: 30s, idle: 60s }`. Example: `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<ShortTimeout>,
+    /// When requests are held back from what fails, and how it is found out that it is well again: `true`, a share of failed
+    /// calls, or a map. Default: never. Example: `{ errors: 50%, slow: 2s, per: endpoint }`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub breaker: Option<ShortBreaker>,
     /// How many connections idle and for how long. Default `{ max_idle: 256, idle: 4s, lifetime: 10m }`. Example: `{ idle: 55s }`.
     #[serde(default)]
     pub pool: PoolSpec,
@@ -234,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_is_an_unknown_key() {
-        assert!(serde_json::from_str::<UpstreamSpec>(r#"{"endpoints": ["http://a:1"], "breaker": {}}"#).is_err());
+        assert!(serde_json::from_str::<UpstreamSpec>(r#"{"endpoints": ["http://a:1"], "hedge": {}}"#).is_err());
         assert!(serde_json::from_str::<UpstreamSpec>(r#"{"host": "a b"}"#).is_err());
     }
 }

@@ -13,6 +13,8 @@ use std::sync::atomic::{
 
 use parking_lot::Mutex;
 
+use crate::breaker::state::State;
+
 /// Why an endpoint is not chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -57,6 +59,13 @@ impl Bars {
 
     pub(crate) const NONE: Self = Self(0);
 
+    /// That of an open breaker alone.
+    pub(crate) const OPEN: Self = Self(Bar::Open as u8);
+
+    pub(crate) fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
     pub(crate) fn names(self) -> Vec<&'static str> {
         Bar::ALL.into_iter().filter(|bar| self.has(*bar)).map(Bar::as_str).collect()
     }
@@ -68,6 +77,8 @@ impl Bars {
 pub(crate) struct Standing {
     bars: AtomicU8,
     news: Arc<AtomicU64>,
+    /// The endpoint's own breaker, where a document in force has one.
+    pub(crate) breaker: Mutex<Option<Arc<State>>>,
 }
 
 impl Standing {
@@ -98,13 +109,21 @@ pub(crate) struct Standings {
 impl Standings {
     /// What is held of the endpoint with this id, which begins without a bar.
     pub(crate) fn of(&self, id: &Arc<str>) -> Arc<Standing> {
-        let new = || Arc::new(Standing { bars: AtomicU8::new(0), news: Arc::clone(&self.news) });
+        let new = || {
+            let news = Arc::clone(&self.news);
+            Arc::new(Standing { bars: AtomicU8::new(0), news, breaker: Mutex::default() })
+        };
         Arc::clone(self.all.lock().entry(Arc::clone(id)).or_insert_with(new))
     }
 
     /// Forgets endpoints that are gone. Whoever still has an exchange there holds its standing.
     pub(crate) fn retain(&self, stays: impl Fn(&str) -> bool) {
         self.all.lock().retain(|id, _| stays(id));
+    }
+
+    /// Something has changed that workers have to look at, though no verdict has.
+    pub(crate) fn rouse(&self) {
+        self.news.fetch_add(1, AcqRel);
     }
 
     /// Rises with each change of a verdict.

@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 
 use crate::balance::Method;
 use crate::balance::table::Table;
+use crate::breaker::scopes::Breakers;
 use crate::call::CallOptions;
 use crate::compile::Sources;
 use crate::discovery::file::ReadYaml;
@@ -42,7 +43,8 @@ use crate::view::{EndpointView, UpstreamView};
 
 use self::choice::Worker;
 
-mod choice;
+mod barred;
+pub(crate) mod choice;
 
 /// How often the files of TLS are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -72,6 +74,7 @@ pub struct Upstream {
     limits: Limits,
     speaks: Speaks,
     tells: Option<Version>,
+    pub(crate) breakers: Breakers,
     pub(crate) host: Host,
     pub(crate) outbound: Option<Box<Outbound>>,
     pub(crate) series: Option<Arc<UpstreamSeries>>,
@@ -120,6 +123,10 @@ impl Upstream {
             let at = FieldPath::root().key("outbound");
             errors.into_iter().map(|error| error.below(&at)).collect::<Vec<_>>()
         })?;
+        let breaker = spec.breaker.as_ref().map(|breaker| &breaker.0);
+        let breakers = Breakers::compile(name.as_str(), breaker, cx.carry).map_err(|errors| {
+            errors.into_iter().map(|error| error.below(&FieldPath::root().key("breaker"))).collect::<Vec<_>>()
+        })?;
         let standings = cx.carry.own().keep(format!("standings of {name}"), Standings::default);
         let shared = Shared {
             name,
@@ -139,6 +146,7 @@ impl Upstream {
             key,
             speaks: spec.speaks().unwrap_or(Speaks::Anything),
             protocol: spec.protocol,
+            breakers,
             tells: spec.proxy_protocol,
             limits: Limits {
                 // A connection that begins with a client's address is for no other client.
@@ -160,6 +168,7 @@ impl Upstream {
     /// Counts what happens here in `series`. To be said before the first call.
     #[must_use]
     pub fn counted_in(mut self, series: Arc<UpstreamSeries>) -> Self {
+        self.breakers.counted_in(&series);
         self.series = Some(series);
         self
     }
@@ -224,7 +233,7 @@ impl Upstream {
 
     /// The options of calls from a route that says `timeout` or nothing; `max_head` is `limits.response_headers` in bytes.
     pub fn options(&self, timeout: Option<&TimeoutSpec>, max_head: usize) -> CallOptions {
-        CallOptions { timeouts: Timeouts::resolve(timeout, self.timeout.as_ref()), max_head }
+        CallOptions { timeouts: Timeouts::resolve(timeout, self.timeout.as_ref()), max_head, breaker: None }
     }
 
     /// Closes idle connections of the current worker that are over their time or closed by the peer. For each second.
@@ -242,6 +251,7 @@ impl Upstream {
         let now = tokio::time::Instant::now().into_std();
         let set = self.shared.set.load();
         let endpoints = set.endpoints.iter().map(|endpoint| {
+            let standing = self.shared.standings.of(&endpoint.id);
             let [attempts, connects, connect_failures, reuses] = endpoint.pool.counters();
             EndpointView {
                 endpoint: endpoint
@@ -250,7 +260,8 @@ impl Upstream {
                     .map_or_else(|| text(&endpoint.authority), |path| format!("unix:{path}")),
                 addresses: if endpoint.path.is_some() { Vec::new() } else { endpoint.addrs.to_vec() },
                 weight: endpoint.weight,
-                barred: self.shared.standings.of(&endpoint.id).bars().names(),
+                barred: self.breakers.heed(standing.bars()).names(),
+                breaker: self.breakers.view_of(&standing, now),
                 zone: endpoint.zone.as_deref().map(str::to_owned),
                 source: endpoint.source,
                 idle: endpoint.pool.idle(),
@@ -266,6 +277,7 @@ impl Upstream {
             balance: self.method,
             by: self.key.as_ref().map(KeyBy::in_words),
             endpoints: endpoints.collect(),
+            breakers: self.breakers.view(now),
             sources: self.shared.sources.view(now),
             outbound: self.outbound.as_ref().map(|outbound| outbound.view(now)),
         }

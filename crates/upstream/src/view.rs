@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::balance::Method;
+use crate::breaker::view::BreakerView;
 use crate::discovery::ledger::Known;
 
 /// An upstream at one moment.
@@ -20,6 +21,8 @@ pub struct UpstreamView {
     pub by: Option<String>,
     /// The endpoints in use.
     pub endpoints: Vec<EndpointView>,
+    /// Breakers beside those of endpoints: of the upstream, of routes that call it.
+    pub breakers: Vec<BreakerView>,
     /// Where endpoints come from that are not written as addresses.
     pub sources: Vec<SourceView>,
     /// What is done to each attempt.
@@ -38,6 +41,9 @@ pub struct EndpointView {
     pub weight: u32,
     /// Why it is not chosen: `unhealthy`, `ejected`, `breaker_open`; none where it may be.
     pub barred: Vec<&'static str>,
+    /// Its own breaker, where there is one for each endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerView>,
     /// Where it stands, if its source says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,

@@ -6,12 +6,13 @@ use pylon_core::spec::FieldPath;
 use pylon_proxy::fallback::Fallback;
 use pylon_proxy::fallback::spec::FallbackRuleSpec;
 
-use super::Compiler;
-use crate::document::{ActionSpec, RouteSpec};
+use super::{Caller, Compiler};
+use crate::document::ActionSpec;
 
 impl Compiler<'_> {
     /// What stands in on a route, and in words. Nothing where nothing is written, and where what is written is wrong.
-    pub(super) fn fallback(&mut self, spec: &RouteSpec, at: &FieldPath) -> Option<(Box<Fallback>, String)> {
+    pub(super) fn fallback(&mut self, caller: Caller<'_>, at: &FieldPath) -> Option<(Box<Fallback>, String)> {
+        let (spec, _) = caller;
         if !matches!(spec.action, ActionSpec::Forward(_) | ActionSpec::Split(_)) {
             return None;
         }
@@ -25,9 +26,9 @@ impl Compiler<'_> {
             return None;
         }
         let before = self.wrong.len();
-        let (timeout, base) = (spec.timeout.as_ref(), at.clone());
+        let base = at.clone();
         let compiled =
-            Fallback::compile(&rules, |place, name| self.forward(name, timeout, &place.clone().below(&base)));
+            Fallback::compile(&rules, |place, name| self.forward(name, Some(caller), &place.clone().below(&base)));
         if let Err(errors) = &compiled {
             self.note(&at, errors.iter().cloned());
         }

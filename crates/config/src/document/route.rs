@@ -10,6 +10,7 @@ use pylon_proxy::mirror::MirrorSpec;
 use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
+use pylon_upstream::breaker::spec::{BreakerSpec, ShortBreaker};
 use pylon_upstream::timeouts::TimeoutSpec;
 
 use super::{ActionSpec, PolicyEntry, Reader, RouteSpec, names};
@@ -27,6 +28,7 @@ struct Parts {
     websocket: Option<WebSocketSpec>,
     rewrite: Option<RewriteSpec>,
     timeout: Option<TimeoutSpec>,
+    breaker: Option<BreakerSpec>,
     fallback: Option<FallbackSpec>,
     mirror: Option<MirrorSpec>,
     on_removal: Option<OnRemoval>,
@@ -81,6 +83,7 @@ impl Reader<'_> {
                 }
                 "rewrite" => route.rewrite = self.part::<Short<RewriteSpec>>(key, node, &at).map(|short| short.0),
                 "timeout" => route.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
+                "breaker" => route.breaker = self.part::<ShortBreaker>(key, node, &at).map(|short| short.0),
                 "fallback" => route.fallback = self.fallback(key, node, &at),
                 "mirror" => route.mirror = self.part::<Short<MirrorSpec>>(key, node, &at).map(|short| short.0),
                 "on_removal" => route.on_removal = self.part(key, node, &at),
@@ -131,6 +134,7 @@ impl Reader<'_> {
         let help = "name the service that speaks WebSocket: `forward: chat`";
         self.wants_beside(node, at, "websocket", &["forward", "split"], Some(help));
         let help = "an answer of the gateway itself does not fail";
+        self.wants_beside(node, at, "breaker", &["forward", "split"], Some(help));
         self.wants_beside(node, at, "fallback", &["forward", "split"], Some(help));
         self.wants_beside(node, at, "mirror", &["forward", "split"], None);
         let action = parts.actions.into_iter().next()?;
@@ -143,6 +147,7 @@ impl Reader<'_> {
             websocket: parts.websocket,
             rewrite: parts.rewrite,
             timeout: parts.timeout,
+            breaker: parts.breaker,
             fallback: parts.fallback,
             mirror: parts.mirror,
             on_removal: parts.on_removal.unwrap_or_default(),

@@ -101,6 +101,7 @@ fn route(spec: &RouteSpec) -> Value {
         websocket,
         rewrite,
         timeout,
+        breaker,
         fallback,
         mirror,
         on_removal,
@@ -114,6 +115,7 @@ fn route(spec: &RouteSpec) -> Value {
     put(&mut map, "websocket", websocket.as_ref());
     put(&mut map, "rewrite", rewrite.as_ref());
     put(&mut map, "timeout", timeout.as_ref());
+    put(&mut map, "breaker", breaker.as_ref());
     put(&mut map, "fallback", fallback.as_ref());
     put(&mut map, "mirror", mirror.as_ref());
     if *on_removal != OnRemoval::default() {

@@ -208,6 +208,10 @@ impl Answer {
             if view.endpoints.is_empty() {
                 writeln!(out, "  no endpoint: the request would be refused with 503")?;
             }
+            for one in &view.breakers {
+                let of = one.route.as_deref().map_or_else(|| "upstream".to_owned(), |route| format!("route {route}"));
+                writeln!(out, "  breaker of the {of}: {}", one.in_words())?;
+            }
             for one in &view.endpoints {
                 writeln!(
                     out,
@@ -219,6 +223,9 @@ impl Answer {
                     one.connect_failures,
                     one.connects + one.connect_failures
                 )?;
+                if let Some(breaker) = &one.breaker {
+                    writeln!(out, "    breaker: {}", breaker.in_words())?;
+                }
             }
         }
         Ok(())

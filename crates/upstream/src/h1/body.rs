@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use pylon_core::body::BodyError;
+use pylon_core::exchange::Timer;
 
 use super::conn::Conn;
 use super::framing::{Decoder, Piece};
@@ -82,7 +83,11 @@ impl UpstreamBody {
     }
 
     fn fail(&mut self, error: BodyError) -> Poll<Next> {
-        self.live = None;
+        if let Some(mut live) = self.live.take()
+            && is_of_upstream(&error)
+        {
+            live.lease.broke();
+        }
         self.pause.end();
         Poll::Ready(Some(Err(error)))
     }
@@ -131,6 +136,11 @@ impl UpstreamBody {
             }
         }
     }
+}
+
+/// Whether the service has to answer for it that its answer is not whole.
+pub(crate) fn is_of_upstream(error: &BodyError) -> bool {
+    matches!(error, BodyError::Upstream(_) | BodyError::Reset(_) | BodyError::Timeout(Timer::Idle))
 }
 
 impl http_body::Body for UpstreamBody {

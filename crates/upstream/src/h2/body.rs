@@ -5,12 +5,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use pylon_core::body::BodyError;
+use pylon_core::exchange::Timer;
 use pylon_http2::{Error, Piece, RecvStream};
 
 use super::conn::Place;
 use super::upload::Upload;
+use crate::breaker::lease::End;
 use crate::clocks::{Clocks, Pause};
 use crate::endpoint::Lease;
 
@@ -25,7 +28,9 @@ struct Live {
     stream: RecvStream,
     upload: Option<Box<Upload>>,
     _place: Place,
-    _lease: Lease,
+    lease: Lease,
+    /// What the breakers have to be told at the end.
+    end: Option<End>,
 }
 
 impl fmt::Debug for AnswerBody {
@@ -39,10 +44,10 @@ impl AnswerBody {
         stream: RecvStream,
         upload: Option<Box<Upload>>,
         place: Place,
-        lease: Lease,
+        (lease, end): (Lease, Option<End>),
         clocks: Clocks,
     ) -> Self {
-        let live = Live { stream, upload, _place: place, _lease: lease };
+        let live = Live { stream, upload, _place: place, lease, end };
         Self { live: Some(live), pause: Pause::new(clocks) }
     }
 }
@@ -58,9 +63,26 @@ impl Live {
         Ok(())
     }
 
+    fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        if let Some(end) = self.end.take() {
+            self.lease.ended(end, trailers);
+        }
+    }
+
+    /// Tells the breakers what has come of the answer.
+    fn tell(&mut self, piece: Option<&Result<Piece, Error>>) {
+        match piece {
+            Some(Ok(Piece::Data(_))) => self.lease.goes_on(self.end.as_ref()),
+            Some(Ok(Piece::Trailers(trailers))) => self.ended(Some(trailers)),
+            Some(Err(_)) => self.lease.broke(),
+            None => self.ended(None),
+        }
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // Whoever takes it has room for it: more may come.
         let piece = ready!(self.stream.poll(cx));
+        self.tell(piece.as_ref());
         Poll::Ready(piece.map(|piece| match piece {
             Ok(Piece::Data(data)) => Ok(Frame::data(data)),
             Ok(Piece::Trailers(trailers)) => Ok(Frame::trailers(trailers)),
@@ -101,6 +123,9 @@ impl http_body::Body for AnswerBody {
             }
             Poll::Pending => {
                 let timer = ready!(this.pause.poll(cx, live.upload.as_ref().and_then(|upload| upload.moved())));
+                if timer == Timer::Idle {
+                    live.lease.broke();
+                }
                 this.live = None;
                 Poll::Ready(Some(Err(BodyError::Timeout(timer))))
             }

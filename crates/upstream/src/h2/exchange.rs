@@ -13,6 +13,7 @@ use super::conn::Place;
 use super::encode;
 use super::tunnel::{self, Tunnelled};
 use super::upload::{Progress, Upload};
+use crate::breaker::lease::End;
 use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
@@ -111,7 +112,7 @@ impl Flight {
     }
 
     /// The answer, whose body goes on sending what is left of the request.
-    pub(crate) fn answer(self, head: Answered, lease: Lease, clocks: Clocks) -> Response<Body> {
+    pub(crate) fn answer(self, head: Answered, (lease, end): (Lease, Option<End>), clocks: Clocks) -> Response<Body> {
         let Self { upload, place, tunnel, .. } = self;
         let switches = head.status() == StatusCode::SWITCHING_PROTOCOLS;
         head.map(|stream| {
@@ -127,7 +128,7 @@ impl Flight {
             if stream.is_end_stream() {
                 Body::Empty
             } else {
-                Body::stream(AnswerBody::new(stream, upload, place, lease, clocks))
+                Body::stream(AnswerBody::new(stream, upload, place, (lease, end), clocks))
             }
         })
     }

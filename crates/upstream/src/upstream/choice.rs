@@ -15,19 +15,21 @@ use crate::error::Fault;
 use crate::gauge::Gauge;
 use crate::key;
 use crate::spec::ProtocolSpec;
-use crate::standing::Bars;
+use crate::standing::{Bar, Bars};
 
 /// What one worker has of an upstream.
 #[derive(Debug)]
 pub(super) struct Worker {
     /// Its own copy of the name, for the log.
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     generation: u64,
     /// The news of standings that `barred` is of.
     news: u64,
     pub(super) lanes: Vec<Arc<Lane>>,
     /// Which lanes are not to be chosen.
-    barred: Vec<bool>,
+    pub(super) barred: Vec<bool>,
+    /// Whether the breaker of one is open, so that it may need a probe.
+    open: bool,
     balancer: Balancer,
     offset: usize,
 }
@@ -40,6 +42,7 @@ impl Worker {
             news: 0,
             lanes: Vec::new(),
             barred: Vec::new(),
+            open: false,
             balancer: Balancer::new(Method::RoundRobin, [], offset),
             offset,
         }
@@ -97,11 +100,16 @@ impl Upstream {
             if trail.upstream.is_none() {
                 trail.upstream = Some(Arc::clone(&worker.name));
             }
+            if worker.open
+                && let Some(lease) = worker.probe(tried, now)
+            {
+                return Some(lease);
+            }
             let Worker { lanes, barred, balancer, .. } = worker;
             let index = balancer.pick(&Seen { lanes, barred, tried, now }, wish.key, || fastrand::u64(..))?;
             lanes.get(index).map(Lease::begin)
         });
-        let lease = lease.ok_or_else(|| Fault::NoEndpoint(self.shared.why_empty()))?;
+        let lease = lease.ok_or_else(|| self.nobody(now))?;
         lease.lane.slot.counters.attempt();
         Ok(lease)
     }
@@ -120,8 +128,9 @@ impl Upstream {
             return;
         }
         worker.news = news;
-        let bars = worker.lanes.iter().map(|lane| lane.standing.bars());
-        worker.barred = barred(bars.collect());
+        let bars: Vec<_> = worker.lanes.iter().map(|lane| self.breakers.heed(lane.standing.bars())).collect();
+        worker.open = bars.iter().any(|bars| bars.has(Bar::Open));
+        worker.barred = barred(bars);
     }
 
     /// Takes up the newest set.
@@ -136,6 +145,7 @@ impl Upstream {
     /// The current worker's lane to an endpoint. What it has measured stays.
     fn lane(&self, endpoint: &Endpoint, before: &[Arc<Lane>], now: Instant) -> Option<Arc<Lane>> {
         let standing = self.shared.standings.of(&endpoint.id);
+        let fuses = self.breakers.fuses(&endpoint.id, &standing, self.series.as_ref());
         let metrics = self.series.as_ref().map(|series| series.mine());
         let slot = endpoint.pool.mine()?;
         let measured = before.iter().find(|lane| Arc::ptr_eq(&lane.slot, slot)).map(|lane| lane.gauge.clone());
@@ -146,7 +156,7 @@ impl Upstream {
             http2: self.protocol == ProtocolSpec::Http2,
             tells: self.tells,
         };
-        Some(Lane::of(endpoint, slot, standing, metrics, measured.unwrap_or_else(new), terms))
+        Some(Lane::of(endpoint, slot, (standing, fuses), metrics, measured.unwrap_or_else(new), terms))
     }
 
     fn balancer(&self, set: &EndpointSet, offset: usize) -> Balancer {

@@ -230,8 +230,6 @@ pub const LATER: &[&str] = &[
     "introspect",
     "rate_limit",
     "quota",
-    "concurrency",
-    "priority",
     "views",
     "compress",
     "body",

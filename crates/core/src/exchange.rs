@@ -14,6 +14,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Version};
 
 use crate::connection::{Connection, Scheme};
+use crate::priority::Priority;
 use crate::rejection::{Reason, Rejection};
 
 /// The living facts of one request.
@@ -51,6 +52,8 @@ pub struct Exchange {
     pub websocket: Option<Box<Handshake>>,
     /// Whether it is a call of gRPC, whose refusals have a form of their own.
     pub grpc: bool,
+    /// How much it matters where there is not enough for all.
+    pub priority: Priority,
     /// What happened, for the access log.
     pub trail: Trail,
     guards: Vec<Box<dyn Any + Send>>,
@@ -76,6 +79,7 @@ impl Exchange {
             deadline: None,
             websocket: None,
             grpc: false,
+            priority: Priority::default(),
             trail: Trail::default(),
             guards: Vec::new(),
         })
@@ -101,6 +105,8 @@ impl Exchange {
         aside.upstream_host.clone_from(&self.upstream_host);
         aside.announced.clone_from(&self.announced);
         aside.grpc = self.grpc;
+        // Nobody waits for what comes of it.
+        aside.priority = Priority::Low;
         aside
     }
 
@@ -164,6 +170,8 @@ pub struct Trail {
     pub reused: bool,
     /// From the first attempt to the head of the answer.
     pub upstream_time: Option<Duration>,
+    /// How long it waited for its turn at an upstream whose limit was reached.
+    pub queued: Option<Duration>,
     /// The status of a call of gRPC, as the head or the trailers of its answer told it.
     pub grpc_status: Option<u16>,
     /// The timer that ended the exchange.

@@ -13,6 +13,7 @@ pub mod host;
 pub mod kept;
 pub mod names;
 pub mod networks;
+pub mod priority;
 pub mod rejection;
 pub mod secret;
 pub mod short;

@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod guard;
+pub mod limit;
 pub mod pipeline;
 pub mod policy;
 pub mod registry;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use pylon_core::body::{Body, BodyError};
 use pylon_core::exchange::Exchange;
+use pylon_core::priority::Priority;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::{Request, Response};
 use smallvec::SmallVec;
@@ -72,6 +73,15 @@ impl Pipeline {
     /// Whether a preflight is answered here, so that the route of the method asked for must meet it.
     pub fn answers_preflights(&self) -> bool {
         self.stations.iter().any(|station| matches!(station.policy, AnyPolicy::Cors(_)))
+    }
+
+    /// The class that a request has here, without taking it in.
+    pub fn priority(&self, req: &Request, cx: &Exchange) -> Priority {
+        let class = |station: &Station| match &station.policy {
+            AnyPolicy::Priority(policy) => Some(policy.class(req, cx)),
+            _ => None,
+        };
+        self.stations.iter().find_map(class).unwrap_or_default()
     }
 
     /// The keys of the policies in the order that requests meet them, and whether each is in shadow.

@@ -25,6 +25,9 @@ policies! {
     Admit in admit {
         cors: Cors, "Cross-origin requests (CORS)", acts;
     }
+    Limit in limit {
+        priority: Priority, "Classes of priority", acts;
+    }
     Shape in shape {
         headers: Headers, "Set, add and remove headers", acts;
         fault: Fault, "Injected faults", acts;
@@ -53,6 +56,8 @@ pub enum Phase {
     Guard,
     /// Answers or turns away before anybody asks who sent the request.
     Admit,
+    /// Bounds what a request may have.
+    Limit,
     /// Changes requests and responses that pass.
     Shape,
 }
@@ -62,6 +67,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Guard => "guard",
             Self::Admit => "admit",
+            Self::Limit => "limit",
             Self::Shape => "shape",
         })
     }
@@ -99,6 +105,7 @@ mod tests {
             (Phase::Guard, "ip_filter"),
             (Phase::Guard, "request_limits"),
             (Phase::Admit, "cors"),
+            (Phase::Limit, "priority"),
             (Phase::Shape, "headers"),
             (Phase::Shape, "fault"),
         ];
@@ -143,6 +150,7 @@ mod tests {
             ("ip_filter", r#"{ "deny": ["10.0.0.0/8"] }"#),
             ("request_limits", r#"{ "body": "1MiB", "content_types": ["text/*"] }"#),
             ("cors", "\"*\""),
+            ("priority", r#"{ "header": "x-priority", "ceiling": "high", "from": "anyone" }"#),
             ("headers", r#"{ "request": { "set": { "x-a": "1" }, "add": { "x-b": ["1", "2"] } } }"#),
         ] {
             let read = |json: &str| read_spec(key, Json(json)).unwrap().unwrap();

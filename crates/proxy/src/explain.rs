@@ -49,6 +49,7 @@ pub fn meet(world: &Snapshot, mut request: Request, connection: Arc<Connection>)
         return Met { exchange, request, route: None, refusal: Some(no), read: false };
     }
     let (route, found) = serve::find(world, &request, &exchange);
+    exchange.priority = world.route(route).pipeline.priority(&request, &exchange);
     let refusal = found.and_then(|found| serve::rewrite(world.route(route), found, &mut exchange)).err();
     Met { exchange, request, route, refusal, read: true }
 }

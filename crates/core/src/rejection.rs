@@ -173,6 +173,8 @@ rejections! {
     UPSTREAM_HEADERS_TOO_LARGE = "upstream.headers_too_large", 502, "The headers of the answer are too large", "limits key `response_headers`";
     /// A timer fired while waiting for the upstream.
     UPSTREAM_TIMEOUT = "upstream.timeout", 504, "The service did not answer in time", "RFC 9110 §15.6.5";
+    /// As much is under way at the upstream as may be, and there was no turn in time.
+    UPSTREAM_OVERLOADED = "upstream.overloaded", 503, "The service has too much to do", "upstream keys `concurrency` and `pool.max_connections`";
     /// The gateway has too much to do.
     OVERLOADED = "gateway.overloaded", 503, "The gateway is overloaded", "RFC 9110 §15.6.4";
     /// A fault of the gateway itself.

@@ -90,6 +90,14 @@ catalogue! {
         "How often a circuit breaker came into a state";
     BREAKER_HELD_BACK = Counter "pylon_breaker_held_back_total" ["upstream", "scope"] "attempts",
         "Attempts that an open circuit breaker held back; of an `endpoint` where no other endpoint was left";
+    UPSTREAM_LIMIT = Gauge "pylon_upstream_concurrency_limit" ["upstream"] "requests",
+        "Requests that may be under way at an upstream with `concurrency`, as it is written or was found out";
+    UPSTREAM_UNDER_WAY = Gauge "pylon_upstream_concurrency" ["upstream"] "requests",
+        "Requests under way at an upstream with `concurrency`, WebSockets apart";
+    UPSTREAM_QUEUED = Gauge "pylon_upstream_queued" ["upstream"] "requests",
+        "Requests that wait for their turn at an upstream with `concurrency`";
+    UPSTREAM_SHED = Counter "pylon_upstream_shed_total" ["upstream", "class"] "requests",
+        "Requests refused since there was no turn for them at an upstream with `concurrency`, by their class of priority";
     CONNECTIONS = Gauge "pylon_connections" [] "connections",
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",

@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod breakers;
 pub mod catalogue;
 pub mod clock;
+pub mod crowd;
 pub mod ending;
 mod histogram;
 mod json;

@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pylon_core::exchange::StoodIn;
+use pylon_core::priority::Priority;
 use pylon_core::rejection;
 
 use crate::breakers::BreakerScope;
 use crate::catalogue::{self, Metric};
+use crate::crowd::Crowd;
 use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
 use crate::metrics::{Certificate, Metrics, ProcessTotals};
@@ -44,6 +46,7 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     let upstreams_in_use = metrics.upstreams();
     upstreams(out, &upstreams_in_use);
     breakers(out, &upstreams_in_use);
+    crowds(out, &upstreams_in_use);
     single(out, &catalogue::CONNECTIONS, totals.open);
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
     single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);
@@ -168,6 +171,26 @@ fn breakers(out: &mut String, series: &[Arc<UpstreamSeries>]) {
     for (name, _, held_back) in &all {
         for (scope, count) in BreakerScope::NAMES.iter().zip(held_back).filter(|(_, count)| **count > 0) {
             labelled(out, &catalogue::BREAKER_HELD_BACK, &[name, scope], *count);
+        }
+    }
+}
+
+/// Upstreams that have a limit of concurrency.
+fn crowds(out: &mut String, series: &[Arc<UpstreamSeries>]) {
+    let mut crowds: Vec<_> = series.iter().filter_map(|s| Some((s.upstream().as_str(), s.crowd()?))).collect();
+    crowds.sort_unstable_by_key(|(name, _)| *name);
+    let gauges = [&catalogue::UPSTREAM_LIMIT, &catalogue::UPSTREAM_UNDER_WAY, &catalogue::UPSTREAM_QUEUED];
+    for (index, metric) in gauges.into_iter().enumerate() {
+        head(out, metric);
+        for (name, Crowd { limit, under_way, waiting, .. }) in &crowds {
+            let values = [limit, under_way, waiting];
+            labelled(out, metric, &[name], values.get(index).map_or(0, |value| **value));
+        }
+    }
+    head(out, &catalogue::UPSTREAM_SHED);
+    for (name, crowd) in &crowds {
+        for (class, count) in Priority::NAMES.iter().zip(crowd.shed) {
+            labelled(out, &catalogue::UPSTREAM_SHED, &[name, class], count);
         }
     }
 }
@@ -312,6 +335,34 @@ mod tests {
         bound.map_or(f64::INFINITY, |(bound, _)| bound.as_secs_f64())
     }
 
+    /// An upstream that is crowded for the test.
+    #[derive(Debug)]
+    struct Full;
+
+    impl crate::crowd::Crowded for Full {
+        fn crowd(&self) -> Crowd {
+            Crowd { limit: 10, under_way: 10, waiting: 3, shed: [4, 0, 0, 0] }
+        }
+    }
+
+    #[test]
+    fn an_upstream_with_a_limit_tells_how_crowded_it_is_for_as_long_as_it_has_one() {
+        let metrics = Metrics::new(monotonic());
+        let upstream = metrics.upstream(&"u".into());
+        let full: Arc<dyn crate::crowd::Crowded> = Arc::new(Full);
+        upstream.crowded(Arc::downgrade(&full));
+        let text = scraped(&metrics);
+        for line in [
+            "pylon_upstream_concurrency_limit{upstream=\"u\"} 10\n",
+            "pylon_upstream_queued{upstream=\"u\"} 3\n",
+            "pylon_upstream_shed_total{upstream=\"u\",class=\"low\"} 4\n",
+        ] {
+            assert!(text.contains(line), "{line}");
+        }
+        drop(full);
+        assert!(!scraped(&metrics).contains("pylon_upstream_queued{"));
+    }
+
     #[test]
     fn every_metric_of_the_catalogue_is_exposed_with_its_labels_and_no_other() {
         let metrics = Metrics::new(monotonic());
@@ -320,6 +371,8 @@ mod tests {
         route.mine().end(200, Duration::from_millis(1));
         route.mine().fell_back(StoodIn::Respond);
         upstream.mine().answered(200, Duration::from_millis(1));
+        let full: Arc<dyn crate::crowd::Crowded> = Arc::new(Full);
+        upstream.crowded(Arc::downgrade(&full));
         let _open = (upstream.mine().connected(), metrics.connected());
         metrics.shadow(("ip_filter", "ip_filter.denied"));
         metrics.snapshot_in_force("abc", monotonic());

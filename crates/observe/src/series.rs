@@ -5,14 +5,16 @@
 //! one worker). A route in use costs about 600 bytes for each worker that serves it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pylon_core::exchange::StoodIn;
 use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::worker;
 
 use crate::breakers::{BreakerCounts, BreakerScope};
+use crate::crowd::{Crowd, Crowded};
 use crate::histogram::{Histogram, Totals};
 use crate::json;
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
@@ -117,6 +119,7 @@ impl RouteShard {
 #[derive(Debug)]
 pub struct UpstreamSeries {
     upstream: UpstreamName,
+    crowd: Mutex<Option<Weak<dyn Crowded>>>,
     shards: Sharded<UpstreamShard>,
     /// Its circuit breakers.
     pub breakers: BreakerCounts,
@@ -124,12 +127,24 @@ pub struct UpstreamSeries {
 
 impl UpstreamSeries {
     pub(crate) fn new(upstream: UpstreamName) -> Self {
-        Self { upstream, shards: Sharded::new(), breakers: BreakerCounts::default() }
+        let (shards, breakers) = (Sharded::new(), BreakerCounts::default());
+        Self { upstream, crowd: Mutex::new(None), shards, breakers }
     }
 
     /// The upstream that is counted.
     pub fn upstream(&self) -> &UpstreamName {
         &self.upstream
+    }
+
+    /// From now on this one knows how crowded the upstream is, for as long as it lives.
+    pub fn crowded(&self, source: Weak<dyn Crowded>) {
+        *self.crowd.lock() = Some(source);
+    }
+
+    /// How crowded the upstream is, where it has a limit.
+    pub(crate) fn crowd(&self) -> Option<Crowd> {
+        let source = self.crowd.lock().as_ref().and_then(Weak::upgrade)?;
+        Some(source.crowd())
     }
 
     /// The shard of the current worker. Cloning it writes no count that another worker writes too.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use http_body::Body as _;
 use pylon_core::exchange::{Exchange, Failing, StandIn, StoodIn, Timer};
-use pylon_core::rejection::{Rejection, UPSTREAM_NO_ENDPOINT, UPSTREAM_OPEN, UPSTREAM_TIMEOUT};
+use pylon_core::rejection::{Rejection, UPSTREAM_NO_ENDPOINT, UPSTREAM_OPEN, UPSTREAM_OVERLOADED, UPSTREAM_TIMEOUT};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::ByteSize;
 use pylon_core::{Request, Response};
@@ -178,7 +178,11 @@ fn check(spec: &FallbackRuleSpec) -> Vec<SpecError> {
 }
 
 fn conditions(spec: &FallbackRuleSpec) -> Box<[When]> {
-    if spec.on.is_empty() { [When::Open, When::Failed, When::Timeout].into() } else { spec.on.0.clone().into() }
+    if spec.on.is_empty() {
+        [When::Open, When::Overloaded, When::Failed, When::Timeout].into()
+    } else {
+        spec.on.0.clone().into()
+    }
 }
 
 /// The action's own answer; `after` bounds the time to its head.
@@ -234,7 +238,8 @@ impl Failure {
                 let status = of_call.unwrap_or(answer.status().as_u16());
                 (status >= 400).then_some(Self { on: Failing::Status(status), status })
             }
-            Err(error) if error.blame == Blame::Upstream => {
+            // Overload is nobody's failure, and no answer either.
+            Err(error) if error.blame == Blame::Upstream || error.reason() == &UPSTREAM_OVERLOADED => {
                 let reason = error.reason();
                 Some(Self { on: Failing::Call(reason), status: reason.status })
             }
@@ -247,6 +252,7 @@ impl Failure {
             Failing::Status(_) => None,
             Failing::Call(reason) if reason == &UPSTREAM_TIMEOUT => Some(When::Timeout),
             Failing::Call(reason) if [&UPSTREAM_NO_ENDPOINT, &UPSTREAM_OPEN].contains(&reason) => Some(When::Open),
+            Failing::Call(reason) if reason == &UPSTREAM_OVERLOADED => Some(When::Overloaded),
             Failing::Call(_) => Some(When::Failed),
         };
         match when {

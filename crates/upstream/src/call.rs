@@ -33,6 +33,7 @@ use crate::upstream::choice::Wish;
 use crate::upstream::{Host, Upstream};
 
 mod deadline;
+mod entry;
 mod outcome;
 mod outgoing;
 mod past;
@@ -75,11 +76,12 @@ impl Upstream {
         cx: &mut Exchange,
         options: &CallOptions,
     ) -> Result<Response, CallError> {
-        let began = now();
+        let mut began = now();
         if let Some(total) = options.timeouts.total {
             let at = cx.started + total;
             cx.deadline = Some(cx.deadline.map_or(at, |earlier| earlier.min(at)));
         }
+        let mut permit = self.permit(cx, &mut began, options).await.map_err(Fault::into_error)?;
         let (wish, mut past) = (self.wish(&out.headers, cx), Past::new(began));
         let mut last = None;
         loop {
@@ -101,12 +103,16 @@ impl Upstream {
                     lease.lane.observe(Outcome::Answered(head.status()), past.began, now);
                     let said = || Said::of(cx.grpc, head.status(), head.headers());
                     let end = lease.answered(said, took, now, has_own_deadline(cx, options));
+                    lease.permit = permit.take().and_then(|permit| permit.heard(&head, &flight, past.began, now));
                     let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
                     cx.trail.upstream_time = Some(now.saturating_duration_since(began));
                     return flight.answer(head, (lease, end), clocks, now).map_err(Fault::into_error);
                 }
                 Err(fault) => failed(&mut lease, fault, &mut past, has_own_deadline(cx, options)),
             };
+            if let (Some(permit), Fault::Timeout(..)) = (&permit, &error.source) {
+                permit.timed_out();
+            }
             drop(lease);
             let again = past.again(&error, out, cx);
             // An endpoint that could not be reached a moment ago is not asked again at once; another one is.
@@ -143,7 +149,7 @@ impl Upstream {
         let mut flight = self.launch_pooled(lane, out, cx, past)?;
         if flight.is_none() {
             // Boxed, so that a request that finds a connection is no larger for those that find none.
-            let (way, stood) = Box::pin(dial(lane, cx, options, key(cx).is_some())).await?;
+            let (way, stood) = Box::pin(dial(lane, cx, options, key(cx).is_some(), past.stale)).await?;
             sent = stood;
             flight = Some(self.launch(way, lane, out, cx, sent)?);
         }

@@ -52,6 +52,8 @@ impl Sources {
                 .errors
                 .push(error.help("make them two upstreams: routes forward to one, listeners with `tcp` to the other"));
         }
+        let pool = FieldPath::root().key("pool");
+        compiler.errors.extend(spec.pool.check().into_iter().map(|error| error.below(&pool)));
         compiler.protocol();
         let places = compiler.places();
         compiler.load_tls(places.iter().any(|(_, place)| place.tls) || spec.discover.is_some() && spec.tls.is_some());

@@ -6,11 +6,13 @@ use std::time::Instant;
 use pylon_core::connection::Connection;
 use pylon_core::exchange::{Timer, Trail};
 use pylon_net::stream::Stream;
-use pylon_observe::series::{OpenUpstreamConnection, UpstreamShard};
+use pylon_observe::series::UpstreamShard;
 
 use crate::dial::reach;
 use crate::endpoint::Lease;
 use crate::error::{CallError, Fault};
+use crate::h1::conn::Open;
+use crate::room::{Room, room};
 use crate::upstream::Upstream;
 
 /// How many endpoints are tried.
@@ -22,7 +24,7 @@ pub struct Connected {
     /// Its bytes.
     pub stream: Stream,
     _lease: Lease,
-    _open: Option<OpenUpstreamConnection>,
+    _open: Open,
 }
 
 impl Upstream {
@@ -42,15 +44,22 @@ impl Upstream {
             trail.socket.clone_from(&lease.lane.path);
             let header = lease.lane.header(client.peer.ip(), client);
             tried.push(lease.lane.id());
-            let fault = match reach(&lease.lane, begun + timeouts.connect, true, header).await {
-                Ok(stream) => {
+            let deadline = begun + timeouts.connect;
+            let reached = match room(&lease.lane, true, deadline).await {
+                Ok(Room::New(place)) => reach(&lease.lane, deadline, true, header).await.map(|stream| (stream, place)),
+                Ok(Room::Free(_)) => Err(Fault::Connect(io::ErrorKind::AddrInUse.into())),
+                Err(fault) => Err(fault),
+            };
+            let fault = match reached {
+                Ok((stream, place)) => {
                     lease.lane.slot.counters.connected();
                     // How long a connection is used says nothing of the service; how soon it stands does.
                     lease.lane.measure(begun, now(), false);
                     trail.endpoint = stream.peer_addr().ok().or(trail.endpoint);
                     trail.upstream_time = Some(now().saturating_duration_since(began));
                     lease.connected(begun, now());
-                    let open = lease.lane.metrics.as_ref().map(UpstreamShard::connected);
+                    let counted = lease.lane.metrics.as_ref().map(UpstreamShard::connected);
+                    let open = Open { _counted: counted, _place: place };
                     return Ok(Connected { stream, _lease: lease, _open: open });
                 }
                 Err(Fault::Connect(error) | Fault::Tls(error)) if error.kind() == io::ErrorKind::TimedOut => {
@@ -58,11 +67,13 @@ impl Upstream {
                 }
                 Err(fault) => fault,
             };
-            lease.failed(now().saturating_duration_since(begun), now());
-            lease.lane.slot.counters.connect_failed();
-            lease.lane.measure(begun, now(), true);
-            if let Some(metrics) = &lease.lane.metrics {
-                metrics.connect_failed();
+            if !matches!(fault, Fault::Overloaded(_)) {
+                lease.failed(now().saturating_duration_since(begun), now());
+                lease.lane.slot.counters.connect_failed();
+                lease.lane.measure(begun, now(), true);
+                if let Some(metrics) = &lease.lane.metrics {
+                    metrics.connect_failed();
+                }
             }
             if tried.len() >= TRIES.min(self.endpoints()) {
                 return Err(fault.into_error());

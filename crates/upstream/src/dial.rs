@@ -15,10 +15,12 @@ use tokio::io::AsyncWriteExt as _;
 use crate::call::CallOptions;
 use crate::endpoint::Lane;
 use crate::error::Fault;
-use crate::h1::conn::{Conn, Life};
+use crate::h1::conn::{Conn, Life, Open};
 use crate::h2;
 use crate::h2::conn::Place;
 use crate::h2::pool::{Dial, PATIENCE, Turn};
+use crate::pool;
+use crate::room::{Room, room};
 
 /// A connection, or a place on one, that a request can be sent on.
 #[derive(Debug)]
@@ -39,12 +41,13 @@ struct Bound {
 
 /// Makes a connection, and says when it stood. Where it is to carry many exchanges, another's dial may bring it.
 ///
-/// `websocket` wants one that carries this exchange and no other, unless nothing but HTTP/2 is to be spoken.
+/// `fresh` wants no connection that has been used before. `websocket` wants one that carries this exchange and no other, unless nothing but HTTP/2 is to be spoken.
 pub(crate) async fn dial(
     lane: &Lane,
     cx: &mut Exchange,
     options: &CallOptions,
     websocket: bool,
+    fresh: bool,
 ) -> Result<(Way, Instant), Fault> {
     let alone = lane.tells() || websocket && !lane.wants_http2();
     cx.trail.endpoint = lane.addrs.first().copied();
@@ -69,10 +72,18 @@ pub(crate) async fn dial(
             break pool.dial();
         }
     };
+    let place = match room(lane, fresh || alone && lane.speaks_http2(), bound.at).await? {
+        Room::New(place) => place,
+        Room::Free(way) => {
+            cx.trail.reused = true;
+            lane.slot.counters.reused();
+            return Ok((way, now()));
+        }
+    };
     let header = lane.header(cx.client, &cx.connection);
     let made = async {
         let stream = reach(lane, bound.at, alone, header).await?;
-        make(lane, dial, bound, stream, options.max_head, alone).await
+        make(lane, dial, bound, (stream, place), options.max_head, alone).await
     };
     match made.await {
         Ok(made) => Ok(made),
@@ -95,7 +106,7 @@ async fn make(
     lane: &Lane,
     dial: Dial<'_>,
     bound: Bound,
-    stream: Stream,
+    (stream, place): (Stream, pool::Place),
     max_head: usize,
     alone: bool,
 ) -> Result<(Way, Instant), Fault> {
@@ -106,7 +117,7 @@ async fn make(
     };
     let stood = now();
     let expires = stood + lane.limits.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
-    let open = lane.metrics.as_ref().map(UpstreamShard::connected);
+    let open = Open { _counted: lane.metrics.as_ref().map(UpstreamShard::connected), _place: place };
     if !lane.begins_http2(&stream) {
         if !alone {
             dial.without_http2();

@@ -14,6 +14,7 @@ use pylon_observe::series::UpstreamShard;
 use crate::balance::table::Table;
 use crate::breaker::Fuse;
 use crate::breaker::lease::Pass;
+use crate::concurrency::permit::Permit;
 use crate::gauge::Gauge;
 use crate::h1::conn::Conn;
 use crate::pool::{Limits, Pool, Slot};
@@ -283,12 +284,14 @@ pub(crate) struct Lease {
     pub(crate) lane: Arc<Lane>,
     /// How it passed the breakers.
     pub(crate) pass: Pass,
+    /// The place that the exchange has under the upstream's limit, where there is one.
+    pub(crate) permit: Option<Permit>,
 }
 
 impl Lease {
     pub(crate) fn begin(lane: &Arc<Lane>) -> Self {
         lane.slot.begin(lane.shared);
-        Self { lane: Arc::clone(lane), pass: Pass::default() }
+        Self { lane: Arc::clone(lane), pass: Pass::default(), permit: None }
     }
 
     /// Gives a clean connection back and ends the exchange.

@@ -10,7 +10,7 @@ use pylon_core::exchange::Timer;
 use pylon_core::rejection::{
     INTERNAL, REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_FRAMING, REQUEST_TIMEOUT, Reason, Rejection,
     UPSTREAM_CONNECT, UPSTREAM_CREDENTIAL, UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_OPEN,
-    UPSTREAM_PROTOCOL, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_TLS,
+    UPSTREAM_OVERLOADED, UPSTREAM_PROTOCOL, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_TLS,
 };
 use pylon_core::units::Span;
 
@@ -84,6 +84,9 @@ pub enum Fault {
         /// In how long it lets a request through, if that is known.
         after: Option<Duration>,
     },
+    /// As much is under way as may be, and there was no turn.
+    #[error("overloaded: {0}")]
+    Overloaded(Shed),
     /// No connection could be made.
     #[error("no connection: {0}")]
     Connect(io::Error),
@@ -126,6 +129,20 @@ pub enum Fault {
     Timeout(Timer, Duration),
 }
 
+/// Why there was no turn for a request, though its upstream may be well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shed {
+    /// It found the queue full, or had to yield.
+    #[error("the queue is full")]
+    Full,
+    /// Its turn did not come in time.
+    #[error("the turn did not come in time")]
+    Late,
+    /// As many connections to the endpoint are open as may be, and none came free in time.
+    #[error("all {0} connections to the endpoint that may be open are in use")]
+    Connections(u32),
+}
+
 /// A duration as it is written in a document.
 fn span(duration: Duration) -> Span {
     Span::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
@@ -137,6 +154,9 @@ impl Fault {
         let (blame, retry, at) = match &self {
             Self::NoEndpoint(_) | Self::Alone | Self::Open { .. } => (Blame::Upstream, Retry::Never, Step::Pick),
             Self::Credential(_) => (Blame::Gateway, Retry::Never, Step::Pick),
+            // Nobody has failed: what the service has to answer for is not counted against it twice.
+            Self::Overloaded(Shed::Connections(_)) => (Blame::Gateway, Retry::Always, Step::Connect),
+            Self::Overloaded(_) => (Blame::Gateway, Retry::Never, Step::Pick),
             Self::Connect(_) | Self::Tls(_) => (Blame::Upstream, Retry::Always, Step::Connect),
             Self::Encode(_) => (Blame::Gateway, Retry::Never, Step::Send),
             Self::Unsent(_) | Self::Refused(_) => (Blame::Upstream, Retry::Always, Step::Send),
@@ -155,6 +175,7 @@ impl Fault {
             Self::NoEndpoint(_) => &UPSTREAM_NO_ENDPOINT,
             Self::Credential(_) => &UPSTREAM_CREDENTIAL,
             Self::Open { .. } => &UPSTREAM_OPEN,
+            Self::Overloaded(_) => &UPSTREAM_OVERLOADED,
             Self::Connect(_) => &UPSTREAM_CONNECT,
             Self::Tls(_) => &UPSTREAM_TLS,
             Self::Encode(_) => &INTERNAL,
@@ -183,6 +204,10 @@ impl From<CallError> for Rejection {
         match &error.source {
             // The timer's name and length help the client's owner and tell nothing of the inside.
             Fault::Timeout(..) => reason.because(error.source.to_string()),
+            // Soon: what is under way ends in a moment.
+            Fault::Overloaded(_) => {
+                reason.privately(error.source.to_string()).with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+            }
             Fault::Head(HeadError::TooLarge { limit, largest }) => {
                 let largest = largest.as_ref().map_or_else(String::new, |(name, length)| {
                     format!(", the largest is `{name}` with {length} bytes")

@@ -1,4 +1,4 @@
-//! Idle connections of one endpoint, kept for each worker apart, and how many exchanges are under way there.
+//! Idle connections of one endpoint, kept for each worker apart, and how many exchanges are under way there; how many may be open.
 //!
 //! A worker takes the connection that it gave back last. Nothing waits on an idle connection: it is looked at when it
 //! is taken and by a sweep each second, neither of which costs a system call where nothing happened. A connection goes
@@ -6,13 +6,17 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU32,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pylon_core::worker;
+use tokio::sync::Notify;
 
 use crate::counters::Counters;
 use crate::h1::conn::Conn;
@@ -26,6 +30,8 @@ pub(crate) struct Limits {
     pub(crate) max_idle: usize,
     pub(crate) idle: Duration,
     pub(crate) lifetime: Duration,
+    /// How many may be open to an endpoint, over all workers, and how long a request waits for one of them.
+    pub(crate) most: Option<(u32, Duration)>,
 }
 
 /// The connections of one endpoint. Shared between snapshots through `Carry`.
@@ -56,6 +62,23 @@ struct Shared {
     epoch: AtomicU32,
     addrs: ArcSwap<Vec<SocketAddr>>,
     allowing: Mutex<()>,
+    /// Connections that are open or being made.
+    open: AtomicU32,
+    /// One was closed, or came back where not all may be open.
+    freed: Notify,
+    /// What the workers have, so that one can make room for another.
+    slots: OnceLock<Box<[Weak<Slot>]>>,
+}
+
+/// A connection counts among those that are open to its endpoint until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, AcqRel);
+        self.0.freed.notify_one();
+    }
 }
 
 #[derive(Debug)]
@@ -76,7 +99,10 @@ impl Pool {
                 shared: Arc::clone(&shared),
             })
         };
-        Self { slots: (0..=worker::count()).map(slot).collect(), shared: Arc::clone(&shared) }
+        let slots: Box<[Arc<Slot>]> = (0..=worker::count()).map(slot).collect();
+        // Nobody else has set it: the pool is new.
+        let _new = shared.slots.set(slots.iter().map(Arc::downgrade).collect());
+        Self { slots, shared }
     }
 
     /// The slot of the current worker.
@@ -104,6 +130,11 @@ impl Pool {
     /// How many connections idle, over all workers.
     pub(crate) fn idle(&self) -> usize {
         self.slots.iter().map(|slot| slot.idle.lock().len() + slot.multiplexed.idle()).sum()
+    }
+
+    /// How many connections are open or being made, over all workers.
+    pub(crate) fn open(&self) -> u32 {
+        self.shared.open.load(Relaxed)
     }
 
     /// How many exchanges are under way, over all workers.
@@ -164,8 +195,38 @@ impl Slot {
         }
     }
 
+    /// Room for one more connection, where fewer than `most` are open.
+    pub(crate) fn place(&self, most: u32) -> Option<Place> {
+        let more = |open: u32| (open < most).then(|| open.saturating_add(1));
+        self.shared.open.fetch_update(AcqRel, Acquire, more).ok().map(|_| Place(Arc::clone(&self.shared)))
+    }
+
+    /// Closes a connection that idles at some worker, this one's last.
+    pub(crate) fn close_one(&self) {
+        let slots = self.shared.slots.get().into_iter().flatten().filter_map(Weak::upgrade);
+        let (own, others): (Vec<_>, Vec<_>) = slots.partition(|slot| std::ptr::addr_eq(Arc::as_ptr(slot), self));
+        let _closed = others.iter().chain(&own).any(|slot| slot.close_oldest());
+    }
+
+    fn close_oldest(&self) -> bool {
+        let oldest = self.idle.lock().pop_front();
+        oldest.is_some() || self.multiplexed.close_one()
+    }
+
+    /// Waits until a connection has been closed, or came back.
+    pub(crate) async fn freed(&self) {
+        self.shared.freed.notified().await;
+    }
+
     /// Takes a clean connection back.
-    pub(crate) fn give(&self, mut conn: Conn, now: Instant, limits: &Limits) {
+    pub(crate) fn give(&self, conn: Conn, now: Instant, limits: &Limits) {
+        self.keep(conn, now, limits);
+        if limits.most.is_some() {
+            self.shared.freed.notify_one();
+        }
+    }
+
+    fn keep(&self, mut conn: Conn, now: Instant, limits: &Limits) {
         let mut idle = self.idle.lock();
         // Under the lock: either this sees the epoch of new addresses, or `allow` sees the connection.
         let epoch = self.shared.epoch.load(Relaxed);

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use http::HeaderValue;
 use pylon_core::short::{FromScalar, Short};
+use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use pylon_net::proxy_protocol::Version;
 use pylon_net::tls::spec::UpstreamTlsSpec;
@@ -13,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::balance::spec::BalanceSpec;
 use crate::breaker::spec::ShortBreaker;
+use crate::concurrency::spec::ShortConcurrency;
 use crate::discovery::spec::DiscoverSpec;
 use crate::outbound::spec::OutboundSpec;
 use crate::timeouts::ShortTimeout;
@@ -42,6 +45,10 @@ pub struct UpstreamSpec {
     /// calls, or a map. Default: never. Example: `{ errors: 50%, slow: 2s, per: endpoint }`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
     pub breaker: Option<ShortBreaker>,
+    /// How many requests may be under way, over all workers, and who waits when as many are: a number, `adaptive`, or a map.
+    /// Who gets no turn is refused with 503. No limit by default. Example: `{ limit: 100, queue: { wait: 250ms } }`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub concurrency: Option<ShortConcurrency>,
     /// How many connections idle and for how long. Default `{ max_idle: 256, idle: 4s, lifetime: 10m }`. Example: `{ idle: 55s }`.
     #[serde(default)]
     pub pool: PoolSpec,
@@ -152,11 +159,55 @@ pub struct PoolSpec {
     pub idle: Span,
     /// How long a connection is used at all, give or take 10 %. A span of time; default `10m`. Example: `1h`.
     pub lifetime: Span,
+    /// How many connections to an endpoint may be open, over all workers, idle ones included. A number, 1 to 1000000; default: any.
+    /// Example: `100`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub max_connections: Option<u32>,
+    /// How long a request waits for one of `max_connections` before another endpoint is tried, and at last refused with 503. A span of
+    /// time, at most `10s`; default `100ms` where `max_connections` is written. Example: `250ms`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "written")]
+    pub wait: Option<Span>,
+}
+
+impl PoolSpec {
+    /// How many connections may be open, and how long is waited for one.
+    pub(crate) fn most(&self) -> Option<(u32, Duration)> {
+        Some((self.max_connections?, self.wait.unwrap_or(Span::from_millis(100)).duration()))
+    }
+
+    /// What is wrong. Paths begin at the pool.
+    pub(crate) fn check(&self) -> Vec<SpecError> {
+        let (at, mut errors) = (|key: &str| FieldPath::root().key(key), Vec::new());
+        if self.max_idle > 10_000 {
+            let problem = "more than 10000 idle connections for each worker and endpoint";
+            errors.push(SpecError::new(at("max_idle"), problem));
+        }
+        if let Some(most) = self.max_connections.filter(|most| !(1..=1_000_000).contains(most)) {
+            let problem = format!("{most} is not a number from 1 to 1000000");
+            errors.push(SpecError::new(at("max_connections"), problem));
+        }
+        if let Some(wait) = self.wait {
+            if self.max_connections.is_none() {
+                let error = SpecError::new(at("wait"), "`wait` means nothing without `max_connections`");
+                errors.push(error.help("leave it out: any number of connections may be open"));
+            }
+            if wait > Span::from_secs(10) {
+                errors.push(SpecError::new(at("wait"), "requests would wait for more than 10s"));
+            }
+        }
+        errors
+    }
 }
 
 impl Default for PoolSpec {
     fn default() -> Self {
-        Self { max_idle: 256, idle: Span::from_secs(4), lifetime: Span::from_secs(600) }
+        Self {
+            max_idle: 256,
+            idle: Span::from_secs(4),
+            lifetime: Span::from_secs(600),
+            max_connections: None,
+            wait: None,
+        }
     }
 }
 

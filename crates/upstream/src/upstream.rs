@@ -28,6 +28,7 @@ use crate::balance::table::Table;
 use crate::breaker::scopes::Breakers;
 use crate::call::CallOptions;
 use crate::compile::Sources;
+use crate::concurrency::Limited;
 use crate::discovery::file::ReadYaml;
 use crate::discovery::ledger::Known;
 use crate::discovery::source::Source;
@@ -75,6 +76,7 @@ pub struct Upstream {
     speaks: Speaks,
     tells: Option<Version>,
     pub(crate) breakers: Breakers,
+    pub(crate) concurrency: Option<Limited>,
     pub(crate) host: Host,
     pub(crate) outbound: Option<Box<Outbound>>,
     pub(crate) series: Option<Arc<UpstreamSeries>>,
@@ -106,16 +108,12 @@ struct Shared {
 impl Upstream {
     /// Makes an upstream of what was written. All errors are told at once. No task runs before [`Upstream::start`].
     pub fn compile(name: UpstreamName, spec: &UpstreamSpec, cx: &Building<'_>) -> Result<Self, Vec<SpecError>> {
-        let (sources, key, mut errors) = (Sources::compile(spec, cx), key(spec), Vec::new());
-        if spec.pool.max_idle > 10_000 {
-            let at = FieldPath::root().key("pool").key("max_idle");
-            errors.push(SpecError::new(at, "more than 10000 idle connections for each worker and endpoint"));
-        }
-        let (sources, key) = match (sources, key) {
-            (Ok(sources), Ok(key)) if errors.is_empty() => (sources, key),
-            (sources, key) => {
-                let found = sources.err().into_iter().chain(key.err()).flatten();
-                return Err(found.chain(errors).collect());
+        let (sources, key, concurrency) = (Sources::compile(spec, cx), key(spec), Limited::compile(&name, spec, cx));
+        let (sources, key, concurrency) = match (sources, key, concurrency) {
+            (Ok(sources), Ok(key), Ok(concurrency)) => (sources, key, concurrency),
+            (sources, key, concurrency) => {
+                let found = sources.err().into_iter().chain(key.err()).chain(concurrency.err());
+                return Err(found.flatten().collect());
             }
         };
         let outbound = spec.outbound.as_ref().map(|written| Outbound::compile(written, cx));
@@ -148,11 +146,13 @@ impl Upstream {
             protocol: spec.protocol,
             breakers,
             tells: spec.proxy_protocol,
+            concurrency,
             limits: Limits {
                 // A connection that begins with a client's address is for no other client.
                 max_idle: if spec.proxy_protocol.is_some() { 0 } else { spec.pool.max_idle as usize },
                 idle: spec.pool.idle.duration(),
                 lifetime: spec.pool.lifetime.duration(),
+                most: spec.pool.most(),
             },
             host: match &spec.host {
                 HostSpec::Keep => Host::Keep,
@@ -175,6 +175,9 @@ impl Upstream {
 
     /// Begins to resolve names on `handle`, the control runtime. The tasks end when the upstream is dropped.
     pub fn start(&self, handle: &Handle) {
+        if let Some(concurrency) = &self.concurrency {
+            concurrency.start(handle, self.series.as_deref());
+        }
         let mut tasks = self.tasks.lock();
         if !tasks.is_empty() {
             return;
@@ -265,6 +268,7 @@ impl Upstream {
                 zone: endpoint.zone.as_deref().map(str::to_owned),
                 source: endpoint.source,
                 idle: endpoint.pool.idle(),
+                connections: endpoint.pool.open(),
                 in_flight: endpoint.pool.in_flight(),
                 attempts,
                 connects,
@@ -276,6 +280,7 @@ impl Upstream {
             name: self.shared.name.as_str().to_owned(),
             balance: self.method,
             by: self.key.as_ref().map(KeyBy::in_words),
+            concurrency: self.concurrency.as_ref().map(Limited::view),
             endpoints: endpoints.collect(),
             breakers: self.breakers.view(now),
             sources: self.shared.sources.view(now),

@@ -1,5 +1,6 @@
 //! What the admin API shows of an upstream.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -19,6 +20,9 @@ pub struct UpstreamView {
     /// By which key of the request, where one decides: `header x-tenant`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// How much may be under way, where there is a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyView>,
     /// The endpoints in use.
     pub endpoints: Vec<EndpointView>,
     /// Breakers beside those of endpoints: of the upstream, of routes that call it.
@@ -28,6 +32,26 @@ pub struct UpstreamView {
     /// What is done to each attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbound: Option<OutboundView>,
+}
+
+/// The limit of concurrency of an upstream at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConcurrencyView {
+    /// How many requests may be under way.
+    pub limit: u32,
+    /// The part of it that each class may use now.
+    pub caps: BTreeMap<&'static str, u32>,
+    /// Whether the limit is found out.
+    pub adaptive: bool,
+    /// How long answers take while the service is idle, where that is found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_latency_ms: Option<f64>,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Requests that wait for their turn, by class.
+    pub queued: BTreeMap<&'static str, usize>,
+    /// Requests refused since the limit is known, by class.
+    pub shed: BTreeMap<&'static str, u64>,
 }
 
 /// One endpoint at one moment.
@@ -51,6 +75,8 @@ pub struct EndpointView {
     pub source: &'static str,
     /// Connections that wait for a request, over all workers.
     pub idle: usize,
+    /// Connections that are open or being made, over all workers.
+    pub connections: u32,
     /// Exchanges under way, over all workers.
     pub in_flight: u32,
     /// Attempts since the endpoint is known.

@@ -7,12 +7,13 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use pylon_core::priority::Priority;
 use pylon_core::units::Percent;
 use pylon_proxy::action::Action;
 use pylon_proxy::snapshot::Snapshot;
 use pylon_proxy::world::Stage;
 use pylon_upstream::upstream::Upstream;
-use pylon_upstream::view::UpstreamView;
+use pylon_upstream::view::{ConcurrencyView, UpstreamView};
 use serde::Serialize;
 
 use super::{Explained, Question, of};
@@ -44,6 +45,8 @@ struct Answer {
     document: String,
     /// The id of the route.
     route: String,
+    /// How much it matters to an upstream that is overloaded.
+    priority: Priority,
     /// Why it would be refused before any policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'static str>,
@@ -138,6 +141,7 @@ fn answer(snapshot: &Snapshot, state: &State, question: &Question) -> Result<(An
     let answer = Answer {
         document: snapshot.hash.clone(),
         route: route.id.to_string(),
+        priority: met.exchange.priority,
         refusal: met.refusal.as_ref().map(|no| no.reason.code),
         upstreams: upstreams(snapshot, &explained).into_iter().map(Upstream::view).collect(),
         words,
@@ -200,6 +204,9 @@ impl Answer {
     fn state(&self, out: &mut String) -> fmt::Result {
         for view in &self.upstreams {
             writeln!(out, "\nupstream {}, as it is now", view.name)?;
+            if let Some(crowd) = &view.concurrency {
+                crowded(out, crowd, self.priority)?;
+            }
             for source in &view.sources {
                 let Some(error) = &source.error else { continue };
                 let stale = if source.stale { ", what an earlier attempt found is used" } else { "" };
@@ -230,6 +237,21 @@ impl Answer {
         }
         Ok(())
     }
+}
+
+/// The limit of concurrency, and what it means for a request of this class.
+fn crowded(out: &mut String, crowd: &ConcurrencyView, class: Priority) -> fmt::Result {
+    let ConcurrencyView { limit, caps, adaptive, idle_latency_ms, in_flight, queued, shed } = crowd;
+    write!(out, "  at most {limit} requests")?;
+    match (adaptive, idle_latency_ms) {
+        (true, Some(latency)) => write!(out, ", found out by {latency} ms of an idle service")?,
+        (true, None) => write!(out, ", to be found out")?,
+        (false, _) => {}
+    }
+    let total: u64 = shed.values().sum();
+    write!(out, "; {in_flight} under way, {} wait, {total} were shed", queued.values().sum::<usize>())?;
+    let cap = caps.get(class.as_str()).unwrap_or(limit);
+    writeln!(out, "; this one is `{class}`, and goes on while fewer than {cap} are under way")
 }
 
 fn upstreams<'s>(snapshot: &'s Snapshot, explained: &Explained) -> Vec<&'s Upstream> {

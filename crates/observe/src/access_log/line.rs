@@ -13,6 +13,8 @@
 //! | `route` | the id of the route |
 //! | `upstream`, `endpoint`, `attempts`, `reused` | who was called, how often, and whether on a connection from the pool |
 //! | `upstream_ms` | from the first attempt to the head of the answer |
+//! | `priority` | the class of the request, where it is not `normal` |
+//! | `queued_ms` | how long it waited for its turn at an upstream whose limit was reached |
 //! | `grpc_status` | how a call of gRPC ended: the number that the client was told, by the service or by the gateway |
 //! | `reason`, `detail` | why the gateway itself refused; an upstream cannot fake it |
 //! | `timer` | the timer that ended the exchange |
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use http::Version;
 use pylon_core::exchange::{Exchange, Failing, Trail};
+use pylon_core::priority::Priority;
 
 use crate::clock::Stamp;
 use crate::ending::Ending;
@@ -84,6 +87,7 @@ impl Line<'_> {
             out.extend_from_slice(words);
             out.push(b']');
         }
+        turn(out, self.exchange);
         fallback(out, trail);
         if let Some(status) = trail.grpc_status {
             out.extend_from_slice(br#","grpc_status":"#);
@@ -163,6 +167,18 @@ pub(crate) fn upstream(out: &mut Vec<u8>, trail: &Trail) {
     if let Some(took) = trail.upstream_time {
         out.extend_from_slice(br#","upstream_ms":"#);
         json::millis(out, micros(took));
+    }
+}
+
+fn turn(out: &mut Vec<u8>, exchange: &Exchange) {
+    if exchange.priority != Priority::Normal {
+        out.extend_from_slice(br#","priority":""#);
+        out.extend_from_slice(exchange.priority.as_str().as_bytes());
+        out.push(b'"');
+    }
+    if let Some(queued) = exchange.trail.queued {
+        out.extend_from_slice(br#","queued_ms":"#);
+        json::millis(out, micros(queued));
     }
 }
 

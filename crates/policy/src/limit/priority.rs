@@ -99,17 +99,16 @@ impl Policy for Priority {
         let mut named = None;
         match (&spec.header, spec.ceiling) {
             (Some(header), ceiling) => {
-                let header = HeaderName::try_from(header.as_str())
-                    .map_err(|_| {
-                        errors.push(SpecError::new(at("header"), format!("`{header}` is not the name of a header")))
-                    })
-                    .ok();
+                let name = HeaderName::try_from(header.as_str()).ok();
+                if name.is_none() {
+                    errors.push(SpecError::new(at("header"), format!("`{header}` is not the name of a header")));
+                }
                 if ceiling.is_none() {
                     let error = SpecError::new(at("header"), "nothing says how high the header can raise a request");
                     errors.push(error.help("add `ceiling: high`: a header can be forged"));
                 }
                 let by_anyone = spec.from == Some(FromSpec::Anyone);
-                named = header.zip(ceiling).map(|(header, ceiling)| Named { header, ceiling, by_anyone });
+                named = name.zip(ceiling).map(|(header, ceiling)| Named { header, ceiling, by_anyone });
             }
             (None, ceiling) => {
                 let mut alone = |key| {

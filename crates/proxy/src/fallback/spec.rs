@@ -18,9 +18,9 @@ pub type FallbackSpec = Several<Short<FallbackRuleSpec>>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FallbackRuleSpec {
-    /// What has to happen, one or a list: `open` (there is nobody to ask), `failed` (no answer came), `timeout` (a timer
-    /// fired), `late` (see `after`); a status or class of what the client would be told, such as `503` or `5xx`. Default
-    /// `[open, failed, timeout]`, and `late` where `after` is written. Example: `[5xx, late]`.
+    /// What has to happen, one or a list: `open` (there is nobody to ask), `overloaded` (there was no turn under `concurrency` of the
+    /// upstream), `failed` (no answer came), `timeout` (a timer fired), `late` (see `after`); a status or class of what the client would
+    /// be told, such as `503` or `5xx`. Default `[open, overloaded, failed, timeout]`, and `late` where `after` is written. Example: `[5xx, late]`.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub on: OneOrMany<When>,
     /// How long the head of the answer is waited for, from the request's arrival; then the request is given up and this
@@ -59,6 +59,8 @@ impl FromScalar for FallbackRuleSpec {
 pub enum When {
     /// There is nobody to ask: the breaker is open, or there is no endpoint.
     Open,
+    /// As much is under way as may be, and there was no turn.
+    Overloaded,
     /// No answer came, for another reason than a timer.
     Failed,
     /// A timer fired.
@@ -71,8 +73,9 @@ pub enum When {
     Status(u16),
 }
 
-const WORDS: [(&str, When); 6] = [
+const WORDS: [(&str, When); 7] = [
     ("open", When::Open),
+    ("overloaded", When::Overloaded),
     ("failed", When::Failed),
     ("timeout", When::Timeout),
     ("late", When::Late),
@@ -115,7 +118,9 @@ impl<'de> Deserialize<'de> for When {
             type Value = When;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`open`, `failed`, `timeout`, `late`, `4xx`, `5xx` or a status from 400 to 599")
+                f.write_str(
+                    "`open`, `overloaded`, `failed`, `timeout`, `late`, `4xx`, `5xx` or a status from 400 to 599",
+                )
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<When, E> {

@@ -38,14 +38,16 @@ fn a_failure_is_judged_by_what_the_client_would_be_told() {
     let call =
         |reason: &'static pylon_core::rejection::Reason| Failure { on: Failing::Call(reason), status: reason.status };
     let answer = |status| Failure { on: Failing::Status(status), status };
-    let words = [When::Open, When::Failed, When::Timeout, When::Class(5), When::Status(503), When::Class(4)];
+    let words =
+        [When::Open, When::Failed, When::Timeout, When::Class(5), When::Status(503), When::Class(4), When::Overloaded];
     for (failure, expected) in [
-        (call(&UPSTREAM_NO_ENDPOINT), [true, false, false, true, true, false]),
-        (call(&UPSTREAM_CONNECT), [false, true, false, true, false, false]),
-        (call(&UPSTREAM_RESET), [false, true, false, true, false, false]),
-        (call(&UPSTREAM_TIMEOUT), [false, false, true, true, false, false]),
-        (answer(503), [false, false, false, true, true, false]),
-        (answer(404), [false, false, false, false, false, true]),
+        (call(&UPSTREAM_NO_ENDPOINT), [true, false, false, true, true, false, false]),
+        (call(&UPSTREAM_CONNECT), [false, true, false, true, false, false, false]),
+        (call(&UPSTREAM_RESET), [false, true, false, true, false, false, false]),
+        (call(&UPSTREAM_TIMEOUT), [false, false, true, true, false, false, false]),
+        (call(&UPSTREAM_OVERLOADED), [false, false, false, true, true, false, true]),
+        (answer(503), [false, false, false, true, true, false, false]),
+        (answer(404), [false, false, false, false, false, true, false]),
     ] {
         assert_eq!(words.map(|when| failure.meets(when)), expected, "{:?}", failure.on);
         assert!(!failure.meets(When::Late));

@@ -6,7 +6,7 @@ use pylon_core::exchange::{Exchange, Timer};
 
 use super::outgoing::{Outgoing, is_idempotent};
 use crate::endpoint::Lane;
-use crate::error::{CallError, Fault};
+use crate::error::{CallError, Fault, Shed};
 
 /// How many further endpoints are tried after one that could not be connected to.
 const CONNECT_RETRIES: u8 = 2;
@@ -43,7 +43,10 @@ impl Past {
     /// Whether another attempt is safe and of use. Never after a timer that bounds all attempts.
     pub(super) fn again(&mut self, error: &CallError, out: &Outgoing, cx: &Exchange) -> bool {
         match &error.source {
-            Fault::Connect(_) | Fault::Tls(_) | Fault::Timeout(Timer::Connect, _)
+            Fault::Connect(_)
+            | Fault::Tls(_)
+            | Fault::Timeout(Timer::Connect, _)
+            | Fault::Overloaded(Shed::Connections(_))
                 if self.connect_failures < CONNECT_RETRIES =>
             {
                 self.connect_failures = self.connect_failures.saturating_add(1);

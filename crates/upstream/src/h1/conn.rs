@@ -12,6 +12,8 @@ use pylon_net::stream::Stream;
 use pylon_observe::series::OpenUpstreamConnection;
 use tokio::io::AsyncReadExt as _;
 
+use crate::pool::Place;
+
 /// A connection that carries one exchange, or idles in a pool.
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -30,7 +32,14 @@ pub(crate) struct Life {
     /// The generation of the addresses that it was made from.
     pub(crate) epoch: u32,
     /// Counts it as open for as long as it lives.
-    pub(crate) _open: Option<OpenUpstreamConnection>,
+    pub(crate) _open: Open,
+}
+
+/// What counts a connection as open for as long as it lives: in the metrics, and among those that may be.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) _counted: Option<OpenUpstreamConnection>,
+    pub(crate) _place: Place,
 }
 
 impl Conn {

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use pylon_http2::client::{self, Answer, Requests};
 use pylon_http2::{Error, Limits, SendStream};
 use pylon_net::stream::Stream;
-use pylon_observe::series::OpenUpstreamConnection;
 
 use super::encode::Sendable;
+use crate::h1::conn::Open;
 
 /// How much of one answer, and of all of them, may be on its way before the client has taken it.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -55,7 +55,7 @@ impl Conn {
         addr: SocketAddr,
         expires: Instant,
         max_head: usize,
-        open: Option<OpenUpstreamConnection>,
+        open: Open,
     ) -> Result<Arc<Self>, Error> {
         let limits = Limits {
             // The other side opens none.

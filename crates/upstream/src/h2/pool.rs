@@ -91,6 +91,14 @@ impl Pool {
         self.shared.lock().conns.retain(|conn| conn.is_of_use(now) && !conn.has_idled(now, idle));
     }
 
+    /// Closes one that carries nothing, where there is one.
+    pub(crate) fn close_one(&self) -> bool {
+        let now = tokio::time::Instant::now().into_std();
+        let mut shared = self.shared.lock();
+        let idle = shared.conns.iter().position(|conn| conn.has_idled(now, Duration::ZERO));
+        idle.map(|index| shared.conns.swap_remove(index)).is_some()
+    }
+
     /// Uses only connections to these addresses from now on.
     pub(crate) fn allow(&self, addrs: &[SocketAddr]) {
         let mut shared = self.shared.lock();

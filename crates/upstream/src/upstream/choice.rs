@@ -83,6 +83,11 @@ impl Endpoints for Seen<'_> {
 }
 
 impl Upstream {
+    /// Names this upstream in the trail of an exchange that comes no further.
+    pub(crate) fn name_in(&self, trail: &mut Trail) {
+        trail.upstream = Some(self.workers.with(|worker| Arc::clone(&worker.name)));
+    }
+
     /// What a request says of where it is to go.
     pub(crate) fn wish(&self, headers: &HeaderMap, cx: &Exchange) -> Wish {
         self.key.as_ref().map_or_else(Wish::default, |by| Wish { key: by.hash(headers, cx) })

@@ -43,6 +43,7 @@ mod reload_limits;
 mod reload_listeners;
 mod reload_load;
 mod removal;
+mod retries;
 mod revisions;
 mod rolling;
 mod schema;

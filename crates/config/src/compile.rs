@@ -27,6 +27,7 @@ use pylon_route::table::Table;
 use pylon_upstream::spec::Speaks;
 use pylon_upstream::upstream::Upstream;
 
+use self::calls::Calls;
 use crate::diagnostic::Diagnostic;
 use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
 use crate::load::{Source, SourceFile};
@@ -34,6 +35,7 @@ use crate::plan::{self, PlainSecrets};
 use crate::suggest;
 use crate::tree::Node;
 
+mod calls;
 mod fallback;
 mod mirror;
 mod tcp;
@@ -174,8 +176,9 @@ impl Compiler<'_> {
     ) -> Option<(Route, Origin)> {
         let rewrite = spec.rewrite.as_ref().map(|rewrite| Rewrite::compile(rewrite, matching)).transpose();
         let rewrite = rewrite.map_err(|errors| self.note(&at.clone().key("rewrite"), errors)).ok();
-        let action = self.action((spec, &id), at, matching);
-        let fallback = self.fallback((spec, &id), at);
+        let calls = self.calls((spec, &id), at);
+        let action = self.action(spec, at, matching, &calls);
+        let fallback = self.fallback(spec, at, &calls);
         let wrong = spec.breaker.iter().flat_map(|breaker| breaker.check(true));
         self.note(&at.clone().key("breaker"), wrong);
         let mirror = self.mirror(spec, at);
@@ -211,16 +214,21 @@ impl Compiler<'_> {
         }
     }
 
-    fn action(&mut self, caller: Caller<'_>, at: &FieldPath, matching: &RouteMatch) -> Option<(Action, String)> {
-        let (spec, _) = caller;
+    fn action(
+        &mut self,
+        spec: &RouteSpec,
+        at: &FieldPath,
+        matching: &RouteMatch,
+        calls: &Calls<'_>,
+    ) -> Option<(Action, String)> {
         let compiled = match &spec.action {
             ActionSpec::Forward(name) => {
                 let at = at.clone().key("forward");
-                (
-                    self.forward(name, Some(caller), &at)
-                        .map(|forward| (Action::Forward(forward), format!("forward to {name}"))),
-                    Vec::new(),
-                )
+                let forward = self.forward(name, calls, &at).map(|forward| {
+                    let words = format!("forward to {name}{}", calls::in_words(&forward.options));
+                    (Action::Forward(forward), words)
+                });
+                (forward, Vec::new())
             }
             ActionSpec::Split(shares) => {
                 let at = at.clone().key("split");
@@ -228,8 +236,13 @@ impl Compiler<'_> {
                     shares.iter().map(|(name, share)| format!("{share} to {name}")).collect::<Vec<_>>().join(", ");
                 let mut forwards = BTreeMap::new();
                 for name in shares.keys() {
-                    forwards.insert(name.clone(), self.forward(name, Some(caller), &at.clone().key(name))?);
+                    forwards.insert(name.clone(), self.forward(name, calls, &at.clone().key(name))?);
                 }
+                // Of each upstream, where they differ.
+                let mut more: Vec<String> =
+                    forwards.values().map(|forward| calls::in_words(&forward.options)).collect();
+                more.dedup();
+                let words = words + &more.concat();
                 let resolve = |name: &str| {
                     forwards.remove(name).ok_or_else(|| SpecError::new(FieldPath::root(), "no such upstream"))
                 };
@@ -260,7 +273,7 @@ impl Compiler<'_> {
         action
     }
 
-    fn forward(&mut self, name: &str, caller: Option<Caller<'_>>, at: &FieldPath) -> Option<Forward> {
+    fn forward(&mut self, name: &str, calls: &Calls<'_>, at: &FieldPath) -> Option<Forward> {
         let upstream = self.upstream(name, at, "this route forwards to an upstream that does not exist")?;
         if upstream.speaks() == Speaks::Bytes {
             let error =
@@ -268,10 +281,9 @@ impl Compiler<'_> {
             self.note(&FieldPath::root(), [error.help("write them as `http://host:port`")]);
             return None;
         }
-        let timeout = caller.and_then(|(spec, _)| spec.timeout.as_ref());
-        let mut options = upstream.options(timeout, self.document.limits.response_headers.as_usize());
+        let mut options = upstream.options(&calls.said(), self.document.limits.response_headers.as_usize());
         let breaker = |(spec, id): Caller<'_>| upstream.breaker_for(id.as_str(), spec.breaker.as_ref(), self.cx.carry);
-        options.breaker = caller.and_then(breaker);
+        options.breaker = calls.caller.and_then(breaker);
         Some(Forward { upstream, options })
     }
 

@@ -18,6 +18,8 @@ use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::breaker::spec::BreakerSpec;
+use pylon_upstream::call::hedge::spec::{HedgeSpec, ShortHedge};
+use pylon_upstream::call::retry::spec::{RetrySpec, ShortRetry};
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use serde::de::DeserializeOwned;
@@ -68,6 +70,10 @@ pub struct Defaults {
     pub shadow: Vec<String>,
     /// Timers of every route.
     pub timeout: Option<TimeoutSpec>,
+    /// When a request is sent once more, on every route.
+    pub retry: Option<RetrySpec>,
+    /// When a request is sent twice, on every route.
+    pub hedge: Option<HedgeSpec>,
     /// What stands in on every route.
     pub fallback: Option<FallbackSpec>,
 }
@@ -93,6 +99,10 @@ pub struct RouteSpec {
     pub timeout: Option<TimeoutSpec>,
     /// When its calls are held back.
     pub breaker: Option<BreakerSpec>,
+    /// When a request is sent once more.
+    pub retry: Option<RetrySpec>,
+    /// When a request is sent twice.
+    pub hedge: Option<HedgeSpec>,
     /// What stands in for an answer that fails: no rule where that of `defaults` is turned off, none where nothing is said.
     pub fallback: Option<FallbackSpec>,
     /// Who gets copies of its requests.
@@ -219,10 +229,14 @@ impl Reader<'_> {
             let at = at.clone().key(&*key.text);
             match &*key.text {
                 "timeout" => defaults.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
+                "retry" => defaults.retry = self.part::<ShortRetry>(key, node, &at).map(|short| short.0),
+                "hedge" => defaults.hedge = self.part::<ShortHedge>(key, node, &at).map(|short| short.0),
                 "shadow" => defaults.shadow = self.part::<OneOrMany<String>>(key, node, &at).unwrap_or_default().0,
                 "fallback" => defaults.fallback = self.part(key, node, &at),
                 _ => {
-                    if let Some(entry) = self.policy(key, node, &at, &["timeout", "fallback", "shadow"]) {
+                    if let Some(entry) =
+                        self.policy(key, node, &at, &["timeout", "retry", "hedge", "fallback", "shadow"])
+                    {
                         defaults.policies.push(entry);
                     }
                 }

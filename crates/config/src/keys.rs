@@ -16,6 +16,8 @@ use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::breaker::spec::BreakerSpec;
+use pylon_upstream::call::hedge::spec::HedgeSpec;
+use pylon_upstream::call::retry::spec::RetrySpec;
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -70,7 +72,7 @@ pub const TOP: &[KeyDoc] = &[
     },
     KeyDoc {
         key: "defaults",
-        doc: "Policies, `timeout`, `fallback` and `shadow` of every route that does not say otherwise, policy by policy; requests that no route takes meet them too. Default: none.",
+        doc: "Policies, `timeout`, `retry`, `hedge`, `fallback` and `shadow` of every route that does not say otherwise, policy by policy; requests that no route takes meet them too. Default: none.",
         example: "defaults: { cors: https://shop.example, timeout: 10s }",
         schema: schema::defaults,
     },
@@ -190,6 +192,18 @@ pub const ROUTE: &[KeyDoc] = &[
         schema: |g| g.subschema_for::<Short<BreakerSpec>>(),
     },
     KeyDoc {
+        key: "retry",
+        doc: "When a request is sent once more, to an endpoint that was not tried: how many attempts may follow the first, or a map; the nearer wins over `upstreams` and `defaults`, as a whole. `off` takes away what those say. Default: only where the service has certainly not acted on the request.",
+        example: "retry: { attempts: 2, on: [connect, 503], per_try: 1s }",
+        schema: |g| g.subschema_for::<Short<RetrySpec>>(),
+    },
+    KeyDoc {
+        key: "hedge",
+        doc: "When a request is sent a second time because the first attempt is late; the first good answer is taken. `off` takes away what `defaults` says. Default: never.",
+        example: "hedge: { after: p95, at_most: 5% }",
+        schema: |g| g.subschema_for::<Short<HedgeSpec>>(),
+    },
+    KeyDoc {
         key: "fallback",
         doc: "What stands in where the upstream fails, is late or has a status that says so: one rule or a list, of which the first that holds is taken. `off` takes away what `defaults` says. Default: nothing, the client is told of the failure.",
         example: "fallback: { on: 5xx, respond: { json: { items: [] } } }",
@@ -220,8 +234,6 @@ pub const LATER: &[&str] = &[
     "aggregate",
     "transcode",
     "cache",
-    "retry",
-    "hedge",
     "jwt",
     "api_key",
     "basic",

@@ -39,6 +39,7 @@ const UNITS: &str = "\
 | span of time | `250ms`, `10s`, `1m30s`, `12h`, `7d` |
 | size | `512B`, `64KiB`, `10MiB`, `1GiB`, or in powers of ten `64kB`, `10MB` |
 | share | `5%`, `0.5%` |
+| rate | `10/s`, `600/min`, `100/h` |
 | network | `10.0.0.0/8`, `2001:db8::/32`, `192.0.2.7` |
 | secret | `env:NAME`, `file:PATH` |
 ";

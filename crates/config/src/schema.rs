@@ -32,7 +32,7 @@ pub(crate) fn route(generator: &mut SchemaGenerator) -> Schema {
 /// The schema of `defaults`.
 pub(crate) fn defaults(generator: &mut SchemaGenerator) -> Schema {
     let mut all = properties(ROUTE, generator);
-    all.retain(|key, _| ["timeout", "fallback", "shadow"].contains(&key.as_str()));
+    all.retain(|key, _| ["timeout", "retry", "hedge", "fallback", "shadow"].contains(&key.as_str()));
     all.extend(policies(generator));
     json_schema!({ "type": "object", "properties": all, "additionalProperties": false })
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Version};
 
+use crate::attempts::{Cause, Hedged, Retried};
 use crate::connection::{Connection, Scheme};
 use crate::priority::Priority;
 use crate::rejection::{Reason, Rejection};
@@ -166,6 +167,12 @@ pub struct Trail {
     pub socket: Option<Arc<str>>,
     /// How many attempts were made.
     pub attempts: u32,
+    /// Why each attempt but the first was made, in their order; a hedge stands apart.
+    pub retries: Vec<Cause>,
+    /// Why no further attempt was made where one was called for.
+    pub retry_refused: Option<Retried>,
+    /// What a second attempt beside the first came to.
+    pub hedge: Option<Hedged>,
     /// Whether the last attempt used a connection from the pool.
     pub reused: bool,
     /// From the first attempt to the head of the answer.
@@ -265,6 +272,8 @@ pub enum Timer {
     Connect,
     /// From the request being sent to the first byte of the answer's head.
     FirstByte,
+    /// One attempt, from its start to the head of its answer.
+    PerTry,
     /// From the request's arrival to the head of the answer, attempts included.
     Response,
     /// Between two pieces of a body, or of what passes through a tunnel.
@@ -289,6 +298,7 @@ impl Timer {
         match self {
             Self::Connect => "connect",
             Self::FirstByte => "first_byte",
+            Self::PerTry => "per_try",
             Self::Response => "response",
             Self::Idle => "idle",
             Self::Total => "total",
@@ -309,7 +319,13 @@ impl Timer {
             Self::ClientBody => Some("limits.body_timeout"),
             Self::ClientBodyRate => Some("limits.body_rate"),
             Self::ClientRead => Some("limits.write_timeout"),
-            Self::Connect | Self::FirstByte | Self::Response | Self::Idle | Self::Total | Self::MaxLifetime => None,
+            Self::Connect
+            | Self::FirstByte
+            | Self::PerTry
+            | Self::Response
+            | Self::Idle
+            | Self::Total
+            | Self::MaxLifetime => None,
         }
     }
 }

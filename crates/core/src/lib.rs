@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O or reads a clock: time comes in as an argument.
 
+pub mod attempts;
 pub mod body;
 pub mod by_host;
 pub mod carry;

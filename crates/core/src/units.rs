@@ -163,6 +163,69 @@ impl fmt::Display for ByteRate {
     }
 }
 
+/// So many for each second, minute or hour: `10/s`, `600/min`, `100/h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    count: u32,
+    unit: RateUnit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum RateUnit {
+    Second,
+    Minute,
+    Hour,
+}
+
+impl Rate {
+    /// A rate of `count` for each second.
+    pub const fn per_second(count: u32) -> Self {
+        Self { count, unit: RateUnit::Second }
+    }
+
+    /// How many there are in each [`Self::period`].
+    pub const fn count(self) -> u32 {
+        self.count
+    }
+
+    /// The time in which there are [`Self::count`].
+    pub const fn period(self) -> Duration {
+        Duration::from_secs(match self.unit {
+            RateUnit::Second => 1,
+            RateUnit::Minute => 60,
+            RateUnit::Hour => 3600,
+        })
+    }
+
+    /// Reads `10/s`. The error is a sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is not a rate: write a number for each second, minute or hour, such as `10/s`");
+        let (count, unit) = text.trim().split_once('/').ok_or_else(bad)?;
+        let unit = match unit.trim() {
+            "s" => RateUnit::Second,
+            "min" => RateUnit::Minute,
+            "h" => RateUnit::Hour,
+            _ => return Err(bad()),
+        };
+        let count = count.trim();
+        if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(bad());
+        }
+        Ok(Self { count: count.parse().map_err(|_| format!("`{text}` is too much"))?, unit })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.unit {
+            RateUnit::Second => "s",
+            RateUnit::Minute => "min",
+            RateUnit::Hour => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
 /// A share from `0%` to `100%`, in steps of a hundredth of a percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent(u16);
@@ -272,6 +335,7 @@ macro_rules! as_text {
 as_text!(Span, "a span of time such as `30s` or `250ms`", r"^([0-9]+(ms|s|m|h|d))+$");
 as_text!(ByteSize, "a size such as `64KiB` or `10MB`", r"^[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)$");
 as_text!(ByteRate, "a rate such as `240B/s`", r"^[0-9]+ ?(B|KiB|MiB|GiB|kB|MB|GB)/s$");
+as_text!(Rate, "a rate such as `10/s` or `600/min`", r"^[0-9]+ ?/ ?(s|min|h)$");
 as_text!(Percent, "a share such as `5%`", r"^[0-9]{1,3}(\.[0-9]{1,2})?%$");
 
 #[cfg(test)]
@@ -299,6 +363,16 @@ mod tests {
         assert_eq!(Percent::parse("0.05%").map(Percent::basis_points), Ok(5));
         assert_eq!(Percent::parse("100%").map(Percent::basis_points), Ok(10_000));
         assert!(Percent::parse("100.01%").is_err() && Percent::parse("5").is_err());
+    }
+
+    #[test]
+    fn a_rate_is_a_number_for_each_second_minute_or_hour() {
+        let rate = Rate::parse("600/min").unwrap();
+        assert_eq!((rate.count(), rate.period(), rate.to_string().as_str()), (600, Duration::from_secs(60), "600/min"));
+        assert_eq!(Rate::parse("0/s"), Ok(Rate::per_second(0)));
+        for bad in ["10", "10/d", "/s", "-1/s", "+1/s", "1.5/s", "99999999999/s"] {
+            assert!(Rate::parse(bad).is_err(), "{bad}");
+        }
     }
 
     proptest! {

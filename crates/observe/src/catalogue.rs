@@ -98,6 +98,10 @@ catalogue! {
         "Requests that wait for their turn at an upstream with `concurrency`";
     UPSTREAM_SHED = Counter "pylon_upstream_shed_total" ["upstream", "class"] "requests",
         "Requests refused since there was no turn for them at an upstream with `concurrency`, by their class of priority";
+    UPSTREAM_RETRIES = Counter "pylon_upstream_retries_total" ["upstream", "outcome"] "attempts",
+        "Further attempts that were called for: made as `safe`, since the service had certainly not acted on the request, or `granted`; not made with `budget_exhausted`, where it was `too_late`, or with the `body_gone`";
+    UPSTREAM_HEDGES = Counter "pylon_upstream_hedges_total" ["upstream", "outcome"] "requests",
+        "Requests that were late and were to be sent a second time: the second attempt `won` or `lost`, or was `skipped` for want of budget or of another endpoint";
     CONNECTIONS = Gauge "pylon_connections" [] "connections",
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",

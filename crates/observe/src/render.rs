@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use pylon_core::attempts::{Hedged, Retried};
 use pylon_core::exchange::StoodIn;
 use pylon_core::priority::Priority;
 use pylon_core::rejection;
@@ -146,6 +147,35 @@ fn upstreams(out: &mut String, series: &[Arc<UpstreamSeries>]) {
                 _ => c.open,
             };
             labelled(out, metric, &[name], value);
+        }
+    }
+    let mut further: Vec<_> = series.iter().map(|s| (s.upstream().as_str(), s.further())).collect();
+    further.sort_unstable_by_key(|(name, _)| *name);
+    by_outcome(
+        out,
+        &catalogue::UPSTREAM_RETRIES,
+        &Retried::NAMES,
+        further.iter().map(|(name, f)| (*name, &f.retries[..])),
+    );
+    by_outcome(
+        out,
+        &catalogue::UPSTREAM_HEDGES,
+        &Hedged::NAMES,
+        further.iter().map(|(name, f)| (*name, &f.hedges[..])),
+    );
+}
+
+/// What there is one of for each upstream and outcome, where there was any.
+fn by_outcome<'a>(
+    out: &mut String,
+    metric: &Metric,
+    outcomes: &[&str],
+    upstreams: impl Iterator<Item = (&'a str, &'a [u64])>,
+) {
+    head(out, metric);
+    for (upstream, counts) in upstreams.filter(|(_, counts)| counts.iter().any(|count| *count > 0)) {
+        for (outcome, count) in outcomes.iter().zip(counts) {
+            labelled(out, metric, &[upstream, outcome], *count);
         }
     }
 }

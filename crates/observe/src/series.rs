@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pylon_core::attempts::{Hedged, Retried};
 use pylon_core::exchange::StoodIn;
 use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::worker;
@@ -183,6 +184,29 @@ impl UpstreamSeries {
         });
         all
     }
+
+    /// What became of retries and hedges, in the order of [`Retried::NAMES`] and [`Hedged::NAMES`].
+    pub(crate) fn further(&self) -> Further {
+        let mut all = Further::default();
+        self.shards.each(|shard| {
+            add_up(&mut all.retries, &shard.retries);
+            add_up(&mut all.hedges, &shard.hedges);
+        });
+        all
+    }
+}
+
+/// What became of retries and hedges, by outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Further {
+    pub(crate) retries: [u64; Retried::NAMES.len()],
+    pub(crate) hedges: [u64; Hedged::NAMES.len()],
+}
+
+fn add_up(sums: &mut [u64], counts: &[AtomicU64]) {
+    for (sum, count) in sums.iter_mut().zip(counts) {
+        *sum += count.load(Ordering::Relaxed);
+    }
 }
 
 /// What became of the connections and attempts of an upstream.
@@ -208,6 +232,10 @@ pub struct UpstreamShard {
     connect_failures: AtomicU64,
     /// By [`BreakerScope`].
     held_back: [AtomicU64; 3],
+    /// By [`Retried`].
+    retries: [AtomicU64; Retried::NAMES.len()],
+    /// By [`Hedged`].
+    hedges: [AtomicU64; Hedged::NAMES.len()],
     /// The worker's own copy of the name.
     name: Arc<str>,
 }
@@ -220,6 +248,8 @@ impl UpstreamShard {
             closed: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
             held_back: <[AtomicU64; 3]>::default(),
+            retries: <[AtomicU64; _]>::default(),
+            hedges: <[AtomicU64; _]>::default(),
             name: name.into(),
         }
     }
@@ -255,6 +285,20 @@ impl UpstreamShard {
     /// A connection could not be made.
     pub fn connect_failed(&self) {
         self.connect_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more attempt was wanted.
+    pub fn retried(&self, what: Retried) {
+        if let Some(count) = self.retries.get(what as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request was late, and was to be hedged.
+    pub fn hedged(&self, what: Hedged) {
+        if let Some(count) = self.hedges.get(what as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

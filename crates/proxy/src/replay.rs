@@ -1,20 +1,9 @@
-//! Keeps a request so that it can be sent once more: its head, and what was read of its body, up to a cap in bytes.
-//!
-//! What was read is kept, and the rest stays where it is: with the client. So a request whose first upstream took little or
-//! nothing of a long body can still go to another one. A body that is asked for again is taken from whoever had it before:
-//! there it ends as one that broke off, never as one that is complete.
+//! Keeps a request so that it can be sent to another upstream: its head, and of its body what [`KeptBody`] holds.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-
-use bytes::Bytes;
 use http::header::EXPECT;
 use http::{HeaderMap, Method};
-use http_body::{Body as _, Frame, SizeHint};
-use parking_lot::Mutex;
 use pylon_core::Request;
-use pylon_core::body::{Body, BodyError};
+use pylon_upstream::replay::KeptBody;
 
 /// A request that can be had again.
 #[derive(Debug)]
@@ -24,264 +13,28 @@ pub(crate) struct Kept {
     body: KeptBody,
 }
 
-#[derive(Debug)]
-enum KeptBody {
-    Empty,
-    Full(Bytes),
-    Stream(Arc<Mutex<Source>>),
-}
-
-/// A streaming body, and what was read of it.
-#[derive(Debug)]
-struct Source {
-    stream: Body,
-    read: Vec<u8>,
-    trailers: Option<HeaderMap>,
-    cap: usize,
-    /// More was read than is kept, or the stream broke: there is no beginning any more.
-    lost: bool,
-    ended: bool,
-    /// Who may read it: the last that it was given to.
-    holder: u32,
-}
-
 impl Kept {
     /// Keeps `request`, of whose body up to `cap` bytes are held.
     pub(crate) fn of(request: &mut Request, cap: usize) -> Self {
-        let body = match request.body_mut() {
-            Body::Full(bytes) => KeptBody::Full(bytes.clone()),
-            body if body.is_empty() => KeptBody::Empty,
-            body => {
-                let (stream, read) = (std::mem::take(body), Vec::new());
-                let source = Source { stream, read, trailers: None, cap, lost: false, ended: false, holder: 0 };
-                let source = Arc::new(Mutex::new(source));
-                *body = Replayed::give(&source);
-                KeptBody::Stream(source)
-            }
-        };
+        let body = KeptBody::of(request.body_mut(), cap);
         Self { method: request.method().clone(), headers: request.headers().clone(), body }
     }
 
     /// Whether the whole of it can be had again.
     pub(crate) fn is_whole(&self) -> bool {
-        match &self.body {
-            KeptBody::Empty | KeptBody::Full(_) => true,
-            KeptBody::Stream(source) => !source.lock().lost,
-        }
+        self.body.is_whole()
     }
 
     /// The request once more, taken from whoever has it.
     pub(crate) fn again(&self) -> Request {
         let mut headers = self.headers.clone();
-        let body = match &self.body {
-            KeptBody::Empty => Body::Empty,
-            KeptBody::Full(bytes) => Body::Full(bytes.clone()),
-            KeptBody::Stream(source) => {
-                let mut held = source.lock();
-                held.holder = held.holder.wrapping_add(1);
-                if !held.read.is_empty() || held.ended {
-                    // The client has been told to go on.
-                    headers.remove(EXPECT);
-                }
-                drop(held);
-                Replayed::give(source)
-            }
-        };
-        let mut request = Request::new(body);
+        if self.body.was_begun() {
+            // The client has been told to go on.
+            headers.remove(EXPECT);
+        }
+        let mut request = Request::new(self.body.again());
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = headers;
         request
-    }
-}
-
-impl Source {
-    fn keep(&mut self, data: &[u8]) {
-        if self.lost {
-            return;
-        }
-        if self.read.len().saturating_add(data.len()) > self.cap {
-            self.lost = true;
-            self.read = Vec::new();
-        } else {
-            self.read.extend_from_slice(data);
-        }
-    }
-}
-
-/// The body as one upstream reads it.
-#[derive(Debug)]
-struct Replayed {
-    source: Arc<Mutex<Source>>,
-    holder: u32,
-    /// What was read before, and has yet to be given out.
-    again: Bytes,
-    trailers: Option<HeaderMap>,
-    /// Length of what is left, where that is known.
-    left: Option<u64>,
-}
-
-impl Replayed {
-    fn give(source: &Arc<Mutex<Source>>) -> Body {
-        let held = source.lock();
-        let again = Bytes::copy_from_slice(&held.read);
-        let left = held.stream.size_hint().exact().map(|rest| rest.saturating_add(again.len() as u64));
-        let (holder, trailers) = (held.holder, held.trailers.clone());
-        drop(held);
-        Body::stream(Self { source: Arc::clone(source), holder, again, trailers, left })
-    }
-
-    fn given(&mut self, frame: &Frame<Bytes>) {
-        if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
-            *left = left.saturating_sub(data.len() as u64);
-        }
-    }
-}
-
-impl http_body::Body for Replayed {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let source = Arc::clone(&this.source);
-        let mut source = source.lock();
-        if source.holder != this.holder {
-            let gone = "the request has gone to another upstream".to_owned();
-            return Poll::Ready(Some(Err(BodyError::Client(gone))));
-        }
-        if !this.again.is_empty() {
-            let frame = Frame::data(std::mem::take(&mut this.again));
-            this.given(&frame);
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        if source.ended {
-            return Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
-        }
-        let frame = ready!(Pin::new(&mut source.stream).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    source.keep(data);
-                }
-                if let Some(trailers) = frame.trailers_ref() {
-                    source.trailers = Some(trailers.clone());
-                    source.ended = true;
-                }
-                this.given(frame);
-            }
-            Some(Err(_)) => source.lost = true,
-            None => source.ended = true,
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let source = self.source.lock();
-        let over = source.ended || source.stream.is_end_stream();
-        source.holder == self.holder && over && self.again.is_empty() && self.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.left.map(SizeHint::with_exact).unwrap_or_default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::VecDeque;
-    use std::task::Waker;
-
-    /// A stream of these pieces, then trailers if there are any.
-    #[derive(Debug)]
-    struct Pieces(VecDeque<Frame<Bytes>>);
-
-    impl http_body::Body for Pieces {
-        type Data = Bytes;
-        type Error = BodyError;
-
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-            Poll::Ready(self.0.pop_front().map(Ok))
-        }
-    }
-
-    fn request(pieces: &[&'static str], trailers: bool) -> Request {
-        let mut frames: VecDeque<_> =
-            pieces.iter().map(|text| Frame::data(Bytes::from_static(text.as_bytes()))).collect();
-        if trailers {
-            frames.push_back(Frame::trailers(HeaderMap::from_iter([(
-                http::HeaderName::from_static("x-sum"),
-                http::HeaderValue::from_static("1"),
-            )])));
-        }
-        let mut request = Request::new(Body::stream(Pieces(frames)));
-        request.headers_mut().insert(EXPECT, http::HeaderValue::from_static("100-continue"));
-        request
-    }
-
-    fn next(body: &mut Body) -> Option<Result<Frame<Bytes>, BodyError>> {
-        match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => panic!("the stream waits"),
-        }
-    }
-
-    fn text(body: &mut Body) -> (String, bool) {
-        let (mut all, mut trailers) = (String::new(), false);
-        while let Some(frame) = next(body) {
-            match frame.unwrap().into_data() {
-                Ok(data) => all.push_str(str::from_utf8(&data).unwrap()),
-                Err(_) => trailers = true,
-            }
-        }
-        (all, trailers)
-    }
-
-    #[test]
-    fn what_was_read_comes_again_and_the_rest_follows() {
-        let mut first = request(&["one ", "two ", "three"], true);
-        let kept = Kept::of(&mut first, 100);
-        assert_eq!(next(first.body_mut()).unwrap().unwrap().into_data().unwrap(), "one ");
-        let mut second = kept.again();
-        assert!(!second.headers().contains_key(EXPECT));
-        assert_eq!(text(second.body_mut()), ("one two three".into(), true));
-        assert!(second.body().is_empty());
-        // And once more, now that all of it was read.
-        assert_eq!(text(kept.again().body_mut()), ("one two three".into(), true));
-    }
-
-    #[test]
-    fn whoever_had_the_body_before_sees_it_break_off_and_not_end() {
-        let mut first = request(&["one ", "two"], false);
-        let kept = Kept::of(&mut first, 100);
-        let mut second = kept.again();
-        assert!(second.headers().contains_key(EXPECT), "nothing was read yet");
-        assert!(!first.body().is_empty());
-        assert!(matches!(next(first.body_mut()), Some(Err(BodyError::Client(_)))));
-        assert_eq!(text(second.body_mut()), ("one two".into(), false));
-    }
-
-    #[test]
-    fn a_body_beyond_the_cap_passes_and_cannot_be_had_again() {
-        let mut first = request(&["one ", "two ", "three"], false);
-        let kept = Kept::of(&mut first, 8);
-        next(first.body_mut()).unwrap().unwrap();
-        next(first.body_mut()).unwrap().unwrap();
-        assert!(kept.is_whole());
-        next(first.body_mut()).unwrap().unwrap();
-        assert!(!kept.is_whole());
-        assert!(next(first.body_mut()).is_none());
-    }
-
-    #[test]
-    fn bodies_that_are_at_hand_are_whole() {
-        for body in [Body::Empty, Body::from("text")] {
-            let expected = format!("{body:?}");
-            let mut first = Request::new(body);
-            let kept = Kept::of(&mut first, 1);
-            drop(first);
-            assert!(kept.is_whole());
-            assert_eq!(format!("{:?}", kept.again().body()), expected);
-        }
     }
 }

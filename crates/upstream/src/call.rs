@@ -5,44 +5,58 @@
 
 use std::future::Future;
 use std::io;
+use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::HeaderValue;
-use pylon_core::body::BodyError;
-use pylon_core::exchange::{Exchange, Timer};
+use http::{HeaderName, HeaderValue};
+use pylon_core::body::{Body, BodyError};
+use pylon_core::exchange::{Exchange, Timer, Trail};
 use pylon_core::{Request, Response};
 
-use self::deadline::await_head;
+use self::again::pause;
+use self::deadline::{Times, await_head};
+use self::hedge::Hedge;
 use self::outcome::Outcome;
 use self::outgoing::Outgoing;
 use self::past::Past;
+use self::retry::Retry;
 use crate::breaker::lease::Said;
 use crate::breaker::scopes::Breaker;
 use crate::clocks::Clocks;
 use crate::dial::{Way, dial};
 use crate::endpoint::{Lane, Lease};
-use crate::error::{CallError, Fault, Step};
+use crate::error::{CallError, Fault};
 use crate::flight::{Flight, Head};
 use crate::h1;
 use crate::h1::encode::RequestHead;
 use crate::h1::pump::EXPECT;
 use crate::h2;
 use crate::timeouts::Timeouts;
-use crate::upstream::choice::Wish;
 use crate::upstream::{Host, Upstream};
 
+mod again;
+pub mod budget;
 mod deadline;
 mod entry;
+pub mod hedge;
 mod outcome;
 mod outgoing;
 mod past;
+pub mod retry;
 
 /// What a route says about its calls.
 #[derive(Debug, Clone)]
 pub struct CallOptions {
     /// How long each step may take.
     pub timeouts: Timeouts,
+    /// The field in which a client says how long it waits, and in which the service is told what is left.
+    pub deadline: Option<HeaderName>,
+    /// When a request is sent once more; none where only what is safe is done.
+    pub retry: Option<Arc<Retry>>,
+    /// When a second attempt is made beside one that is late.
+    pub hedge: Option<Arc<Hedge>>,
     /// The longest head of an answer, in bytes: the key `limits.response_headers`.
     pub max_head: usize,
     /// The breaker of the route's calls.
@@ -51,9 +65,28 @@ pub struct CallOptions {
 
 impl Default for CallOptions {
     fn default() -> Self {
-        Self { timeouts: Timeouts::default(), max_head: 64 * 1024, breaker: None }
+        let timeouts = Timeouts::default();
+        Self { timeouts, deadline: None, retry: None, hedge: None, max_head: 64 * 1024, breaker: None }
     }
 }
+
+impl CallOptions {
+    /// How long each attempt may take.
+    pub(crate) fn per_try(&self) -> Option<Duration> {
+        self.retry.as_ref()?.per_try
+    }
+
+    /// Takes away all that would send a request twice.
+    pub fn once(&mut self) {
+        (self.retry, self.hedge) = (None, None);
+    }
+}
+
+/// The time until the next attempt.
+type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What came of an attempt.
+type Came = Result<(Flight, Head), Fault>;
 
 impl Upstream {
     /// Sends `request` and answers with the head of the response; its body streams. Fills `cx.trail`.
@@ -76,63 +109,112 @@ impl Upstream {
         cx: &mut Exchange,
         options: &CallOptions,
     ) -> Result<Response, CallError> {
+        deadline::bound(out, cx, options);
         let mut began = now();
-        if let Some(total) = options.timeouts.total {
-            let at = cx.started + total;
-            cx.deadline = Some(cx.deadline.map_or(at, |earlier| earlier.min(at)));
-        }
-        let mut permit = self.permit(cx, &mut began, options).await.map_err(Fault::into_error)?;
-        let (wish, mut past) = (self.wish(&out.headers, cx), Past::new(began));
-        let mut last = None;
+        let permit = self.permit(cx, &mut began, options).await.map_err(Fault::into_error)?;
+        let mut past = Past::new(self.wish(&out.headers, cx), began, cx.started);
+        past.permit = permit;
         loop {
-            let mut lease = match self.lease(wish, &past, cx, options) {
+            deadline::check(cx, past.began)?;
+            let lease = match self.lease(&past, &mut cx.trail, options) {
                 Ok(lease) => lease,
                 // What an attempt came to tells more than that nobody is left to ask.
                 Err(fault) => {
-                    return Err(last.map_or_else(|| self.nowhere(fault, &past), |error: Box<CallError>| *error));
+                    let Some(last) = past.last else { return Err(self.nowhere(fault, past.began)) };
+                    cx.trail.retries.pop();
+                    return *last;
                 }
             };
+            let hedge = options.hedge.as_deref().filter(|hedge| past.tried().is_empty() && hedge.fits(out, cx));
             past.remember(&lease.lane);
-            let error = match self.attempt(&lease.lane, out, cx, options, &past).await {
-                Ok((flight, head)) => {
-                    let now = now();
-                    if let (401, Some(outbound)) = (head.status(), &self.outbound) {
-                        outbound.refused(&out.headers);
+            deadline::tell(out, cx, options, past.began);
+            // In one piece, so that nothing of an attempt lives across the wait for the next.
+            let wait = {
+                let (lease, came) = match hedge {
+                    None => {
+                        let came = self.attempt(&lease.lane, out, cx, options, &mut past).await;
+                        (lease, came)
                     }
-                    let took = now.saturating_duration_since(past.began);
-                    lease.lane.observe(Outcome::Answered(head.status()), past.began, now);
-                    let said = || Said::of(cx.grpc, head.status(), head.headers());
-                    let end = lease.answered(said, took, now, has_own_deadline(cx, options));
-                    lease.permit = permit.take().and_then(|permit| permit.heard(&head, &flight, past.began, now));
-                    let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
-                    cx.trail.upstream_time = Some(now.saturating_duration_since(began));
-                    return flight.answer(head, (lease, end), clocks, now).map_err(Fault::into_error);
+                    // Boxed, so that requests of other routes need no room for it.
+                    Some(hedge) => Box::pin(self.hedged(hedge, lease, out, cx, options, &mut past)).await,
+                };
+                match self.judged(lease, came, out, cx, options, &mut past) {
+                    ControlFlow::Continue(wait) => wait,
+                    ControlFlow::Break(end) => return end,
                 }
-                Err(fault) => failed(&mut lease, fault, &mut past, has_own_deadline(cx, options)),
             };
-            if let (Some(permit), Fault::Timeout(..)) = (&permit, &error.source) {
-                permit.timed_out();
+            if let Some(wait) = wait {
+                wait.await;
+                past.began = now();
             }
-            drop(lease);
-            let again = past.again(&error, out, cx);
-            // An endpoint that could not be reached a moment ago is not asked again at once; another one is.
-            let of_use = error.at != Step::Connect || self.endpoints() > past.attempts;
-            if let Fault::Timeout(timer, _) | Fault::Body(BodyError::Timeout(timer)) = error.source {
-                cx.trail.timer = Some(timer);
-            }
-            if !again || !of_use {
-                return Err(error);
-            }
-            last = Some(Box::new(error));
         }
     }
 
     /// An endpoint, where no breaker forbids it.
-    fn lease(&self, wish: Wish, past: &Past, cx: &mut Exchange, options: &CallOptions) -> Result<Lease, Fault> {
-        let pass = self.admit(options.breaker.as_deref(), &mut cx.trail, past.began)?;
-        let mut lease = self.pick(wish, past.tried(), past.began, &mut cx.trail)?;
+    fn lease(&self, past: &Past, trail: &mut Trail, options: &CallOptions) -> Result<Lease, Fault> {
+        let pass = self.admit(options.breaker.as_deref(), trail, past.began)?;
+        let mut lease = self.pick(past.wish, past.tried(), past.began, trail)?;
         lease.pass.join(pass);
         Ok(lease)
+    }
+
+    /// What an attempt came to: the wait for another one, or the end.
+    fn judged(
+        &self,
+        mut lease: Lease,
+        came: Came,
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        options: &CallOptions,
+        past: &mut Past,
+    ) -> ControlFlow<Result<Response, CallError>, Option<Wait>> {
+        let own_deadline = has_own_deadline(cx, options);
+        let (flight, head) = match came {
+            Ok(answered) => answered,
+            Err(fault) => {
+                let error = failed(&mut lease, fault, past, own_deadline);
+                if let (Some(permit), Fault::Timeout(..)) = (&past.permit, &error.source) {
+                    permit.timed_out();
+                }
+                drop(lease);
+                if let Fault::Timeout(timer, _) | Fault::Body(BodyError::Timeout(timer)) = error.source {
+                    cx.trail.timer = Some(timer);
+                }
+                let Some(until) = self.after_fault(&error, out, cx, options, past) else {
+                    return ControlFlow::Break(Err(error));
+                };
+                past.last = Some(Box::new(Err(error)));
+                return ControlFlow::Continue((until > past.began).then(|| pause(until, None)));
+            }
+        };
+        let now = now();
+        if let (401, Some(outbound)) = (head.status(), &self.outbound) {
+            outbound.refused(&out.headers);
+        }
+        let took = now.saturating_duration_since(past.began);
+        lease.lane.observe(Outcome::Answered(head.status()), past.began, now);
+        let end = lease.answered(|| Said::of(cx.grpc, head.status(), head.headers()), took, now, own_deadline);
+        let began = std::mem::replace(&mut past.began, now);
+        let again = self.after_answer(&head, out, cx, options, past);
+        match again {
+            None => lease.permit = past.permit.take().and_then(|permit| permit.heard(&head, &flight, began, now)),
+            Some(_) => past.permit.iter().for_each(|permit| permit.answered(head.status(), began, now)),
+        }
+        let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
+        cx.trail.upstream_time = Some(past.took(cx.started));
+        let answer = flight.answer(head, (lease, end), clocks, now).map_err(Fault::into_error);
+        let Some(until) = again else { return ControlFlow::Break(answer) };
+        match answer {
+            Ok(answer) if matches!(answer.body(), Body::Stream(_)) => {
+                past.last = None;
+                ControlFlow::Continue(Some(pause(until, Some(answer))))
+            }
+            // One that is here as a whole is the client's after all, where nobody can be asked any more.
+            whole => {
+                past.last = Some(Box::new(whole));
+                ControlFlow::Continue((until > now).then(|| pause(until, None)))
+            }
+        }
     }
 
     /// One attempt at one endpoint: sends the request and waits for the head of its answer.
@@ -142,31 +224,54 @@ impl Upstream {
         out: &mut Outgoing,
         cx: &mut Exchange,
         options: &CallOptions,
-        past: &Past,
-    ) -> Result<(Flight, Head), Fault> {
+        past: &mut Past,
+    ) -> Came {
         cx.trail.attempts = cx.trail.attempts.saturating_add(1);
         let mut sent = self.dress(out, cx, options, past.began).await?;
+        out.keep(options.retry.as_deref());
         let mut flight = self.launch_pooled(lane, out, cx, past)?;
         if flight.is_none() {
             // Boxed, so that a request that finds a connection is no larger for those that find none.
-            let (way, stood) = Box::pin(dial(lane, cx, options, key(cx).is_some(), past.stale)).await?;
+            let (way, stood) = Box::pin(self.dialled(lane, cx, options, past)).await?;
             sent = stood;
-            flight = Some(self.launch(way, lane, out, cx, sent)?);
+            flight = Some(self.launch(way, lane, out, cx, stood)?);
         }
-        let head = await_head(&mut flight, &out.method, cx, options, sent).await;
-        // Only now, since what lives across a wait is counted for every connection.
-        let Some(flight) = flight else { return Err(Fault::Connect(io::ErrorKind::NotConnected.into())) };
-        match head {
-            Ok(head) => Ok((flight, head)),
-            Err(fault) => {
-                match fault {
-                    Fault::Timeout(..) => flight.gave_up(),
-                    Fault::Refused(_) => flight.take_back().into_iter().for_each(|body| out.body = body),
-                    _ => {}
-                }
-                Err(fault)
-            }
+        let times = Times { began: &past.began, sent };
+        let head = await_head(&mut flight, &out.method, cx, options, times).await;
+        concluded(flight, head, out)
+    }
+
+    /// The first half of an attempt: sends what can be sent at once, and says when.
+    async fn launched(
+        &self,
+        lane: &Lane,
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        options: &CallOptions,
+        past: &mut Past,
+    ) -> Result<(Flight, Instant), Fault> {
+        cx.trail.attempts = cx.trail.attempts.saturating_add(1);
+        let sent = self.dress(out, cx, options, past.began).await?;
+        out.keep(options.retry.as_deref());
+        if let Some(flight) = self.launch_pooled(lane, out, cx, past)? {
+            return Ok((flight, sent));
         }
+        let (way, sent) = self.dialled(lane, cx, options, past).await?;
+        Ok((self.launch(way, lane, out, cx, sent)?, sent))
+    }
+
+    async fn dialled(
+        &self,
+        lane: &Lane,
+        cx: &mut Exchange,
+        options: &CallOptions,
+        past: &mut Past,
+    ) -> Result<(Way, Instant), Fault> {
+        past.unsent = true;
+        let websocket = key(cx).is_some();
+        let dialled = dial(lane, cx, options, websocket, past.stale).await;
+        past.unsent = dialled.is_err();
+        dialled
     }
 
     /// Writes what `outbound` says into the head of an attempt, and says when it can leave.
@@ -192,9 +297,9 @@ impl Upstream {
     }
 
     /// There is no endpoint, which counts as a failed attempt unless a breaker wills it so.
-    fn nowhere(&self, fault: Fault, past: &Past) -> CallError {
+    fn nowhere(&self, fault: Fault, began: Instant) -> CallError {
         if let Some(series) = self.series.as_ref().filter(|_| !matches!(fault, Fault::Open { .. })) {
-            series.mine().failed(now().saturating_duration_since(past.began));
+            series.mine().failed(now().saturating_duration_since(began));
         }
         fault.into_error()
     }
@@ -205,8 +310,9 @@ impl Upstream {
         lane: &Lane,
         out: &mut Outgoing,
         cx: &mut Exchange,
-        past: &Past,
+        past: &mut Past,
     ) -> Result<Option<Flight>, Fault> {
+        past.unsent = false;
         // A WebSocket has its connection to itself, and so HTTP/1.1, where that may be spoken.
         let alone = key(cx).is_some() && !lane.wants_http2() || !lane.speaks_http2();
         let pooled = match (past.stale, alone) {
@@ -264,6 +370,23 @@ impl Upstream {
 /// The key of the handshake, where the service is to be asked for a WebSocket.
 fn key(cx: &Exchange) -> Option<&HeaderValue> {
     cx.websocket.as_ref().filter(|handshake| handshake.allowed)?.key.as_ref().ok()
+}
+
+/// What an attempt came to, once its flight brought a head or a fault.
+fn concluded(flight: Option<Flight>, head: Result<Head, Fault>, out: &mut Outgoing) -> Came {
+    // Only now, since what lives across a wait is counted for every connection.
+    let Some(flight) = flight else { return Err(Fault::Connect(io::ErrorKind::NotConnected.into())) };
+    match head {
+        Ok(head) => Ok((flight, head)),
+        Err(fault) => {
+            match fault {
+                Fault::Timeout(..) => flight.gave_up(),
+                Fault::Refused(_) => flight.take_back().into_iter().for_each(|body| out.body = body),
+                _ => {}
+            }
+            Err(fault)
+        }
+    }
 }
 
 /// An attempt brought no answer. The next one begins now.

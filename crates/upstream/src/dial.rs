@@ -166,7 +166,8 @@ impl Bound {
         let response = Self { at: cx.started + timeouts.response, timer: Timer::Response, span: timeouts.response };
         let total =
             cx.deadline.map(|at| Self { at, timer: Timer::Total, span: at.saturating_duration_since(cx.started) });
-        [connect, response].into_iter().chain(total).min_by_key(|bound| bound.at).unwrap_or(connect)
+        let per_try = options.per_try().map(|span| Self { at: now() + span, timer: Timer::PerTry, span });
+        [connect, response].into_iter().chain(per_try).chain(total).min_by_key(|bound| bound.at).unwrap_or(connect)
     }
 }
 

@@ -164,7 +164,7 @@ impl Fault {
             Self::Head(_) | Self::Protocol(_) => (Blame::Upstream, Retry::Never, Step::Head),
             Self::Body(_) => (Blame::Client, Retry::Never, Step::Send),
             Self::Timeout(Timer::Connect, _) => (Blame::Upstream, Retry::Always, Step::Connect),
-            Self::Timeout(Timer::FirstByte, _) => (Blame::Upstream, Retry::IfIdempotent, Step::Head),
+            Self::Timeout(Timer::FirstByte | Timer::PerTry, _) => (Blame::Upstream, Retry::IfIdempotent, Step::Head),
             Self::Timeout(..) => (Blame::Upstream, Retry::Never, Step::Head),
         };
         CallError { blame, retry, at, source: self }

@@ -31,17 +31,17 @@ pub(crate) enum Head {
 }
 
 impl Head {
-    pub(crate) fn headers(&self) -> &HeaderMap {
-        match self {
-            Self::Http1(head) => &head.headers,
-            Self::Http2(head) => head.headers(),
-        }
-    }
-
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Http1(head) => head.status.as_u16(),
             Self::Http2(head) => head.status().as_u16(),
+        }
+    }
+
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        match self {
+            Self::Http1(head) => &head.headers,
+            Self::Http2(head) => head.headers(),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Upstreams: named services behind the gate, how their endpoints are found and chosen, and the one way to call them.
 //!
 //! [`upstream::Upstream::call`] is the attempt loop: pick an endpoint, take or make a connection, send, judge, again?
-//! Traffic is HTTP/1.1 or HTTP/2, in cleartext or under TLS. Deliberately not here yet: health checks, hedging
-//! and retries by status.
+//! Traffic is HTTP/1.1 or HTTP/2, in cleartext or under TLS. Deliberately not here yet: health checks.
 
 pub mod balance;
 pub mod breaker;
@@ -23,7 +22,9 @@ pub mod h1;
 mod h2;
 mod key;
 pub mod outbound;
+mod pace;
 mod pool;
+pub mod replay;
 mod room;
 pub mod service_side;
 pub mod spec;

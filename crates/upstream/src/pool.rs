@@ -22,6 +22,7 @@ use crate::counters::Counters;
 use crate::h1::conn::Conn;
 use crate::h1::scratch;
 use crate::h2;
+use crate::pace::Pace;
 
 /// How long and how many connections may idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub(crate) struct Slot {
     pub(crate) multiplexed: h2::pool::Pool,
     in_flight: AtomicU32,
     pub(crate) counters: Counters,
+    /// How long answers take.
+    pub(crate) pace: Pace,
     shared: Arc<Shared>,
 }
 
@@ -96,6 +99,7 @@ impl Pool {
                 multiplexed: h2::pool::Pool::default(),
                 in_flight: AtomicU32::new(0),
                 counters: Counters::default(),
+                pace: Pace::default(),
                 shared: Arc::clone(&shared),
             })
         };

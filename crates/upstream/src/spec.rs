@@ -15,6 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::balance::spec::BalanceSpec;
 use crate::breaker::spec::ShortBreaker;
+use crate::call::budget::ShortRetryBudget;
+use crate::call::retry::spec::ShortRetry;
 use crate::concurrency::spec::ShortConcurrency;
 use crate::discovery::spec::DiscoverSpec;
 use crate::outbound::spec::OutboundSpec;
@@ -49,6 +51,14 @@ pub struct UpstreamSpec {
     /// Who gets no turn is refused with 503. No limit by default. Example: `{ limit: 100, queue: { wait: 250ms } }`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
     pub concurrency: Option<ShortConcurrency>,
+    /// When a request is sent once more, for routes that do not say: how many attempts may follow the first, or a map; `off`
+    /// takes away what `defaults` says. Default: only where the service has certainly not acted on it. Example: `2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<ShortRetry>,
+    /// How many retries and hedges there may be beside the requests, whatever the routes say: a share, or a map. Default
+    /// `{ ratio: 20%, floor: 10/s }`. Example: `10%`.
+    #[serde(default)]
+    pub retry_budget: ShortRetryBudget,
     /// How many connections idle and for how long. Default `{ max_idle: 256, idle: 4s, lifetime: 10m }`. Example: `{ idle: 55s }`.
     #[serde(default)]
     pub pool: PoolSpec,

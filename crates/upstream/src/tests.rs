@@ -1,13 +1,16 @@
 //! Whole calls over real sockets, against services that follow a script.
 
+mod again;
 mod bodies;
 mod breakers;
 mod calls;
+mod deadlines;
 mod dirty;
 mod discovery;
 mod dns;
 mod fetch;
 pub(crate) mod fixture;
+mod hedges;
 mod interim;
 mod outbound;
 mod retry;

@@ -1,11 +1,14 @@
 //! How long each step of a call may take: as written on an upstream or a route, and as used.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use http::HeaderName;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use pylon_core::short::{FromScalar, Short};
 use pylon_core::units::Span;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Bounds on the steps of a call. A scalar such as `10s` is `response`.
 ///
@@ -30,6 +33,48 @@ pub struct TimeoutSpec {
     /// From the request's arrival to the last byte of the answer. A span of time; no bound by default. Example: `2m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<Span>,
+    /// The field in which a client says how long it will wait, in whole milliseconds; it then bounds the exchange as `total`
+    /// does, whichever is shorter, and the service is told by the same field what is left. Name one that only those write
+    /// whom you trust to know, or let `trusted_proxies` set it. A field name; none by default. Example: `x-timeout-ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<FieldName>,
+}
+
+/// The name of a field of a request that neither frames nor addresses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldName(HeaderName);
+
+impl FieldName {
+    fn parse(text: &str) -> Result<Self, String> {
+        let name =
+            HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is not the name of a field"))?;
+        if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE, TE, TRAILER, EXPECT].contains(&name) {
+            return Err(format!("`{name}` frames or addresses a message: write another field, such as `x-timeout-ms`"));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl Serialize for FieldName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for FieldName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for FieldName {
+    fn schema_name() -> Cow<'static, str> {
+        "FieldName".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "the name of a field", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" })
+    }
 }
 
 impl FromScalar for TimeoutSpec {
@@ -84,6 +129,12 @@ impl Timeouts {
     }
 }
 
+/// The field in which clients say how long they wait: the route's, else the upstream's.
+pub(crate) fn deadline_field(route: Option<&TimeoutSpec>, upstream: Option<&TimeoutSpec>) -> Option<HeaderName> {
+    let written = |spec: &TimeoutSpec| spec.header.as_ref().map(|field| field.0.clone());
+    route.and_then(written).or_else(|| upstream.and_then(written))
+}
+
 /// A [`TimeoutSpec`] as it stands in a document.
 pub type ShortTimeout = Short<TimeoutSpec>;
 
@@ -106,5 +157,16 @@ mod tests {
     #[test]
     fn an_unknown_timer_is_an_error() {
         assert!(serde_json::from_str::<ShortTimeout>(r#"{"read": "1s"}"#).is_err());
+    }
+
+    #[test]
+    fn a_deadline_stands_in_a_field_that_frames_nothing() {
+        let read = |name: &str| serde_json::from_value::<ShortTimeout>(serde_json::json!({ "header": name }));
+        let spec = read("X-Timeout-Ms").unwrap();
+        assert_eq!(deadline_field(None, Some(&spec)).unwrap(), "x-timeout-ms");
+        assert_eq!(serde_json::to_value(&spec).unwrap(), serde_json::json!({ "header": "x-timeout-ms" }));
+        for bad in ["content-length", "Host", "a b", ""] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

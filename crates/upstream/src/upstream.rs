@@ -27,6 +27,9 @@ use crate::balance::Method;
 use crate::balance::table::Table;
 use crate::breaker::scopes::Breakers;
 use crate::call::CallOptions;
+use crate::call::budget::{Budget, Terms};
+use crate::call::hedge::Hedge;
+use crate::call::retry::Retry;
 use crate::compile::Sources;
 use crate::concurrency::Limited;
 use crate::discovery::file::ReadYaml;
@@ -39,7 +42,7 @@ use crate::outbound::Outbound;
 use crate::pool::Limits;
 use crate::spec::{HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
 use crate::standing::Standings;
-use crate::timeouts::{TimeoutSpec, Timeouts};
+use crate::timeouts::{TimeoutSpec, Timeouts, deadline_field};
 use crate::view::{EndpointView, UpstreamView};
 
 use self::choice::Worker;
@@ -49,6 +52,17 @@ pub(crate) mod choice;
 
 /// How often the files of TLS are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// What a route says of its calls, where it says anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OfRoute<'a> {
+    /// Its `timeout`.
+    pub timeout: Option<&'a TimeoutSpec>,
+    /// Its `retry`, compiled: none where that is `off`.
+    pub retry: Option<&'a Option<Arc<Retry>>>,
+    /// Its `hedge`, or that of `defaults`.
+    pub hedge: Option<&'a Arc<Hedge>>,
+}
 
 /// What an upstream is compiled with.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +82,8 @@ pub struct Building<'a> {
 pub struct Upstream {
     shared: Arc<Shared>,
     timeout: Option<TimeoutSpec>,
+    retry: Option<Arc<Retry>>,
+    budget: Terms,
     method: Method,
     /// Which key of a request decides, where one does.
     key: Option<KeyBy>,
@@ -102,18 +118,24 @@ struct Shared {
     /// Rises with each new set.
     generation: AtomicU64,
     standings: Arc<Standings>,
+    budget: Arc<Budget>,
     rebuilding: Mutex<()>,
 }
 
 impl Upstream {
     /// Makes an upstream of what was written. All errors are told at once. No task runs before [`Upstream::start`].
     pub fn compile(name: UpstreamName, spec: &UpstreamSpec, cx: &Building<'_>) -> Result<Self, Vec<SpecError>> {
+        let mut errors = Vec::new();
+        let at = FieldPath::root().key("retry");
+        let retry = spec.retry.as_ref().map_or(Ok(None), |retry| Retry::compile(retry));
+        let retry =
+            retry.map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at)))).unwrap_or(None);
         let (sources, key, concurrency) = (Sources::compile(spec, cx), key(spec), Limited::compile(&name, spec, cx));
         let (sources, key, concurrency) = match (sources, key, concurrency) {
-            (Ok(sources), Ok(key), Ok(concurrency)) => (sources, key, concurrency),
+            (Ok(sources), Ok(key), Ok(concurrency)) if errors.is_empty() => (sources, key, concurrency),
             (sources, key, concurrency) => {
                 let found = sources.err().into_iter().chain(key.err()).chain(concurrency.err());
-                return Err(found.flatten().collect());
+                return Err(found.flatten().chain(errors).collect());
             }
         };
         let outbound = spec.outbound.as_ref().map(|written| Outbound::compile(written, cx));
@@ -125,6 +147,9 @@ impl Upstream {
         let breakers = Breakers::compile(name.as_str(), breaker, cx.carry).map_err(|errors| {
             errors.into_iter().map(|error| error.below(&FieldPath::root().key("breaker"))).collect::<Vec<_>>()
         })?;
+        let terms = Terms::new(&spec.retry_budget);
+        let now = tokio::time::Instant::now().into_std();
+        let budget = cx.carry.own().keep(format!("retry budget of {name}"), || Budget::new(&terms, now));
         let standings = cx.carry.own().keep(format!("standings of {name}"), Standings::default);
         let shared = Shared {
             name,
@@ -133,6 +158,7 @@ impl Upstream {
             set: ArcSwap::default(),
             generation: AtomicU64::new(0),
             standings,
+            budget,
             rebuilding: Mutex::default(),
         };
         shared.rebuild();
@@ -140,6 +166,8 @@ impl Upstream {
             series: None,
             workers: PerWorker::new(|offset| Worker::new(shared.name.as_str(), offset)),
             timeout: spec.timeout.as_ref().map(|timeout| timeout.0.clone()),
+            retry: retry.map(Arc::new),
+            budget: terms,
             method: spec.balance.method,
             key,
             speaks: spec.speaks().unwrap_or(Speaks::Anything),
@@ -234,9 +262,17 @@ impl Upstream {
         Timeouts::resolve(None, self.timeout.as_ref())
     }
 
-    /// The options of calls from a route that says `timeout` or nothing; `max_head` is `limits.response_headers` in bytes.
-    pub fn options(&self, timeout: Option<&TimeoutSpec>, max_head: usize) -> CallOptions {
-        CallOptions { timeouts: Timeouts::resolve(timeout, self.timeout.as_ref()), max_head, breaker: None }
+    /// The options of calls from a route that says so much; `max_head` is `limits.response_headers` in bytes.
+    pub fn options(&self, route: &OfRoute<'_>, max_head: usize) -> CallOptions {
+        let upstream = self.timeout.as_ref();
+        CallOptions {
+            timeouts: Timeouts::resolve(route.timeout, upstream),
+            deadline: deadline_field(route.timeout, upstream),
+            retry: route.retry.unwrap_or(&self.retry).clone(),
+            hedge: route.hedge.cloned(),
+            max_head,
+            breaker: None,
+        }
     }
 
     /// Closes idle connections of the current worker that are over their time or closed by the peer. For each second.
@@ -246,6 +282,7 @@ impl Upstream {
             for lane in &worker.lanes {
                 lane.slot.sweep(now, &lane.limits);
             }
+            self.shared.budget.put(std::mem::take(&mut worker.requests), now, &self.budget);
         });
     }
 
@@ -281,11 +318,18 @@ impl Upstream {
             balance: self.method,
             by: self.key.as_ref().map(KeyBy::in_words),
             concurrency: self.concurrency.as_ref().map(Limited::view),
+            retry_budget: self.shared.budget.left(now, &self.budget),
             endpoints: endpoints.collect(),
             breakers: self.breakers.view(now),
             sources: self.shared.sources.view(now),
             outbound: self.outbound.as_ref().map(|outbound| outbound.view(now)),
         }
+    }
+
+    /// Spends one of the further attempts that the retry budget allows. Says whether there was one.
+    pub(crate) fn may_spend(&self, now: Instant) -> bool {
+        let requests = self.workers.with(|worker| std::mem::take(&mut worker.requests));
+        self.shared.budget.take(requests, now, &self.budget)
     }
 }
 

@@ -23,6 +23,8 @@ pub struct UpstreamView {
     /// How much may be under way, where there is a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencyView>,
+    /// How many further attempts (retries and hedges) its budget allows now.
+    pub retry_budget: u32,
     /// The endpoints in use.
     pub endpoints: Vec<EndpointView>,
     /// Breakers beside those of endpoints: of the upstream, of routes that call it.

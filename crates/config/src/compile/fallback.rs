@@ -6,13 +6,18 @@ use pylon_core::spec::FieldPath;
 use pylon_proxy::fallback::Fallback;
 use pylon_proxy::fallback::spec::FallbackRuleSpec;
 
-use super::{Caller, Compiler};
-use crate::document::ActionSpec;
+use super::Compiler;
+use super::calls::Calls;
+use crate::document::{ActionSpec, RouteSpec};
 
 impl Compiler<'_> {
     /// What stands in on a route, and in words. Nothing where nothing is written, and where what is written is wrong.
-    pub(super) fn fallback(&mut self, caller: Caller<'_>, at: &FieldPath) -> Option<(Box<Fallback>, String)> {
-        let (spec, _) = caller;
+    pub(super) fn fallback(
+        &mut self,
+        spec: &RouteSpec,
+        at: &FieldPath,
+        calls: &Calls<'_>,
+    ) -> Option<(Box<Fallback>, String)> {
         if !matches!(spec.action, ActionSpec::Forward(_) | ActionSpec::Split(_)) {
             return None;
         }
@@ -27,8 +32,7 @@ impl Compiler<'_> {
         }
         let before = self.wrong.len();
         let base = at.clone();
-        let compiled =
-            Fallback::compile(&rules, |place, name| self.forward(name, Some(caller), &place.clone().below(&base)));
+        let compiled = Fallback::compile(&rules, |place, name| self.forward(name, calls, &place.clone().below(&base)));
         if let Err(errors) = &compiled {
             self.note(&at, errors.iter().cloned());
         }

@@ -4,6 +4,7 @@ use pylon_core::spec::{FieldPath, SpecError};
 use pylon_proxy::mirror::Mirror;
 
 use super::Compiler;
+use super::calls::Calls;
 use crate::document::{ActionSpec, RouteSpec};
 
 impl Compiler<'_> {
@@ -19,7 +20,9 @@ impl Compiler<'_> {
             );
             self.note(&to, [error.help("name another upstream")]);
         }
-        let forward = self.forward(&mirror.to, None, &to)?;
+        let mut forward = self.forward(&mirror.to, &Calls::default(), &to)?;
+        // Nobody waits for the answer to a copy.
+        forward.options.once();
         Mirror::compile(mirror, forward).map_err(|errors| self.note(&at, errors)).ok()
     }
 }

@@ -15,11 +15,17 @@ use crate::plain;
 impl Compiler<'_> {
     pub(super) fn upstreams(&mut self) {
         let base = FieldPath::root().key("upstreams");
+        let defaults = &self.document.defaults;
+        let inherited = defaults.retry.as_ref();
+        // What is wrong there is told there, and not of each upstream.
+        let at = FieldPath::root().key("defaults").key("retry");
+        let inherited = inherited.filter(|retry| self.retry(retry, &at).is_some());
         for (name, spec) in &self.document.upstreams {
             let written = spec.timeout.as_ref().map(|short| &short.0);
             // The nearer wins: the route's, else the upstream's, else that of `defaults`.
             let timeout = layered(written, self.document.defaults.timeout.as_ref()).map(Short);
-            let spec = UpstreamSpec { timeout, ..spec.clone() };
+            let retry = spec.retry.clone().or_else(|| inherited.cloned().map(Short));
+            let spec = UpstreamSpec { timeout, retry, ..spec.clone() };
             match self.living(UpstreamName::from(name.as_str()), &spec) {
                 Ok(upstream) => _ = self.upstreams.insert(UpstreamName::from(name.as_str()), upstream),
                 Err(errors) => self.note(&base.clone().key(name), errors),
@@ -55,5 +61,6 @@ fn layered(near: Option<&TimeoutSpec>, far: Option<&TimeoutSpec>) -> Option<Time
         response: near.response.or(far.response),
         idle: near.idle.or(far.idle),
         total: near.total.or(far.total),
+        header: near.header.as_ref().or(far.header.as_ref()).cloned(),
     })
 }

@@ -11,6 +11,8 @@ use pylon_proxy::removal::OnRemoval;
 use pylon_proxy::websocket::WebSocketSpec;
 use pylon_route::spec::{MatchSpec, RewriteSpec};
 use pylon_upstream::breaker::spec::{BreakerSpec, ShortBreaker};
+use pylon_upstream::call::hedge::spec::{HedgeSpec, ShortHedge};
+use pylon_upstream::call::retry::spec::{RetrySpec, ShortRetry};
 use pylon_upstream::timeouts::TimeoutSpec;
 
 use super::{ActionSpec, PolicyEntry, Reader, RouteSpec, names};
@@ -29,6 +31,8 @@ struct Parts {
     rewrite: Option<RewriteSpec>,
     timeout: Option<TimeoutSpec>,
     breaker: Option<BreakerSpec>,
+    retry: Option<RetrySpec>,
+    hedge: Option<HedgeSpec>,
     fallback: Option<FallbackSpec>,
     mirror: Option<MirrorSpec>,
     on_removal: Option<OnRemoval>,
@@ -84,6 +88,8 @@ impl Reader<'_> {
                 "rewrite" => route.rewrite = self.part::<Short<RewriteSpec>>(key, node, &at).map(|short| short.0),
                 "timeout" => route.timeout = self.part::<Short<TimeoutSpec>>(key, node, &at).map(|short| short.0),
                 "breaker" => route.breaker = self.part::<ShortBreaker>(key, node, &at).map(|short| short.0),
+                "retry" => route.retry = self.part::<ShortRetry>(key, node, &at).map(|short| short.0),
+                "hedge" => route.hedge = self.part::<ShortHedge>(key, node, &at).map(|short| short.0),
                 "fallback" => route.fallback = self.fallback(key, node, &at),
                 "mirror" => route.mirror = self.part::<Short<MirrorSpec>>(key, node, &at).map(|short| short.0),
                 "on_removal" => route.on_removal = self.part(key, node, &at),
@@ -136,7 +142,9 @@ impl Reader<'_> {
         let help = "an answer of the gateway itself does not fail";
         self.wants_beside(node, at, "breaker", &["forward", "split"], Some(help));
         self.wants_beside(node, at, "fallback", &["forward", "split"], Some(help));
-        self.wants_beside(node, at, "mirror", &["forward", "split"], None);
+        for key in ["mirror", "retry", "hedge"] {
+            self.wants_beside(node, at, key, &["forward", "split"], None);
+        }
         let action = parts.actions.into_iter().next()?;
         Some(RouteSpec {
             index,
@@ -148,6 +156,8 @@ impl Reader<'_> {
             rewrite: parts.rewrite,
             timeout: parts.timeout,
             breaker: parts.breaker,
+            retry: parts.retry,
+            hedge: parts.hedge,
             fallback: parts.fallback,
             mirror: parts.mirror,
             on_removal: parts.on_removal.unwrap_or_default(),

@@ -82,6 +82,8 @@ fn defaults(document: &Document) -> Value {
     let defaults = &document.defaults;
     let mut map = policies(&defaults.policies);
     put(&mut map, "timeout", defaults.timeout.as_ref());
+    put(&mut map, "retry", defaults.retry.as_ref());
+    put(&mut map, "hedge", defaults.hedge.as_ref());
     put(&mut map, "fallback", defaults.fallback.as_ref());
     if !defaults.shadow.is_empty() {
         put(&mut map, "shadow", Some(&defaults.shadow));
@@ -102,6 +104,8 @@ fn route(spec: &RouteSpec) -> Value {
         rewrite,
         timeout,
         breaker,
+        retry,
+        hedge,
         fallback,
         mirror,
         on_removal,
@@ -116,6 +120,8 @@ fn route(spec: &RouteSpec) -> Value {
     put(&mut map, "rewrite", rewrite.as_ref());
     put(&mut map, "timeout", timeout.as_ref());
     put(&mut map, "breaker", breaker.as_ref());
+    put(&mut map, "retry", retry.as_ref());
+    put(&mut map, "hedge", hedge.as_ref());
     put(&mut map, "fallback", fallback.as_ref());
     put(&mut map, "mirror", mirror.as_ref());
     if *on_removal != OnRemoval::default() {
@@ -165,6 +171,8 @@ pub(super) fn count_routes(changes: &mut [Change], old: &Prepared, new: &Prepare
         let key = change.key.split('.').next().unwrap_or_default();
         let inherits = |spec: &RouteSpec| match key {
             "timeout" => spec.timeout.is_none(),
+            "retry" => spec.retry.is_none(),
+            "hedge" => spec.hedge.is_none(),
             "fallback" => spec.fallback.is_none(),
             "shadow" => spec.shadow.is_none(),
             _ => spec.policies.iter().all(|entry| entry.key != key),

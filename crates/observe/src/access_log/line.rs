@@ -12,6 +12,9 @@
 //! | `duration_ms` | from the head of the request to the last byte of the answer |
 //! | `route` | the id of the route |
 //! | `upstream`, `endpoint`, `attempts`, `reused` | who was called, how often, and whether on a connection from the pool |
+//! | `retries` | why each attempt but the first was made: `stale`, `connect`, `refused`, `reset`, a timer, a status, a code of gRPC |
+//! | `retry_refused` | why no further attempt was made where one was called for: `budget_exhausted`, `too_late` or `body_gone` |
+//! | `hedge` | a second attempt beside one that was late: `won`, `lost` or `skipped` |
 //! | `upstream_ms` | from the first attempt to the head of the answer |
 //! | `priority` | the class of the request, where it is not `normal` |
 //! | `queued_ms` | how long it waited for its turn at an upstream whose limit was reached |
@@ -28,6 +31,7 @@
 //!
 //! A value that comes from outside is cut with `…`: the path after 8 KiB, any other after 1 KiB.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use http::Version;
@@ -164,6 +168,7 @@ pub(crate) fn upstream(out: &mut Vec<u8>, trail: &Trail) {
         json::number(out, trail.attempts.into());
         out.extend_from_slice(if trail.reused { br#","reused":true"# } else { br#","reused":false"# });
     }
+    further(out, trail);
     if let Some(took) = trail.upstream_time {
         out.extend_from_slice(br#","upstream_ms":"#);
         json::millis(out, micros(took));
@@ -179,6 +184,28 @@ fn turn(out: &mut Vec<u8>, exchange: &Exchange) {
     if let Some(queued) = exchange.trail.queued {
         out.extend_from_slice(br#","queued_ms":"#);
         json::millis(out, micros(queued));
+    }
+}
+
+/// Why there was more than one attempt, or was not.
+fn further(out: &mut Vec<u8>, trail: &Trail) {
+    for (i, cause) in trail.retries.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { br#","retries":[""# } else { br#"",""# });
+        // Writing to a vector does not fail. A word of a fixed list, or a number: there is nothing to escape.
+        let _ = write!(out, "{cause}");
+    }
+    if !trail.retries.is_empty() {
+        out.extend_from_slice(br#""]"#);
+    }
+    if let Some(refused) = trail.retry_refused {
+        out.extend_from_slice(br#","retry_refused":""#);
+        out.extend_from_slice(refused.as_str().as_bytes());
+        out.push(b'"');
+    }
+    if let Some(hedge) = trail.hedge {
+        out.extend_from_slice(br#","hedge":""#);
+        out.extend_from_slice(hedge.as_str().as_bytes());
+        out.push(b'"');
     }
 }
 

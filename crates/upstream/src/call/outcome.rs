@@ -26,6 +26,9 @@ impl Lane {
     pub(super) fn observe(&self, outcome: Outcome, began: Instant, now: Instant) {
         let took = now.saturating_duration_since(began);
         self.measure(began, now, matches!(outcome, Outcome::Failed | Outcome::Answered(500..)));
+        if let Outcome::Answered(_) = outcome {
+            self.slot.pace.record(took);
+        }
         let Some(metrics) = &self.metrics else { return };
         match outcome {
             Outcome::Answered(status) => metrics.answered(status, took),

@@ -5,7 +5,9 @@ use http_body::Body as _;
 use pylon_core::Request;
 use pylon_core::body::Body;
 
+use super::retry::Retry;
 use crate::h1::encode::Framing;
+use crate::replay::KeptBody;
 
 /// A request on its way, kept until it cannot be sent again.
 pub(super) struct Outgoing {
@@ -16,6 +18,8 @@ pub(super) struct Outgoing {
     pub(super) expects: bool,
     /// Whether `outbound` has been at the fields.
     pub(super) dressed: bool,
+    /// A stream of which what was sent is held, so that it can be sent again.
+    kept: Option<Box<KeptBody>>,
 }
 
 impl Outgoing {
@@ -24,7 +28,59 @@ impl Outgoing {
         let framing = framing(&body, &parts.headers);
         let body = if framing == Framing::Empty { Body::Empty } else { body };
         let expects = matches!(body, Body::Stream(_)) && parts.headers.contains_key(header::EXPECT);
-        Self { method: parts.method, headers: parts.headers, body, framing, expects, dressed: false }
+        Self { method: parts.method, headers: parts.headers, body, framing, expects, dressed: false, kept: None }
+    }
+
+    /// Holds what is sent of a stream, where a retry could use it and it is not known to be too long. What `outbound` does to
+    /// the body comes before.
+    pub(super) fn keep(&mut self, retry: Option<&Retry>) {
+        let (Some(retry), Body::Stream(stream), None) = (retry, &self.body, &self.kept) else { return };
+        let fits = stream.size_hint().lower() <= retry.max_body as u64;
+        if fits && (retry.any || is_idempotent(&self.method)) {
+            self.kept = Some(Box::new(KeptBody::of(&mut self.body, retry.max_body)));
+        }
+    }
+
+    /// Whether all of the body is here or can be had again.
+    pub(super) fn is_whole(&self) -> bool {
+        self.kept.as_ref().map_or_else(|| self.can_be_sent_again(), |kept| kept.is_whole())
+    }
+
+    /// Takes the body back from whoever has it.
+    pub(super) fn restore(&mut self) {
+        if let Some(kept) = &self.kept {
+            // The client may have been told to go on.
+            self.expects &= !kept.was_begun();
+            self.body = kept.again();
+        }
+    }
+
+    /// Whether the body is no stream, which one attempt alone could send.
+    pub(super) fn is_at_hand(&self) -> bool {
+        match self.body {
+            Body::Empty => self.framing == Framing::Empty,
+            Body::Full(_) => true,
+            Body::Stream(_) | Body::Tunnel(_) => false,
+        }
+    }
+
+    /// The same request for a hedge.
+    pub(super) fn twin(&self) -> Option<Self> {
+        let body = match &self.body {
+            Body::Empty => Body::Empty,
+            Body::Full(bytes) => Body::Full(bytes.clone()),
+            Body::Stream(_) | Body::Tunnel(_) => return None,
+        };
+        let (method, headers) = (self.method.clone(), self.headers.clone());
+        Some(Self {
+            method,
+            headers,
+            body,
+            framing: self.framing,
+            expects: self.expects,
+            dressed: self.dressed,
+            kept: None,
+        })
     }
 
     /// Whether the whole body is still here.

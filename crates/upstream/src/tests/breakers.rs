@@ -18,7 +18,7 @@ use crate::breaker::spec::BreakerSpec;
 use crate::breaker::word::Force;
 use crate::call::CallOptions;
 use crate::error::{CallError, Fault};
-use crate::upstream::Upstream;
+use crate::upstream::{OfRoute, Upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const BAD: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 3\r\n\r\nbad";
@@ -218,7 +218,7 @@ async fn slow_calls_open_it_though_all_are_answered() {
 async fn within(upstream: &Upstream, deadline: Duration) -> Result<Response, CallError> {
     let mut cx: Box<Exchange> = exchange(&Method::GET, "/");
     cx.deadline = Some(cx.started + deadline);
-    let options = upstream.options(None, CallOptions::default().max_head);
+    let options = upstream.options(&OfRoute::default(), CallOptions::default().max_head);
     upstream.call(request(&Method::GET, "/", Body::Empty), &mut cx, &options).await
 }
 
@@ -275,7 +275,7 @@ async fn the_breaker_of_a_route_touches_no_other_route() {
     let upstream = carried(&document, &["127.0.0.1:9".parse().unwrap()], &carry);
     let spec: BreakerSpec = serde_json::from_str(r#"{"consecutive": 2, "open": "1h"}"#).unwrap();
     let options = |route: &str, spec: Option<&BreakerSpec>| {
-        let mut options = upstream.options(None, CallOptions::default().max_head);
+        let mut options = upstream.options(&OfRoute::default(), CallOptions::default().max_head);
         options.breaker = upstream.breaker_for(route, spec, &carry);
         options
     };

@@ -21,9 +21,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::call::CallOptions;
+use crate::call::hedge::Hedge;
+use crate::call::hedge::spec::ShortHedge;
+use crate::call::retry::Retry;
+use crate::call::retry::spec::ShortRetry;
 use crate::error::CallError;
 use crate::spec::UpstreamSpec;
-use crate::upstream::{Building, Upstream};
+use crate::upstream::{Building, OfRoute, Upstream};
 
 /// A service whose every connection is served by `script`.
 pub(super) struct Service {
@@ -217,7 +221,7 @@ pub(super) fn request(method: &Method, path: &str, body: impl Into<Body>) -> Req
 /// One call with the exchange that it leaves behind.
 pub(super) async fn call(upstream: &Upstream, request: Request) -> (Result<Response, CallError>, Box<Exchange>) {
     let mut cx = exchange(request.method(), request.uri().path_and_query().unwrap().as_str());
-    let options = upstream.options(None, CallOptions::default().max_head);
+    let options = upstream.options(&OfRoute::default(), CallOptions::default().max_head);
     let answer = tokio::time::timeout(Duration::from_secs(20), upstream.call(request, &mut cx, &options)).await;
     (answer.expect("the call neither answered nor failed"), cx)
 }
@@ -272,4 +276,24 @@ impl http_body::Body for ChannelBody {
 #[expect(clippy::unnecessary_wraps, reason = "it is what a channel of frames takes")]
 pub(super) fn data(text: &str) -> Frame {
     Ok(http_body::Frame::data(Bytes::from(text.to_owned())))
+}
+
+/// Options of calls by a route that says `retry` and `hedge`, in JSON; `null` is nothing.
+pub(super) fn options(upstream: &Upstream, retry: &str, hedge: &str) -> CallOptions {
+    let retry: Option<ShortRetry> = serde_json::from_str(retry).unwrap();
+    let hedge: Option<ShortHedge> = serde_json::from_str(hedge).unwrap();
+    let retry = retry.map(|spec| Retry::compile(&spec).unwrap().map(Arc::new));
+    let hedge = hedge.and_then(|spec| Hedge::compile(&spec)).map(Arc::new);
+    upstream.options(&OfRoute { timeout: None, retry: retry.as_ref(), hedge: hedge.as_ref() }, 64 * 1024)
+}
+
+/// One call by these options, with the exchange that it leaves behind.
+pub(super) async fn call_by(
+    upstream: &Upstream,
+    options: &CallOptions,
+    request: Request,
+) -> (Result<Response, CallError>, Box<Exchange>) {
+    let mut cx = exchange(request.method(), request.uri().path_and_query().unwrap().as_str());
+    let answer = tokio::time::timeout(Duration::from_secs(20), upstream.call(request, &mut cx, options)).await;
+    (answer.expect("the call neither answered nor failed"), cx)
 }

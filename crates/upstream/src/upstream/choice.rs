@@ -32,6 +32,8 @@ pub(super) struct Worker {
     open: bool,
     balancer: Balancer,
     offset: usize,
+    /// Requests that have not been told to the retry budget yet.
+    pub(super) requests: u32,
 }
 
 impl Worker {
@@ -45,6 +47,7 @@ impl Worker {
             open: false,
             balancer: Balancer::new(Method::RoundRobin, [], offset),
             offset,
+            requests: 0,
         }
     }
 }
@@ -104,6 +107,9 @@ impl Upstream {
             self.refresh(worker, now);
             if trail.upstream.is_none() {
                 trail.upstream = Some(Arc::clone(&worker.name));
+            }
+            if tried.is_empty() {
+                worker.requests = worker.requests.saturating_add(1);
             }
             if worker.open
                 && let Some(lease) = worker.probe(tried, now)

@@ -30,6 +30,7 @@ mod explanations;
 mod explanations_live;
 mod forwarding;
 mod grpc;
+mod health;
 mod http2;
 mod limits;
 mod logs;

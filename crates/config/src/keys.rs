@@ -255,5 +255,4 @@ pub const LATER: &[&str] = &[
     "expression",
     "external",
     "validate",
-    "health",
 ];

@@ -102,6 +102,12 @@ catalogue! {
         "Further attempts that were called for: made as `safe`, since the service had certainly not acted on the request, or `granted`; not made with `budget_exhausted`, where it was `too_late`, or with the `body_gone`";
     UPSTREAM_HEDGES = Counter "pylon_upstream_hedges_total" ["upstream", "outcome"] "requests",
         "Requests that were late and were to be sent a second time: the second attempt `won` or `lost`, or was `skipped` for want of budget or of another endpoint";
+    UPSTREAM_ENDPOINTS = Gauge "pylon_upstream_endpoints" ["upstream", "state"] "endpoints",
+        "Endpoints of an upstream that may be chosen (`available`) and those that may not: `unhealthy`, `ejected`, or `breaker_open`";
+    UPSTREAM_PANIC = Gauge "pylon_upstream_panic" ["upstream"] "1",
+        "1 while so few endpoints are left that health and ejections are ignored";
+    HEALTH_CHECKS = Counter "pylon_health_checks_total" ["upstream", "outcome"] "checks",
+        "Health checks of endpoints that `passed` and that `failed`, repeated ones too";
     CONNECTIONS = Gauge "pylon_connections" [] "connections",
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",

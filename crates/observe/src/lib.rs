@@ -10,6 +10,7 @@ pub mod catalogue;
 pub mod clock;
 pub mod crowd;
 pub mod ending;
+pub mod endpoints;
 mod histogram;
 mod json;
 pub mod metrics;

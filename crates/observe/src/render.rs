@@ -15,6 +15,7 @@ use pylon_core::rejection;
 use crate::breakers::BreakerScope;
 use crate::catalogue::{self, Metric};
 use crate::crowd::Crowd;
+use crate::endpoints;
 use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
 use crate::metrics::{Certificate, Metrics, ProcessTotals};
@@ -163,6 +164,9 @@ fn upstreams(out: &mut String, series: &[Arc<UpstreamSeries>]) {
         &Hedged::NAMES,
         further.iter().map(|(name, f)| (*name, &f.hedges[..])),
     );
+    let mut found: Vec<_> = series.iter().map(|s| (s.upstream().as_str(), &s.endpoints)).collect();
+    found.sort_unstable_by_key(|(name, _)| *name);
+    endpoints::render(out, &found);
 }
 
 /// What there is one of for each upstream and outcome, where there was any.
@@ -269,7 +273,7 @@ fn answers(out: &mut String, by_class: &Metric, durations: &Metric, mut series: 
     }
 }
 
-fn head(out: &mut String, metric: &Metric) {
+pub(crate) fn head(out: &mut String, metric: &Metric) {
     extend(out, &["# HELP ", metric.name, " ", metric.help, "\n# TYPE ", metric.name, " ", metric.kind.as_str(), "\n"]);
 }
 
@@ -286,7 +290,7 @@ fn fraction(out: &mut String, metric: &Metric, value: u64, places: u32) {
     decimal(out, value, places);
 }
 
-fn labelled(out: &mut String, metric: &Metric, values: &[&str], value: u64) {
+pub(crate) fn labelled(out: &mut String, metric: &Metric, values: &[&str], value: u64) {
     out.push_str(metric.name);
     for (i, (label, text)) in metric.labels.iter().zip(values).enumerate() {
         extend(out, &[if i == 0 { "{" } else { "," }, label, "=\""]);
@@ -403,6 +407,8 @@ mod tests {
         upstream.mine().answered(200, Duration::from_millis(1));
         let full: Arc<dyn crate::crowd::Crowded> = Arc::new(Full);
         upstream.crowded(Arc::downgrade(&full));
+        upstream.look_at(|| Some(endpoints::EndpointStates::default()));
+        upstream.checked(1, 0);
         let _open = (upstream.mine().connected(), metrics.connected());
         metrics.shadow(("ip_filter", "ip_filter.denied"));
         metrics.snapshot_in_force("abc", monotonic());

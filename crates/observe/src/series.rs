@@ -16,6 +16,7 @@ use pylon_core::worker;
 
 use crate::breakers::{BreakerCounts, BreakerScope};
 use crate::crowd::{Crowd, Crowded};
+use crate::endpoints::{EndpointSeries, EndpointStates};
 use crate::histogram::{Histogram, Totals};
 use crate::json;
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
@@ -124,12 +125,25 @@ pub struct UpstreamSeries {
     shards: Sharded<UpstreamShard>,
     /// Its circuit breakers.
     pub breakers: BreakerCounts,
+    /// What was found out about its endpoints.
+    pub(crate) endpoints: EndpointSeries,
 }
 
 impl UpstreamSeries {
     pub(crate) fn new(upstream: UpstreamName) -> Self {
-        let (shards, breakers) = (Sharded::new(), BreakerCounts::default());
-        Self { upstream, crowd: Mutex::new(None), shards, breakers }
+        let (shards, breakers, endpoints) = (Sharded::new(), BreakerCounts::default(), EndpointSeries::default());
+        Self { upstream, crowd: Mutex::new(None), shards, breakers, endpoints }
+    }
+
+    /// Has the states of endpoints told by `look` for as long as it finds some. Of several, the first that does is asked: while a
+    /// document is tried, that in force.
+    pub fn look_at(&self, look: impl Fn() -> Option<EndpointStates> + Send + Sync + 'static) {
+        self.endpoints.look_at(Box::new(look));
+    }
+
+    /// Health checks are over, of which so many passed and so many failed.
+    pub fn checked(&self, passed: u64, failed: u64) {
+        self.endpoints.checked(passed, failed);
     }
 
     /// The upstream that is counted.

@@ -1,7 +1,7 @@
 //! Upstreams: named services behind the gate, how their endpoints are found and chosen, and the one way to call them.
 //!
 //! [`upstream::Upstream::call`] is the attempt loop: pick an endpoint, take or make a connection, send, judge, again?
-//! Traffic is HTTP/1.1 or HTTP/2, in cleartext or under TLS. Deliberately not here yet: health checks.
+//! Traffic is HTTP/1.1 or HTTP/2, in cleartext or under TLS.
 
 pub mod balance;
 pub mod breaker;
@@ -20,6 +20,8 @@ mod flight;
 mod gauge;
 pub mod h1;
 mod h2;
+pub mod health;
+mod judging;
 mod key;
 pub mod outbound;
 mod pace;

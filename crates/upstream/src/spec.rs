@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use pylon_core::short::{FromScalar, Short};
 use pylon_core::spec::{FieldPath, SpecError};
-use pylon_core::units::Span;
+use pylon_core::units::{Percent, Span};
 use pylon_net::proxy_protocol::Version;
 use pylon_net::tls::spec::UpstreamTlsSpec;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -19,6 +19,7 @@ use crate::call::budget::ShortRetryBudget;
 use crate::call::retry::spec::ShortRetry;
 use crate::concurrency::spec::ShortConcurrency;
 use crate::discovery::spec::DiscoverSpec;
+use crate::health::spec::ShortHealth;
 use crate::outbound::spec::OutboundSpec;
 use crate::timeouts::ShortTimeout;
 
@@ -83,6 +84,14 @@ pub struct UpstreamSpec {
     /// Example: `{ bearer: file:/run/secrets/users-token }`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "written")]
     pub outbound: Option<OutboundSpec>,
+    /// How endpoints are asked whether they are well: a path, or a map. Those that are not get no requests. Default: they are not
+    /// asked. Example: `/healthz`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<ShortHealth>,
+    /// The share of endpoints below which health is doubted: where fewer are left, requests go to all of them. `0%` is never. Default
+    /// `50%`. Example: `30%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic: Option<Percent>,
 }
 
 /// The key may be left out but not left empty: `tls:` with nothing behind it could mean either.

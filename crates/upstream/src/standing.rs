@@ -5,13 +5,14 @@
 //! each request, before it chooses. Standings outlive snapshots and sets of endpoints through `Carry`, and are each world's own.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU8, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use pylon_core::units::Percent;
 
 use crate::breaker::state::State;
 
@@ -104,9 +105,33 @@ pub(crate) struct Standings {
     all: Mutex<HashMap<Arc<str>, Arc<Standing>>>,
     /// Rises with each change of a verdict.
     news: Arc<AtomicU64>,
+    /// Who may lay bars: the last that lives.
+    says: Mutex<Vec<Weak<()>>>,
 }
 
+/// The right to judge, for as long as nobody has claimed it since.
+#[derive(Debug, Clone)]
+pub(crate) struct Say(Arc<()>);
+
 impl Standings {
+    /// Whoever claims the say has it until somebody else does, and again when that one is gone.
+    pub(crate) fn claim(&self) -> Say {
+        let say = Arc::new(());
+        let mut says = self.says.lock();
+        says.retain(|one| one.strong_count() > 0);
+        says.push(Arc::downgrade(&say));
+        Say(say)
+    }
+
+    /// Does what only who has the say may do; nothing where that is somebody else.
+    pub(crate) fn by(&self, say: &Say, work: impl FnOnce()) {
+        let mut says = self.says.lock();
+        says.retain(|one| one.strong_count() > 0);
+        if says.last().is_some_and(|last| last.as_ptr() == Arc::as_ptr(&say.0)) {
+            work();
+        }
+    }
+
     /// What is held of the endpoint with this id, which begins without a bar.
     pub(crate) fn of(&self, id: &Arc<str>) -> Arc<Standing> {
         let new = || {
@@ -116,9 +141,10 @@ impl Standings {
         Arc::clone(self.all.lock().entry(Arc::clone(id)).or_insert_with(new))
     }
 
-    /// Forgets endpoints that are gone. Whoever still has an exchange there holds its standing.
+    /// Forgets endpoints that are gone, unless somebody still chooses by them: a document that is compiled has not come into
+    /// force yet, and workers take up a new set with their next request.
     pub(crate) fn retain(&self, stays: impl Fn(&str) -> bool) {
-        self.all.lock().retain(|id, _| stays(id));
+        self.all.lock().retain(|id, standing| stays(id) || Arc::strong_count(standing) > 1);
     }
 
     /// Something has changed that workers have to look at, though no verdict has.
@@ -130,6 +156,20 @@ impl Standings {
     pub(crate) fn news(&self) -> u64 {
         self.news.load(Relaxed)
     }
+}
+
+/// Which endpoints are not to be chosen. Where fewer than the share `panic` would be left, what checks and comparisons say is
+/// ignored: it is more likely that they are wrong, and the rest could not carry the load. A breaker is never ignored.
+pub(crate) fn barred(bars: &[Bars], panic: Percent) -> Vec<bool> {
+    let ignored = if is_panic(bars, panic) { Bars::DOUBTED } else { Bars::NONE };
+    bars.iter().map(|bars| bars.any_but(ignored)).collect()
+}
+
+/// Whether fewer than the share `panic` of endpoints is left, and that by verdicts which can be doubted.
+pub(crate) fn is_panic(bars: &[Bars], panic: Percent) -> bool {
+    let left = bars.iter().filter(|bars| !bars.any_but(Bars::NONE)).count();
+    let doubted = bars.iter().any(|bars| bars.0 & Bars::DOUBTED.0 != 0);
+    doubted && left.saturating_mul(10_000) < bars.len().saturating_mul(panic.basis_points().into())
 }
 
 #[cfg(test)]
@@ -148,6 +188,50 @@ mod tests {
         assert_eq!(standings.of(&id).bars().names(), ["breaker_open"]);
         assert!(standing.bars().any_but(Bars::DOUBTED) && standings.of(&other).bars() == Bars::NONE);
         standings.retain(|id| id != "a:1");
+        assert_eq!(standings.of(&id).bars().names(), ["breaker_open"], "somebody still chooses by it");
+        drop(standing);
+        standings.retain(|id| id != "a:1");
         assert_eq!(standings.of(&id).bars(), Bars::NONE, "who comes back begins anew");
+    }
+
+    #[test]
+    fn the_newest_who_lives_has_the_say() {
+        let standings = Standings::default();
+        let may = |say: &Say| {
+            let mut done = false;
+            standings.by(say, || done = true);
+            done
+        };
+        let (first, second) = (standings.claim(), standings.claim());
+        assert!(!may(&first) && may(&second));
+        drop(second);
+        assert!(may(&first));
+    }
+
+    fn all(bars: &[&[Bar]]) -> Vec<Bars> {
+        bars.iter().map(|bars| Bars(bars.iter().fold(0, |all, bar| all | *bar as u8))).collect()
+    }
+
+    fn percent(text: &str) -> Percent {
+        Percent::parse(text).unwrap()
+    }
+
+    #[test]
+    fn verdicts_are_ignored_where_fewer_than_the_share_would_be_left() {
+        let half = all(&[&[], &[Bar::Unhealthy], &[Bar::Ejected], &[]]);
+        assert_eq!(barred(&half, percent("50%")), [false, true, true, false]);
+        assert_eq!(barred(&half, percent("50.01%")), [false; 4]);
+        let none = all(&[&[Bar::Unhealthy], &[Bar::Unhealthy, Bar::Ejected]]);
+        assert_eq!(barred(&none, percent("0%")), [true, true], "0% is never");
+        assert_eq!(barred(&none, percent("0.01%")), [false, false]);
+        assert_eq!(barred(&half, percent("100%")), [false; 4], "one is enough");
+        assert!(!is_panic(&all(&[&[], &[]]), percent("100%")) && !is_panic(&[], percent("50%")));
+    }
+
+    #[test]
+    fn a_breaker_is_never_ignored() {
+        let bars = all(&[&[Bar::Open], &[Bar::Unhealthy, Bar::Open], &[Bar::Unhealthy]]);
+        assert_eq!(barred(&bars, percent("50%")), [true, true, false]);
+        assert!(!is_panic(&all(&[&[Bar::Open], &[Bar::Open], &[]]), percent("50%")), "there is nothing to ignore");
     }
 }

@@ -11,6 +11,7 @@ mod dns;
 mod fetch;
 pub(crate) mod fixture;
 mod hedges;
+mod health;
 mod interim;
 mod outbound;
 mod retry;

@@ -37,6 +37,7 @@ use crate::discovery::ledger::Known;
 use crate::discovery::source::Source;
 use crate::discovery::static_list::Member;
 use crate::endpoint::EndpointSet;
+use crate::judging::Judging;
 use crate::key::KeyBy;
 use crate::outbound::Outbound;
 use crate::pool::Limits;
@@ -110,15 +111,16 @@ pub(crate) enum Host {
 
 /// What the discovery tasks write and the workers read.
 #[derive(Debug)]
-struct Shared {
-    name: UpstreamName,
+pub(crate) struct Shared {
+    pub(crate) name: UpstreamName,
     method: Method,
     sources: Sources,
-    set: ArcSwap<EndpointSet>,
+    pub(crate) set: ArcSwap<EndpointSet>,
     /// Rises with each new set.
     generation: AtomicU64,
-    standings: Arc<Standings>,
+    pub(crate) standings: Arc<Standings>,
     budget: Arc<Budget>,
+    pub(crate) judging: Judging,
     rebuilding: Mutex<()>,
 }
 
@@ -131,9 +133,13 @@ impl Upstream {
         let retry =
             retry.map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at)))).unwrap_or(None);
         let (sources, key, concurrency) = (Sources::compile(spec, cx), key(spec), Limited::compile(&name, spec, cx));
-        let (sources, key, concurrency) = match (sources, key, concurrency) {
-            (Ok(sources), Ok(key), Ok(concurrency)) if errors.is_empty() => (sources, key, concurrency),
-            (sources, key, concurrency) => {
+        let tls = sources.as_ref().ok().and_then(|sources| sources.tls.as_ref());
+        let judging = Judging::compile(spec, tls, cx.carry).map_err(|found| errors.extend(found));
+        let (sources, key, concurrency, judging) = match (sources, key, concurrency, judging) {
+            (Ok(sources), Ok(key), Ok(concurrency), Ok(judging)) if errors.is_empty() => {
+                (sources, key, concurrency, judging)
+            }
+            (sources, key, concurrency, _) => {
                 let found = sources.err().into_iter().chain(key.err()).chain(concurrency.err());
                 return Err(found.flatten().chain(errors).collect());
             }
@@ -159,6 +165,7 @@ impl Upstream {
             generation: AtomicU64::new(0),
             standings,
             budget,
+            judging,
             rebuilding: Mutex::default(),
         };
         shared.rebuild();
@@ -197,6 +204,8 @@ impl Upstream {
     #[must_use]
     pub fn counted_in(mut self, series: Arc<UpstreamSeries>) -> Self {
         self.breakers.counted_in(&series);
+        let shared = Arc::downgrade(&self.shared);
+        series.look_at(move || shared.upgrade().map(|shared| shared.census()));
         self.series = Some(series);
         self
     }
@@ -206,6 +215,7 @@ impl Upstream {
         if let Some(concurrency) = &self.concurrency {
             concurrency.start(handle, self.series.as_deref());
         }
+        self.shared.judging.claim(&self.shared);
         let mut tasks = self.tasks.lock();
         if !tasks.is_empty() {
             return;
@@ -222,6 +232,8 @@ impl Upstream {
         if let Some(outbound) = &self.outbound {
             tasks.extend(outbound.start(&self.shared.name, handle));
         }
+        let judge = self.shared.judging.start(&self.shared, self.series.clone(), handle);
+        tasks.extend(judge.map(|judge| handle.spawn(judge).abort_handle()));
         if let Some(tls) = &self.shared.sources.tls {
             let look = look_after(self.shared.name.clone(), Arc::clone(tls));
             tasks.push(handle.spawn(look).abort_handle());
@@ -293,7 +305,7 @@ impl Upstream {
         let endpoints = set.endpoints.iter().map(|endpoint| {
             let standing = self.shared.standings.of(&endpoint.id);
             let [attempts, connects, connect_failures, reuses] = endpoint.pool.counters();
-            EndpointView {
+            let mut view = EndpointView {
                 endpoint: endpoint
                     .path
                     .as_ref()
@@ -311,7 +323,10 @@ impl Upstream {
                 connects,
                 connect_failures,
                 reuses,
-            }
+                health: None,
+            };
+            self.shared.judging.show(endpoint, &mut view, now);
+            view
         });
         UpstreamView {
             name: self.shared.name.as_str().to_owned(),
@@ -319,6 +334,7 @@ impl Upstream {
             by: self.key.as_ref().map(KeyBy::in_words),
             concurrency: self.concurrency.as_ref().map(Limited::view),
             retry_budget: self.shared.budget.left(now, &self.budget),
+            panic: self.shared.panics(),
             endpoints: endpoints.collect(),
             breakers: self.breakers.view(now),
             sources: self.shared.sources.view(now),
@@ -354,7 +370,13 @@ impl Shared {
             self.standings.retain(|id| next.endpoints.iter().any(|endpoint| *endpoint.id == *id));
             self.set.store(Arc::new(next));
             self.generation.fetch_add(1, Release);
+            self.judging.poke();
         }
+    }
+
+    /// Rises with each new set.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
     }
 
     /// For the log: what names and sources say.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::balance::Method;
 use crate::breaker::view::BreakerView;
 use crate::discovery::ledger::Known;
+use crate::health::HealthView;
 
 /// An upstream at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,6 +26,8 @@ pub struct UpstreamView {
     pub concurrency: Option<ConcurrencyView>,
     /// How many further attempts (retries and hedges) its budget allows now.
     pub retry_budget: u32,
+    /// Whether so few endpoints are left that what was found out about the others is ignored.
+    pub panic: bool,
     /// The endpoints in use.
     pub endpoints: Vec<EndpointView>,
     /// Breakers beside those of endpoints: of the upstream, of routes that call it.
@@ -89,6 +92,9 @@ pub struct EndpointView {
     pub connect_failures: u64,
     /// Attempts on a connection that was used before.
     pub reuses: u64,
+    /// What its checks have found, where the upstream has `health`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthView>,
 }
 
 /// What is done to each attempt, without what is secret of it.

@@ -13,7 +13,7 @@ use pylon_proxy::action::Action;
 use pylon_proxy::snapshot::Snapshot;
 use pylon_proxy::world::Stage;
 use pylon_upstream::upstream::Upstream;
-use pylon_upstream::view::{ConcurrencyView, UpstreamView};
+use pylon_upstream::view::{ConcurrencyView, EndpointView, UpstreamView};
 use serde::Serialize;
 
 use super::{Explained, Question, of};
@@ -219,6 +219,9 @@ impl Answer {
                 let of = one.route.as_deref().map_or_else(|| "upstream".to_owned(), |route| format!("route {route}"));
                 writeln!(out, "  breaker of the {of}: {}", one.in_words())?;
             }
+            if view.panic {
+                writeln!(out, "  too few endpoints are left: health and ejections are ignored")?;
+            }
             for one in &view.endpoints {
                 writeln!(
                     out,
@@ -233,6 +236,7 @@ impl Answer {
                 if let Some(breaker) = &one.breaker {
                     writeln!(out, "    breaker: {}", breaker.in_words())?;
                 }
+                barred(out, one, view.panic)?;
             }
         }
         Ok(())
@@ -252,6 +256,19 @@ fn crowded(out: &mut String, crowd: &ConcurrencyView, class: Priority) -> fmt::R
     write!(out, "; {in_flight} under way, {} wait, {total} were shed", queued.values().sum::<usize>())?;
     let cap = caps.get(class.as_str()).unwrap_or(limit);
     writeln!(out, "; this one is `{class}`, and goes on while fewer than {cap} are under way")
+}
+
+/// Why an endpoint gets no requests, or would not but for the panic.
+fn barred(out: &mut String, one: &EndpointView, panic: bool) -> fmt::Result {
+    // A breaker says more of itself.
+    for bar in one.barred.iter().filter(|bar| **bar != "breaker_open") {
+        let health = one.health.as_ref().filter(|_| *bar == "unhealthy");
+        let error = health.and_then(|health| health.last_error.as_deref());
+        let why = error.map(|error| format!(": {error}")).unwrap_or_default();
+        let ignored = if panic { ", which is ignored" } else { ", so it gets no requests" };
+        writeln!(out, "    {}{why}{ignored}", bar.replace('_', " "))?;
+    }
+    Ok(())
 }
 
 fn upstreams<'s>(snapshot: &'s Snapshot, explained: &Explained) -> Vec<&'s Upstream> {

@@ -15,7 +15,7 @@ use crate::error::Fault;
 use crate::gauge::Gauge;
 use crate::key;
 use crate::spec::ProtocolSpec;
-use crate::standing::{Bar, Bars};
+use crate::standing::{Bar, barred};
 
 /// What one worker has of an upstream.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Upstream {
         worker.news = news;
         let bars: Vec<_> = worker.lanes.iter().map(|lane| self.breakers.heed(lane.standing.bars())).collect();
         worker.open = bars.iter().any(|bars| bars.has(Bar::Open));
-        worker.barred = barred(bars);
+        worker.barred = barred(&bars, self.shared.judging.panic);
     }
 
     /// Takes up the newest set.
@@ -174,15 +174,4 @@ impl Upstream {
         let weights = set.endpoints.iter().map(|endpoint| endpoint.weight);
         Balancer::new(self.method, weights, offset).with_table(set.table.clone())
     }
-}
-
-/// The share of endpoints below which verdicts are doubted, in percent.
-const PANIC: usize = 50;
-
-/// Which endpoints are not to be chosen. Where fewer than half would be left, what checks and comparisons say is ignored: it
-/// is more likely that they are wrong, and the rest could not carry the load.
-fn barred(bars: Vec<Bars>) -> Vec<bool> {
-    let left = bars.iter().filter(|bars| !bars.any_but(Bars::NONE)).count();
-    let ignored = if left * 100 < bars.len() * PANIC { Bars::DOUBTED } else { Bars::NONE };
-    bars.into_iter().map(|bars| bars.any_but(ignored)).collect()
 }

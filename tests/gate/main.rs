@@ -36,6 +36,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod mirror;
+mod outliers;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod reload;

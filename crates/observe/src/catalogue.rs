@@ -108,6 +108,8 @@ catalogue! {
         "1 while so few endpoints are left that health and ejections are ignored";
     HEALTH_CHECKS = Counter "pylon_health_checks_total" ["upstream", "outcome"] "checks",
         "Health checks of endpoints that `passed` and that `failed`, repeated ones too";
+    EJECTIONS = Counter "pylon_ejections_total" ["upstream", "reason"] "ejections",
+        "Endpoints that were left out for a while: for `failures` in a row, for too many `errors`, or since they were `slow`";
     CONNECTIONS = Gauge "pylon_connections" [] "connections",
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",

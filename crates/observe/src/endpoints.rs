@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use crate::catalogue::{HEALTH_CHECKS, UPSTREAM_ENDPOINTS, UPSTREAM_PANIC};
+use crate::catalogue::{EJECTIONS, HEALTH_CHECKS, Metric, UPSTREAM_ENDPOINTS, UPSTREAM_PANIC};
 use crate::render::{head, labelled};
 
 /// The states of endpoints by the values of the label `state`, in the order in which the first that holds counts.
 pub(crate) const STATES: [&str; 4] = ["available", "unhealthy", "ejected", "breaker_open"];
 /// How a check ended.
 const OUTCOMES: [&str; 2] = ["passed", "failed"];
+
+/// Why an endpoint was ejected.
+const REASONS: [&str; 3] = ["failures", "errors", "slow"];
 
 /// The endpoints of one upstream at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(crate) struct EndpointSeries {
     looks: Mutex<Vec<Look>>,
     /// By [`OUTCOMES`].
     checks: [AtomicU64; OUTCOMES.len()],
+    /// By [`REASONS`].
+    ejections: [AtomicU64; REASONS.len()],
 }
 
 impl EndpointSeries {
@@ -47,12 +52,14 @@ impl EndpointSeries {
         }
     }
 
-    fn states(&self) -> Option<EndpointStates> {
-        self.looks.lock().iter().find_map(|look| look())
+    pub(crate) fn ejected(&self, reason: usize) {
+        if let Some(count) = self.ejections.get(reason) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
-    fn checks(&self) -> [u64; OUTCOMES.len()] {
-        self.checks.each_ref().map(|count| count.load(Relaxed))
+    fn states(&self) -> Option<EndpointStates> {
+        self.looks.lock().iter().find_map(|look| look())
     }
 }
 
@@ -77,9 +84,20 @@ pub(crate) fn render(out: &mut String, all: &[(&str, &EndpointSeries)]) {
     }
     head(out, &HEALTH_CHECKS);
     for (name, series) in all {
-        let counts = series.checks();
-        for (outcome, count) in OUTCOMES.iter().zip(counts).filter(|_| counts.iter().any(|count| *count > 0)) {
-            labelled(out, &HEALTH_CHECKS, &[name, outcome], count);
+        counts(out, &HEALTH_CHECKS, name, OUTCOMES, &series.checks);
+    }
+    head(out, &EJECTIONS);
+    for (name, series) in all {
+        counts(out, &EJECTIONS, name, REASONS, &series.ejections);
+    }
+}
+
+/// Those of one upstream, once there is any.
+fn counts<const N: usize>(out: &mut String, metric: &Metric, name: &str, labels: [&str; N], counts: &[AtomicU64; N]) {
+    let counts = counts.each_ref().map(|count| count.load(Relaxed));
+    if counts.iter().any(|count| *count > 0) {
+        for (label, count) in labels.into_iter().zip(counts) {
+            labelled(out, metric, &[name, label], count);
         }
     }
 }

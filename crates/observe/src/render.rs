@@ -409,6 +409,7 @@ mod tests {
         upstream.crowded(Arc::downgrade(&full));
         upstream.look_at(|| Some(endpoints::EndpointStates::default()));
         upstream.checked(1, 0);
+        upstream.ejected(0);
         let _open = (upstream.mine().connected(), metrics.connected());
         metrics.shadow(("ip_filter", "ip_filter.denied"));
         metrics.snapshot_in_force("abc", monotonic());

@@ -141,6 +141,11 @@ impl UpstreamSeries {
         self.endpoints.look_at(Box::new(look));
     }
 
+    /// An endpoint was ejected: for `failures` in a row (0), for too many `errors` (1), or since it is `slow` (2).
+    pub fn ejected(&self, reason: usize) {
+        self.endpoints.ejected(reason);
+    }
+
     /// Health checks are over, of which so many passed and so many failed.
     pub fn checked(&self, passed: u64, failed: u64) {
         self.endpoints.checked(passed, failed);

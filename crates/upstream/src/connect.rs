@@ -59,7 +59,7 @@ impl Upstream {
                     trail.upstream_time = Some(now().saturating_duration_since(began));
                     lease.connected(begun, now());
                     let counted = lease.lane.metrics.as_ref().map(UpstreamShard::connected);
-                    let open = Open { _counted: counted, _place: place };
+                    let open = Open { _counted: counted, _place: Some(place) };
                     return Ok(Connected { stream, _lease: lease, _open: open });
                 }
                 Err(Fault::Connect(error) | Fault::Tls(error)) if error.kind() == io::ErrorKind::TimedOut => {

@@ -117,7 +117,7 @@ async fn make(
     };
     let stood = now();
     let expires = stood + lane.limits.lifetime.mul_f64(0.9 + 0.2 * fastrand::f64());
-    let open = Open { _counted: lane.metrics.as_ref().map(UpstreamShard::connected), _place: place };
+    let open = Open { _counted: lane.metrics.as_ref().map(UpstreamShard::connected), _place: Some(place) };
     if !lane.begins_http2(&stream) {
         if !alone {
             dial.without_http2();

@@ -17,6 +17,7 @@ use crate::breaker::lease::Pass;
 use crate::concurrency::permit::Permit;
 use crate::gauge::Gauge;
 use crate::h1::conn::Conn;
+use crate::outliers::Watched;
 use crate::pool::{Limits, Pool, Slot};
 use crate::standing::Standing;
 
@@ -172,6 +173,8 @@ pub(crate) struct Lane {
     pub(crate) tls: Option<Towards>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) standing: Arc<Standing>,
+    /// Where it is told how attempts went, where outliers are ejected.
+    pub(crate) watched: Option<Watched>,
     /// What is measured of the endpoint, where the choice asks for it.
     pub(crate) gauge: Option<Arc<Gauge>>,
     /// The breakers that hear of each call here: the endpoint's own, and the upstream's.
@@ -186,6 +189,14 @@ pub(crate) struct Lane {
     http2: bool,
     /// How the endpoint is told of the client, at the beginning of each connection.
     tells: Option<Version>,
+}
+
+/// Who judges an endpoint.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) fuses: [Option<Arc<Fuse>>; 2],
+    pub(crate) watched: Option<Watched>,
 }
 
 /// What an upstream says of all its lanes.
@@ -205,7 +216,7 @@ impl Lane {
     pub(crate) fn of(
         endpoint: &Endpoint,
         slot: &Arc<Slot>,
-        (standing, fuses): (Arc<Standing>, [Option<Arc<Fuse>>; 2]),
+        judged: Judged,
         metrics: Option<&Arc<UpstreamShard>>,
         gauge: Option<Arc<Gauge>>,
         terms: Terms,
@@ -217,9 +228,10 @@ impl Lane {
             addrs: Arc::clone(&endpoint.addrs),
             tls: endpoint.tls.clone(),
             slot: Arc::clone(slot),
-            standing,
+            standing: judged.standing,
+            watched: judged.watched,
             gauge,
-            fuses,
+            fuses: judged.fuses,
             epoch: endpoint.epoch,
             metrics: metrics.map(Arc::clone),
             limits,
@@ -229,8 +241,13 @@ impl Lane {
         })
     }
 
-    /// Measures an attempt, where the choice asks for it.
+    /// Tells those of an attempt who ask for it: the choice, and whoever ejects outliers.
     pub(crate) fn measure(&self, began: Instant, now: Instant, failed: bool) {
+        match &self.watched {
+            Some(watched) if failed => watched.failed(),
+            Some(watched) => watched.passed(now.saturating_duration_since(began)),
+            None => {}
+        }
         if let Some(gauge) = &self.gauge {
             gauge.observe(now.saturating_duration_since(began), failed, now);
         }

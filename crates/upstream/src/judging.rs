@@ -4,21 +4,24 @@
 //! say ([`Standings::claim`](crate::standing::Standings::claim)), so that bars of one that is gone do not stay.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pylon_core::carry::Carry;
+use pylon_core::names::UpstreamName;
 use pylon_core::spec::{FieldPath, SpecError};
-use pylon_core::units::Percent;
+use pylon_core::units::{Percent, Span};
 use pylon_net::tls::client::ClientTls;
 use pylon_observe::endpoints::EndpointStates;
 use pylon_observe::series::UpstreamSeries;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, EndpointSet};
 use crate::health::Checks;
+use crate::outliers::judge::Change;
+use crate::outliers::{Outliers, Watched};
 use crate::spec::UpstreamSpec;
 use crate::standing::{Bar, Bars, Say, is_panic};
 use crate::upstream::Shared;
@@ -31,17 +34,20 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Judging {
     checks: Option<Checks>,
+    pub(crate) outliers: Option<Outliers>,
     /// The share of endpoints below which verdicts are doubted.
     pub(crate) panic: Percent,
     /// Told of new sets and new verdicts.
     news: Arc<Notify>,
     say: Mutex<Option<Say>>,
+    series: OnceLock<Arc<UpstreamSeries>>,
     /// Whether panic was in force when it was last looked at.
     panicked: AtomicBool,
 }
 
 impl Judging {
     pub(crate) fn compile(
+        name: &UpstreamName,
         spec: &UpstreamSpec,
         tls: Option<&Arc<ClientTls>>,
         carry: &Carry,
@@ -51,15 +57,27 @@ impl Judging {
             errors.extend(wrong);
             None
         });
-        if spec.panic.is_some() && spec.health.is_none() {
+        let outliers = Outliers::compile(spec, name, carry).unwrap_or_else(|wrong| {
+            errors.extend(wrong);
+            None
+        });
+        if spec.panic.is_some() && spec.health.is_none() && spec.outliers.is_none() {
             let error = SpecError::new(FieldPath::root().key("panic"), "nothing keeps requests from an endpoint here");
-            errors.push(error.help("write `health` beside it, or leave it out"));
+            errors.push(error.help("write `health` or `outliers` beside it, or leave it out"));
         }
         let panic = spec.panic.unwrap_or(Percent::from_basis_points(5000));
         if !errors.is_empty() {
             return Err(errors);
         }
-        Ok(Self { checks, panic, news: Arc::default(), say: Mutex::default(), panicked: AtomicBool::new(false) })
+        Ok(Self {
+            checks,
+            outliers,
+            panic,
+            news: Arc::default(),
+            say: Mutex::default(),
+            series: OnceLock::new(),
+            panicked: AtomicBool::new(false),
+        })
     }
 
     /// There is another set of endpoints.
@@ -70,7 +88,7 @@ impl Judging {
     /// Has the say from now on: a document with this upstream comes into force.
     pub(crate) fn claim(&self, shared: &Shared) {
         *self.say.lock() = Some(shared.standings.claim());
-        if self.checks.is_none() {
+        if self.checks.is_none() && self.outliers.is_none() {
             // What a document before this one has found is not lifted by anybody else.
             self.lay(shared);
         }
@@ -83,12 +101,59 @@ impl Judging {
         series: Option<Arc<UpstreamSeries>>,
         handle: &Handle,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
-        self.checks.is_some().then(|| judge(Arc::downgrade(shared), series, handle.clone()))
+        if let Some(series) = series {
+            self.series.get_or_init(|| series);
+        }
+        let judges = self.checks.is_some() || self.outliers.is_some();
+        judges.then(|| judge(Arc::downgrade(shared), handle.clone()))
     }
 
     /// Completes what the admin API shows of an endpoint.
     pub(crate) fn show(&self, endpoint: &Endpoint, view: &mut EndpointView, now: Instant) {
         view.health = self.checks.as_ref().map(|checks| checks.view(endpoint, now));
+        view.ejection = self.outliers.as_ref().map(|outliers| outliers.view(endpoint, now));
+    }
+
+    /// What the current worker tells of an endpoint, where that is judged.
+    pub(crate) fn watch(&self, endpoint: &Endpoint, upstream: &Arc<Shared>) -> Option<Watched> {
+        self.outliers.as_ref()?.watch(endpoint, upstream)
+    }
+
+    /// A second is over: endpoints are ejected, and let back in.
+    fn second(&self, shared: &Shared) {
+        let say = self.say.lock().clone();
+        let (Some(outliers), Some(say)) = (&self.outliers, say) else { return };
+        let mut changes = Vec::new();
+        // Two that count what came would each see a part of it.
+        shared.standings.by(&say, || changes = outliers.second(now()));
+        for change in &changes {
+            self.tell(shared, change);
+        }
+    }
+
+    fn tell(&self, shared: &Shared, change: &Change) {
+        let upstream = shared.name.as_str();
+        match change {
+            Change::Ejected { id, why, span } => {
+                if let Some(series) = self.series.get() {
+                    series.ejected(*why as usize);
+                }
+                let (because, span) = (why.words(), Span::from_millis(span.as_millis().try_into().unwrap_or(u64::MAX)));
+                tracing::warn!(upstream, endpoint = &**id, because, %span, "an endpoint is ejected");
+            }
+            Change::Back { id } => {
+                tracing::info!(upstream, endpoint = &**id, "an endpoint that was ejected is tried again");
+            }
+        }
+    }
+
+    fn follow(&self, set: &EndpointSet, handle: &Handle) {
+        if let Some(checks) = &self.checks {
+            checks.follow(set, &self.news, handle);
+        }
+        if let Some(outliers) = &self.outliers {
+            outliers.follow(set);
+        }
     }
 
     fn lay(&self, shared: &Shared) {
@@ -98,6 +163,7 @@ impl Judging {
         shared.standings.by(&say, || {
             for endpoint in &set.endpoints {
                 let standing = shared.standings.of(&endpoint.id);
+                standing.bar(Bar::Ejected, self.outliers.as_ref().is_some_and(|outliers| outliers.is_out(endpoint)));
                 let unhealthy = self.checks.as_ref().is_some_and(|checks| checks.is_unhealthy(endpoint));
                 if !standing.bar(Bar::Unhealthy, unhealthy) {
                     continue;
@@ -129,6 +195,18 @@ impl Judging {
 }
 
 impl Shared {
+    /// So many attempts at an endpoint failed in a row that it is ejected at once, by whichever worker saw the last of them.
+    pub(crate) fn too_many_failures(&self, id: &Arc<str>) {
+        let judging = &self.judging;
+        let Some(change) = judging.outliers.as_ref().and_then(|outliers| outliers.failed(id, now())) else { return };
+        let say = judging.say.lock().clone();
+        if let Some(say) = say {
+            self.standings.by(&say, || _ = self.standings.of(id).bar(Bar::Ejected, true));
+        }
+        judging.tell(self, &change);
+        judging.poke();
+    }
+
     /// The bars on the endpoints of the present set.
     fn bars(&self) -> Vec<Bars> {
         self.set.load().endpoints.iter().map(|endpoint| self.standings.of(&endpoint.id).bars()).collect()
@@ -154,28 +232,30 @@ impl Shared {
     }
 }
 
-async fn judge(shared: Weak<Shared>, series: Option<Arc<UpstreamSeries>>, handle: Handle) {
-    let mut generation = 0;
+async fn judge(shared: Weak<Shared>, handle: Handle) {
+    let (mut generation, mut next) = (0, now() + TICK);
     loop {
         let news = {
             let Some(shared) = shared.upgrade() else { return };
             let judging = &shared.judging;
-            if let Some(checks) = &judging.checks {
-                let newest = shared.generation();
-                if newest != generation {
-                    generation = newest;
-                    checks.follow(&shared.set.load(), &judging.news, &handle);
-                }
-                if let Some(series) = &series {
-                    checks.count_in(series);
-                }
+            let newest = shared.generation();
+            if newest != generation {
+                generation = newest;
+                judging.follow(&shared.set.load(), &handle);
+            }
+            if now() >= next {
+                next = now() + TICK;
+                judging.second(&shared);
+            }
+            if let (Some(checks), Some(series)) = (&judging.checks, judging.series.get()) {
+                checks.count_in(series);
             }
             judging.lay(&shared);
             judging.tell_panic(&shared);
             Arc::clone(&judging.news)
         };
         // Either way it is time.
-        let _ = tokio::time::timeout(TICK, news.notified()).await;
+        let _ = tokio::time::timeout_at(next.into(), news.notified()).await;
     }
 }
 

@@ -21,6 +21,7 @@ use crate::concurrency::spec::ShortConcurrency;
 use crate::discovery::spec::DiscoverSpec;
 use crate::health::spec::ShortHealth;
 use crate::outbound::spec::OutboundSpec;
+use crate::outliers::spec::ShortOutliers;
 use crate::timeouts::ShortTimeout;
 
 /// A named service behind the gate.
@@ -88,8 +89,11 @@ pub struct UpstreamSpec {
     /// asked. Example: `/healthz`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<ShortHealth>,
-    /// The share of endpoints below which health is doubted: where fewer are left, requests go to all of them. `0%` is never. Default
-    /// `50%`. Example: `30%`.
+    /// When endpoints that do worse than they should get no requests for a while: `on`, or a map. Default: never. Example: `on`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<ShortOutliers>,
+    /// The share of endpoints below which health and outliers are doubted: where fewer are left, requests go to all of them. `0%` is
+    /// never. Default `50%`. Example: `30%`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic: Option<Percent>,
 }

@@ -134,7 +134,7 @@ impl Upstream {
             retry.map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at)))).unwrap_or(None);
         let (sources, key, concurrency) = (Sources::compile(spec, cx), key(spec), Limited::compile(&name, spec, cx));
         let tls = sources.as_ref().ok().and_then(|sources| sources.tls.as_ref());
-        let judging = Judging::compile(spec, tls, cx.carry).map_err(|found| errors.extend(found));
+        let judging = Judging::compile(&name, spec, tls, cx.carry).map_err(|found| errors.extend(found));
         let (sources, key, concurrency, judging) = match (sources, key, concurrency, judging) {
             (Ok(sources), Ok(key), Ok(concurrency), Ok(judging)) if errors.is_empty() => {
                 (sources, key, concurrency, judging)
@@ -324,6 +324,7 @@ impl Upstream {
                 connect_failures,
                 reuses,
                 health: None,
+                ejection: None,
             };
             self.shared.judging.show(endpoint, &mut view, now);
             view

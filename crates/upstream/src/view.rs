@@ -10,6 +10,7 @@ use crate::balance::Method;
 use crate::breaker::view::BreakerView;
 use crate::discovery::ledger::Known;
 use crate::health::HealthView;
+use crate::outliers::EjectionView;
 
 /// An upstream at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -95,6 +96,9 @@ pub struct EndpointView {
     /// What its checks have found, where the upstream has `health`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthView>,
+    /// Whether it is left out for doing worse than it should, where the upstream has `outliers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<EjectionView>,
 }
 
 /// What is done to each attempt, without what is secret of it.

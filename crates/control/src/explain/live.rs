@@ -264,7 +264,13 @@ fn barred(out: &mut String, one: &EndpointView, panic: bool) -> fmt::Result {
     for bar in one.barred.iter().filter(|bar| **bar != "breaker_open") {
         let health = one.health.as_ref().filter(|_| *bar == "unhealthy");
         let error = health.and_then(|health| health.last_error.as_deref());
-        let why = error.map(|error| format!(": {error}")).unwrap_or_default();
+        let ejection = one.ejection.as_ref().filter(|_| *bar == "ejected");
+        let ejection = ejection.and_then(|ejection| Some((ejection.because?.words(), ejection.for_seconds?)));
+        let why = match (error, ejection) {
+            (Some(error), _) => format!(": {error}"),
+            (None, Some((because, seconds))) => format!(" for {because}, for {seconds} s"),
+            (None, None) => String::new(),
+        };
         let ignored = if panic { ", which is ignored" } else { ", so it gets no requests" };
         writeln!(out, "    {}{why}{ignored}", bar.replace('_', " "))?;
     }

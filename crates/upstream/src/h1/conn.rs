@@ -39,7 +39,8 @@ pub(crate) struct Life {
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) _counted: Option<OpenUpstreamConnection>,
-    pub(crate) _place: Place,
+    /// None where it is no connection of the pool: a health check is not held back by a cap.
+    pub(crate) _place: Option<Place>,
 }
 
 impl Conn {

@@ -27,6 +27,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::grpc;
 use super::spec::Statuses;
 use crate::endpoint::Endpoint;
+use crate::h1::conn::Open;
 use crate::h1::encode::{self, Framing, RequestHead};
 use crate::h1::exchange::{Asked, MAX_INTERIM};
 use crate::h1::framing::{Decoder, Piece};
@@ -291,7 +292,8 @@ async fn send_http2(
     deadline: Instant,
 ) -> Result<(StatusCode, HeaderMap, Answered), String> {
     let addr = aim.addrs.first().copied().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-    let conn = h2::conn::Conn::begin(stream, addr, deadline, MAX_HEAD, None).await;
+    let uncounted = Open { _counted: None, _place: None };
+    let conn = h2::conn::Conn::begin(stream, addr, deadline, MAX_HEAD, uncounted).await;
     let conn = conn.map_err(|error| format!("no HTTP/2: {error}"))?;
     let place = conn.place().ok_or("the connection allows no stream")?;
     let mut body = if body.is_empty() { Body::Empty } else { Body::Full(body) };

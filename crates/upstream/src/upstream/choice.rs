@@ -10,7 +10,7 @@ use pylon_core::exchange::{Exchange, Trail};
 
 use super::Upstream;
 use crate::balance::{Balancer, Endpoints, Method};
-use crate::endpoint::{Endpoint, EndpointSet, Lane, Lease, Terms};
+use crate::endpoint::{Endpoint, EndpointSet, Judged, Lane, Lease, Terms};
 use crate::error::Fault;
 use crate::gauge::Gauge;
 use crate::key;
@@ -157,6 +157,8 @@ impl Upstream {
     fn lane(&self, endpoint: &Endpoint, before: &[Arc<Lane>], now: Instant) -> Option<Arc<Lane>> {
         let standing = self.shared.standings.of(&endpoint.id);
         let fuses = self.breakers.fuses(&endpoint.id, &standing, self.series.as_ref());
+        let watched = self.shared.judging.watch(endpoint, &self.shared);
+        let judged = Judged { standing, fuses, watched };
         let metrics = self.series.as_ref().map(|series| series.mine());
         let slot = endpoint.pool.mine()?;
         let measured = before.iter().find(|lane| Arc::ptr_eq(&lane.slot, slot)).map(|lane| lane.gauge.clone());
@@ -167,7 +169,7 @@ impl Upstream {
             http2: self.protocol == ProtocolSpec::Http2,
             tells: self.tells,
         };
-        Some(Lane::of(endpoint, slot, (standing, fuses), metrics, measured.unwrap_or_else(new), terms))
+        Some(Lane::of(endpoint, slot, judged, metrics, measured.unwrap_or_else(new), terms))
     }
 
     fn balancer(&self, set: &EndpointSet, offset: usize) -> Balancer {

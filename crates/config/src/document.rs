@@ -20,6 +20,7 @@ use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::breaker::spec::BreakerSpec;
 use pylon_upstream::call::hedge::spec::{HedgeSpec, ShortHedge};
 use pylon_upstream::call::retry::spec::{RetrySpec, ShortRetry};
+use pylon_upstream::locality::LocalitySpec;
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use serde::de::DeserializeOwned;
@@ -51,6 +52,8 @@ pub struct Document {
     pub trusted_proxies: TrustedProxiesSpec,
     /// How paths are compared.
     pub paths: PathsSpec,
+    /// Where the gateway stands.
+    pub locality: LocalitySpec,
     /// How names are resolved.
     pub discovery: DiscoverySpec,
     /// The upstreams by name, in the order of the document.
@@ -165,6 +168,7 @@ impl Reader<'_> {
                 "telemetry" => document.telemetry = self.part(key, node, &at).unwrap_or_default(),
                 "trusted_proxies" => document.trusted_proxies = self.trusted_proxies(key, node, &at),
                 "paths" => document.paths = self.part(key, node, &at).unwrap_or_default(),
+                "locality" => document.locality = self.locality(key, node, &at),
                 "discovery" => document.discovery = self.part(key, node, &at).unwrap_or_default(),
                 "upstreams" => document.upstreams = self.upstreams(key, node, &at),
                 "defaults" => document.defaults = self.defaults(key, node, &at),
@@ -189,6 +193,10 @@ impl Reader<'_> {
             return self.part(key, node, at).unwrap_or_default();
         }
         TrustedProxiesSpec { networks: self.part(key, node, at).unwrap_or_default(), ..TrustedProxiesSpec::default() }
+    }
+
+    fn locality(&mut self, key: &Key, node: &Node, at: &FieldPath) -> LocalitySpec {
+        self.part::<Short<LocalitySpec>>(key, node, at).map(|short| short.0).unwrap_or_default()
     }
 
     fn workers(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Option<usize> {

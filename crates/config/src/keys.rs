@@ -18,6 +18,7 @@ use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::breaker::spec::BreakerSpec;
 use pylon_upstream::call::hedge::spec::HedgeSpec;
 use pylon_upstream::call::retry::spec::RetrySpec;
+use pylon_upstream::locality::LocalitySpec;
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -90,6 +91,12 @@ pub const TOP: &[KeyDoc] = &[
         doc: "What clients and upstreams may send, and how slowly.",
         example: "limits: { request_headers: 32KiB, idle_timeout: 60s }",
         schema: |g| g.subschema_for::<LimitsSpec>(),
+    },
+    KeyDoc {
+        key: "locality",
+        doc: "Where this gateway stands, as its zone or as a map: endpoints in the same zone are asked first, those in another region last. Default: what the environment says in `PYLON_ZONE` and `PYLON_REGION`, if anything.",
+        example: "locality: { zone: eu-1a, region: eu-1 }",
+        schema: |g| g.subschema_for::<Short<LocalitySpec>>(),
     },
     KeyDoc {
         key: "discovery",

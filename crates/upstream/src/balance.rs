@@ -9,9 +9,12 @@ mod hash;
 mod least;
 mod lot;
 mod maglev;
+pub mod orca;
+pub mod ramp;
 mod ring;
 pub mod spec;
 pub mod table;
+pub mod tiers;
 mod turn;
 
 use std::sync::Arc;
@@ -96,9 +99,15 @@ struct Weights {
 
 impl Weights {
     fn new(weights: impl IntoIterator<Item = u32>) -> Self {
-        let all: Vec<u32> = weights.into_iter().map(|weight| weight.max(1)).collect();
-        let equal = all.windows(2).all(|pair| pair.first() == pair.last());
-        Self { all, equal }
+        let mut new = Self::default();
+        new.set(weights);
+        new
+    }
+
+    fn set(&mut self, weights: impl IntoIterator<Item = u32>) {
+        self.all.clear();
+        self.all.extend(weights.into_iter().map(|weight| weight.max(1)));
+        self.equal = self.all.windows(2).all(|pair| pair.first() == pair.last());
     }
 
     fn of(&self, index: usize) -> u32 {
@@ -118,6 +127,17 @@ impl Balancer {
     #[must_use]
     pub fn with_table(self, table: Option<Arc<Table>>) -> Self {
         Self { table, ..self }
+    }
+
+    /// Takes other weights for the same endpoints, in the same order.
+    pub fn reweigh(&mut self, weights: impl IntoIterator<Item = u32>) {
+        self.weights.set(weights);
+        self.turn.adapt(&self.weights);
+    }
+
+    /// The weights as they are now.
+    pub fn weights(&self) -> &[u32] {
+        &self.weights.all
     }
 
     /// How many endpoints there are to choose from.

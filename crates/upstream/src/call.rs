@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pylon_core::body::{Body, BodyError};
 use pylon_core::exchange::{Exchange, Timer, Trail};
 use pylon_core::{Request, Response};
@@ -116,7 +116,7 @@ impl Upstream {
         past.permit = permit;
         loop {
             deadline::check(cx, past.began)?;
-            let lease = match self.lease(&past, &mut cx.trail, options) {
+            let lease = match self.lease(&out.headers, &past, &mut cx.trail, options) {
                 Ok(lease) => lease,
                 // What an attempt came to tells more than that nobody is left to ask.
                 Err(fault) => {
@@ -151,9 +151,15 @@ impl Upstream {
     }
 
     /// An endpoint, where no breaker forbids it.
-    fn lease(&self, past: &Past, trail: &mut Trail, options: &CallOptions) -> Result<Lease, Fault> {
+    fn lease(
+        &self,
+        headers: &HeaderMap,
+        past: &Past,
+        trail: &mut Trail,
+        options: &CallOptions,
+    ) -> Result<Lease, Fault> {
         let pass = self.admit(options.breaker.as_deref(), trail, past.began)?;
-        let mut lease = self.pick(past.wish, past.tried(), past.began, trail)?;
+        let mut lease = self.pick(past.wish, self.home(headers), past.tried(), past.began, trail)?;
         lease.pass.join(pass);
         Ok(lease)
     }
@@ -202,7 +208,11 @@ impl Upstream {
         }
         let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
         cx.trail.upstream_time = Some(past.took(cx.started));
-        let answer = flight.answer(head, (lease, end), clocks, now).map_err(Fault::into_error);
+        let lane = self.reads_heads().then(|| Arc::clone(&lease.lane));
+        let mut answer = flight.answer(head, (lease, end), clocks, now).map_err(Fault::into_error);
+        if let (Some(lane), Ok(answer)) = (lane, &mut answer) {
+            self.read_head(answer.headers_mut(), &lane, &out.headers, cx, now);
+        }
         let Some(until) = again else { return ControlFlow::Break(answer) };
         match answer {
             Ok(answer) if matches!(answer.body(), Body::Stream(_)) => {

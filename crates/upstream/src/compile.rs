@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pylon_core::short::Short;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use pylon_net::tls::client::{Alpn, ClientTls, Towards};
@@ -17,7 +18,7 @@ use crate::discovery::static_list::Member;
 use crate::discovery::target::Target;
 use crate::endpoint::Place;
 use crate::pool::Pool;
-use crate::spec::{ProtocolSpec, Speaks, UpstreamSpec, one_hour};
+use crate::spec::{EndpointSpec, ProtocolSpec, Speaks, UpstreamSpec, one_hour};
 use crate::upstream::Building;
 use crate::view::SourceView;
 
@@ -168,8 +169,13 @@ impl Compiler<'_> {
             let tls = self.towards(&place, &FieldPath::root().key("endpoints").index(index));
             let name = place.literal().is_none().then(|| self.name(&place));
             let pool = self.cx.carry.keep(self.key(&place), Pool::new);
-            let weight = self.spec.endpoints.get(index).map_or(1, |endpoint| endpoint.weight);
-            members.push(Member { place, weight, tls, pool, name });
+            let Some(Short(EndpointSpec { weight, zone, region, priority, .. })) = self.spec.endpoints.get(index)
+            else {
+                continue;
+            };
+            let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
+            let (zone, region) = (shared(zone), shared(region));
+            members.push(Member { place, weight: *weight, zone, region, priority: *priority, tls, pool, name });
         }
         members
     }

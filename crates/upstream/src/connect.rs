@@ -37,7 +37,7 @@ impl Upstream {
         loop {
             let begun = now();
             let pass = self.admit(None, trail, begun).map_err(Fault::into_error)?;
-            let mut lease = self.pick(wish, &tried, begun, trail).map_err(Fault::into_error)?;
+            let mut lease = self.pick(wish, None, &tried, begun, trail).map_err(Fault::into_error)?;
             lease.pass.join(pass);
             trail.attempts = trail.attempts.saturating_add(1);
             trail.endpoint = lease.lane.addrs.first().copied();

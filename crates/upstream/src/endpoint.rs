@@ -1,5 +1,6 @@
 //! Endpoints: what their addresses are, and the immutable set of them that requests choose from.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,15 +12,18 @@ use pylon_net::stream::Stream;
 use pylon_net::tls::client::Towards;
 use pylon_observe::series::UpstreamShard;
 
+use crate::balance::Method;
 use crate::balance::table::Table;
 use crate::breaker::Fuse;
 use crate::breaker::lease::Pass;
 use crate::concurrency::permit::Permit;
 use crate::gauge::Gauge;
 use crate::h1::conn::Conn;
+use crate::locality::{Distance, LocalitySpec};
 use crate::outliers::Watched;
 use crate::pool::{Limits, Pool, Slot};
 use crate::standing::Standing;
+use crate::sticky::Name;
 
 /// Host and port, as written in a URL or as `name:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +142,12 @@ pub(crate) struct Endpoint {
     pub(crate) weight: u32,
     /// Where it stands, if its source says so.
     pub(crate) zone: Option<Arc<str>>,
+    /// The region that the zone is in, if its source says so.
+    pub(crate) region: Option<Arc<str>>,
+    /// From 0, which comes first.
+    pub(crate) priority: u32,
+    /// Its name in cookies, where clients stay at endpoints.
+    pub(crate) name: Option<Name>,
     pub(crate) source: &'static str,
     /// None in cleartext.
     pub(crate) tls: Option<Towards>,
@@ -151,7 +161,7 @@ impl PartialEq for Endpoint {
         Arc::ptr_eq(&self.pool, &other.pool)
             && self.addrs == other.addrs
             && self.weight == other.weight
-            && self.zone == other.zone
+            && (&self.zone, &self.region, self.priority) == (&other.zone, &other.region, other.priority)
     }
 }
 
@@ -159,8 +169,37 @@ impl PartialEq for Endpoint {
 #[derive(Debug, Default)]
 pub(crate) struct EndpointSet {
     pub(crate) endpoints: Vec<Endpoint>,
+    /// The most preferred first. Every endpoint stands in one.
+    pub(crate) levels: Vec<Arc<Level>>,
+}
+
+/// The endpoints of a set that are equally preferred.
+#[derive(Debug)]
+pub(crate) struct Level {
+    /// The priority that is written, and how far they are.
+    pub(crate) rank: (u32, Distance),
+    /// By index in the set.
+    pub(crate) members: Vec<usize>,
     /// Where keys are looked up, if they are.
     pub(crate) table: Option<Arc<Table>>,
+}
+
+impl EndpointSet {
+    /// Sorts endpoints into levels; `method` says which table each needs.
+    pub(crate) fn new(endpoints: Vec<Endpoint>, method: Method, own: &LocalitySpec) -> Self {
+        let mut ranks: BTreeMap<(u32, Distance), Vec<usize>> = BTreeMap::new();
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let distance = own.distance(endpoint.zone.as_deref(), endpoint.region.as_deref());
+            ranks.entry((endpoint.priority, distance)).or_default().push(index);
+        }
+        let level = |(rank, members): ((u32, Distance), Vec<usize>)| {
+            let named = members.iter().filter_map(|index| endpoints.get(*index));
+            let table = Table::new(method, named.map(|endpoint| (&*endpoint.id, endpoint.weight))).map(Arc::new);
+            Arc::new(Level { rank, members, table })
+        };
+        let levels = ranks.into_iter().map(level).collect();
+        Self { endpoints, levels }
+    }
 }
 
 /// What one worker has of an endpoint. Its reference count is written by that worker alone.
@@ -175,6 +214,9 @@ pub(crate) struct Lane {
     pub(crate) standing: Arc<Standing>,
     /// Where it is told how attempts went, where outliers are ejected.
     pub(crate) watched: Option<Watched>,
+    pub(crate) weight: u32,
+    /// The endpoint's name in cookies.
+    pub(crate) name: Option<Name>,
     /// What is measured of the endpoint, where the choice asks for it.
     pub(crate) gauge: Option<Arc<Gauge>>,
     /// The breakers that hear of each call here: the endpoint's own, and the upstream's.
@@ -230,6 +272,8 @@ impl Lane {
             slot: Arc::clone(slot),
             standing: judged.standing,
             watched: judged.watched,
+            weight: endpoint.weight.max(1),
+            name: endpoint.name,
             gauge,
             fuses: judged.fuses,
             epoch: endpoint.epoch,

@@ -23,8 +23,9 @@ use crate::health::Checks;
 use crate::outliers::judge::Change;
 use crate::outliers::{Outliers, Watched};
 use crate::spec::UpstreamSpec;
-use crate::standing::{Bar, Bars, Say, is_panic};
+use crate::standing::{Bar, Bars, Say};
 use crate::upstream::Shared;
+use crate::verdicts::Verdicts;
 use crate::view::EndpointView;
 
 /// How often endpoints are judged where nothing calls for it.
@@ -212,15 +213,21 @@ impl Shared {
         self.set.load().endpoints.iter().map(|endpoint| self.standings.of(&endpoint.id).bars()).collect()
     }
 
+    fn verdicts(&self, bars: &[Bars]) -> Verdicts {
+        let set = self.set.load();
+        let weight = |index: usize| set.endpoints.get(index).map_or(1, |endpoint| endpoint.weight);
+        Verdicts::new(&set.levels, weight, bars, self.judging.panic)
+    }
+
     /// Whether so few endpoints are left that verdicts are ignored.
     pub(crate) fn panics(&self) -> bool {
-        is_panic(&self.bars(), self.judging.panic)
+        self.verdicts(&self.bars()).panics
     }
 
     /// How many endpoints are in which state, for the metrics.
     pub(crate) fn census(&self) -> EndpointStates {
         let bars = self.bars();
-        let mut states = EndpointStates { panics: is_panic(&bars, self.judging.panic), ..EndpointStates::default() };
+        let mut states = EndpointStates { panics: self.verdicts(&bars).panics, ..EndpointStates::default() };
         for bars in &bars {
             // The first bar counts, in the order of the names.
             let first = Bar::ALL.into_iter().position(|bar| bars.has(bar)).map_or(0, |at| at.saturating_add(1));

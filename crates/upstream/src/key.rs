@@ -7,6 +7,7 @@ use pylon_core::spec::{FieldPath, SpecError};
 
 use crate::balance::hash;
 use crate::balance::spec::BySpec;
+use crate::spec::{Speaks, UpstreamSpec};
 
 /// Which key of a request decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,18 @@ impl KeyBy {
             Self::Cookie(name) => format!("cookie {name}"),
             Self::Query(name) => format!("query {name}"),
         }
+    }
+}
+
+/// Which key of a request decides, where one does; or what is wrong with how endpoints are chosen.
+pub(crate) fn compile(spec: &UpstreamSpec) -> Result<Option<KeyBy>, Vec<SpecError>> {
+    let mut errors = spec.balance.check(spec.speaks() == Some(Speaks::Bytes));
+    let by = spec.balance.by.as_deref().cloned().unwrap_or_default();
+    let key = KeyBy::compile(&by).map_err(|error| errors.push(error.below(&FieldPath::root().key("by"))));
+    let base = FieldPath::root().key("balance");
+    match key {
+        Ok(key) if errors.is_empty() => Ok(spec.balance.method.is_keyed().then_some(key)),
+        _ => Err(errors.into_iter().map(|error| error.below(&base)).collect()),
     }
 }
 

@@ -23,6 +23,7 @@ mod h2;
 pub mod health;
 mod judging;
 mod key;
+pub mod locality;
 pub mod outbound;
 pub mod outliers;
 mod pace;
@@ -32,8 +33,10 @@ mod room;
 pub mod service_side;
 pub mod spec;
 mod standing;
+pub mod sticky;
 pub mod timeouts;
 pub mod upstream;
+mod verdicts;
 pub mod view;
 
 #[cfg(test)]

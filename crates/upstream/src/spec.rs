@@ -103,7 +103,7 @@ fn written<'de, T: Deserialize<'de>, D: Deserializer<'de>>(source: D) -> Result<
     T::deserialize(source).map(Some)
 }
 
-/// One endpoint: a URL, or a map with a weight.
+/// One endpoint: a URL, or a map that says more of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSpec {
@@ -112,6 +112,22 @@ pub struct EndpointSpec {
     /// Its share of the requests in proportion to the others', from 1 to 1000. Default 1. Example: `3`.
     #[serde(default = "one")]
     pub weight: u32,
+    /// Where it stands: endpoints in the gateway's own zone (`locality`) come first. Default: nobody knows. Example: `eu-1a`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The region that its zone is in: endpoints in another region than the gateway's come last. Default: nobody knows.
+    /// Example: `eu-1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Endpoints of a higher number stand in for those of a lower one where too few of these are left. A number from 0 on;
+    /// default 0. Example: `1`.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub priority: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_first(priority: &u32) -> bool {
+    *priority == 0
 }
 
 /// What the endpoints of an upstream speak, as far as they say.
@@ -150,7 +166,7 @@ impl FromScalar for EndpointSpec {
     const EXPECTING: &'static str = "a URL such as `http://10.0.0.1:8080`";
 
     fn from_scalar(text: &str) -> Result<Self, String> {
-        Ok(Self { url: text.to_owned(), weight: 1 })
+        Ok(Self { url: text.to_owned(), weight: 1, zone: None, region: None, priority: 0 })
     }
 }
 

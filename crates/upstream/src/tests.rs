@@ -1,6 +1,7 @@
 //! Whole calls over real sockets, against services that follow a script.
 
 mod again;
+mod balance;
 mod bodies;
 mod breakers;
 mod calls;

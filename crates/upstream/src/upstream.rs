@@ -14,6 +14,7 @@ use pylon_core::carry::Carry;
 use pylon_core::names::UpstreamName;
 use pylon_core::secret::Reveal;
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_core::units::Span;
 use pylon_core::worker::PerWorker;
 use pylon_net::proxy_protocol::Version;
 use pylon_net::resolve::Resolver;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::balance::Method;
-use crate::balance::table::Table;
+use crate::balance::orca::Bounds;
 use crate::breaker::scopes::Breakers;
 use crate::call::CallOptions;
 use crate::call::budget::{Budget, Terms};
@@ -36,13 +37,15 @@ use crate::discovery::file::ReadYaml;
 use crate::discovery::ledger::Known;
 use crate::discovery::source::Source;
 use crate::discovery::static_list::Member;
-use crate::endpoint::EndpointSet;
+use crate::endpoint::{Endpoint, EndpointSet};
 use crate::judging::Judging;
-use crate::key::KeyBy;
+use crate::key::{self, KeyBy};
+use crate::locality::LocalitySpec;
 use crate::outbound::Outbound;
 use crate::pool::Limits;
 use crate::spec::{HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
 use crate::standing::Standings;
+use crate::sticky::{self, Sticky};
 use crate::timeouts::{TimeoutSpec, Timeouts, deadline_field};
 use crate::view::{EndpointView, UpstreamView};
 
@@ -50,7 +53,11 @@ use self::choice::Worker;
 
 mod barred;
 pub(crate) mod choice;
+mod heads;
+mod shown;
 
+/// How long endpoints must be well again before requests return to them, where nothing is written.
+const RETURN: Duration = Duration::from_secs(10);
 /// How often the files of TLS are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -74,6 +81,8 @@ pub struct Building<'a> {
     pub resolver: &'a Resolver,
     /// Reads files of YAML.
     pub yaml: ReadYaml,
+    /// Where the gateway stands.
+    pub locality: &'a LocalitySpec,
     /// Reads secrets from where they are kept.
     pub secrets: Reveal,
 }
@@ -88,6 +97,12 @@ pub struct Upstream {
     method: Method,
     /// Which key of a request decides, where one does.
     key: Option<KeyBy>,
+    slow_start: Option<Duration>,
+    /// How long endpoints must be well again before requests return to them.
+    hold: Duration,
+    /// For how long reports of load count, where they do.
+    orca: Option<Bounds>,
+    shows_reports: bool,
     protocol: ProtocolSpec,
     limits: Limits,
     speaks: Speaks,
@@ -114,6 +129,9 @@ pub(crate) enum Host {
 pub(crate) struct Shared {
     pub(crate) name: UpstreamName,
     method: Method,
+    /// Where the gateway stands, as far as that counts here.
+    locality: LocalitySpec,
+    sticky: Option<Sticky>,
     sources: Sources,
     pub(crate) set: ArcSwap<EndpointSet>,
     /// Rises with each new set.
@@ -132,7 +150,9 @@ impl Upstream {
         let retry = spec.retry.as_ref().map_or(Ok(None), |retry| Retry::compile(retry));
         let retry =
             retry.map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at)))).unwrap_or(None);
-        let (sources, key, concurrency) = (Sources::compile(spec, cx), key(spec), Limited::compile(&name, spec, cx));
+        let sticky = sticky::compile(spec, cx).map_err(|error| errors.push(error)).ok().flatten();
+        let (sources, key, concurrency) =
+            (Sources::compile(spec, cx), key::compile(spec), Limited::compile(&name, spec, cx));
         let tls = sources.as_ref().ok().and_then(|sources| sources.tls.as_ref());
         let judging = Judging::compile(&name, spec, tls, cx.carry).map_err(|found| errors.extend(found));
         let (sources, key, concurrency, judging) = match (sources, key, concurrency, judging) {
@@ -160,6 +180,8 @@ impl Upstream {
         let shared = Shared {
             name,
             method: spec.balance.method,
+            locality: if spec.balance.nearest { cx.locality.clone() } else { LocalitySpec::default() },
+            sticky,
             sources,
             set: ArcSwap::default(),
             generation: AtomicU64::new(0),
@@ -177,6 +199,10 @@ impl Upstream {
             budget: terms,
             method: spec.balance.method,
             key,
+            slow_start: spec.balance.slow_start.map(Span::duration),
+            hold: spec.balance.return_after.map_or(RETURN, Span::duration),
+            orca: spec.balance.bounds(),
+            shows_reports: spec.balance.shows_reports(),
             speaks: spec.speaks().unwrap_or(Speaks::Anything),
             protocol: spec.protocol,
             breakers,
@@ -302,7 +328,8 @@ impl Upstream {
     pub fn view(&self) -> UpstreamView {
         let now = tokio::time::Instant::now().into_std();
         let set = self.shared.set.load();
-        let endpoints = set.endpoints.iter().map(|endpoint| {
+        let shown = self.shown(self.shared.generation.load(Acquire), now);
+        let endpoints = set.endpoints.iter().enumerate().map(|(index, endpoint)| {
             let standing = self.shared.standings.of(&endpoint.id);
             let [attempts, connects, connect_failures, reuses] = endpoint.pool.counters();
             let mut view = EndpointView {
@@ -312,9 +339,13 @@ impl Upstream {
                     .map_or_else(|| text(&endpoint.authority), |path| format!("unix:{path}")),
                 addresses: if endpoint.path.is_some() { Vec::new() } else { endpoint.addrs.to_vec() },
                 weight: endpoint.weight,
+                effective_weight: shown.weights.get(index).copied().unwrap_or_else(|| f64::from(endpoint.weight)),
+                latency_ms: shown.latencies.get(index).copied().flatten(),
+                priority: endpoint.priority,
                 barred: self.breakers.heed(standing.bars()).names(),
                 breaker: self.breakers.view_of(&standing, now),
                 zone: endpoint.zone.as_deref().map(str::to_owned),
+                region: endpoint.region.as_deref().map(str::to_owned),
                 source: endpoint.source,
                 idle: endpoint.pool.idle(),
                 connections: endpoint.pool.open(),
@@ -333,10 +364,12 @@ impl Upstream {
             name: self.shared.name.as_str().to_owned(),
             balance: self.method,
             by: self.key.as_ref().map(KeyBy::in_words),
+            sticky: self.shared.sticky.as_ref().map(|sticky| sticky.cookie().to_owned()),
             concurrency: self.concurrency.as_ref().map(Limited::view),
             retry_budget: self.shared.budget.left(now, &self.budget),
             panic: self.shared.panics(),
             endpoints: endpoints.collect(),
+            tiers: shown.tiers,
             breakers: self.breakers.view(now),
             sources: self.shared.sources.view(now),
             outbound: self.outbound.as_ref().map(|outbound| outbound.view(now)),
@@ -347,6 +380,14 @@ impl Upstream {
     pub(crate) fn may_spend(&self, now: Instant) -> bool {
         let requests = self.workers.with(|worker| std::mem::take(&mut worker.requests));
         self.shared.budget.take(requests, now, &self.budget)
+    }
+}
+
+#[cfg(test)]
+impl Upstream {
+    /// Lays a bar on an endpoint, or lifts it, as those do who judge endpoints.
+    pub(crate) fn bar(&self, endpoint: &str, bar: crate::standing::Bar, lies: bool) {
+        self.shared.standings.of(&endpoint.into()).bar(bar, lies);
     }
 }
 
@@ -364,10 +405,12 @@ impl Shared {
         let _one_at_a_time = self.rebuilding.lock();
         let written = self.sources.members.iter().filter_map(Member::endpoint);
         let found = self.sources.discovered.iter().flat_map(Source::endpoints);
-        let mut next = EndpointSet { endpoints: written.chain(found).collect(), table: None };
-        if self.generation.load(Acquire) == 0 || self.set.load().endpoints != next.endpoints {
-            let places = next.endpoints.iter().map(|endpoint| (&*endpoint.id, endpoint.weight));
-            next.table = Table::new(self.method, places).map(Arc::new);
+        let mut next: Vec<Endpoint> = written.chain(found).collect();
+        if self.generation.load(Acquire) == 0 || self.set.load().endpoints != next {
+            if let Some(sticky) = &self.sticky {
+                next.iter_mut().for_each(|one| one.name = Some(sticky.name(self.name.as_str(), &one.id)));
+            }
+            let next = EndpointSet::new(next, self.method, &self.locality);
             self.standings.retain(|id| next.endpoints.iter().any(|endpoint| *endpoint.id == *id));
             self.set.store(Arc::new(next));
             self.generation.fetch_add(1, Release);
@@ -383,18 +426,6 @@ impl Shared {
     /// For the log: what names and sources say.
     fn why_empty(&self) -> String {
         self.sources.why_empty().into_iter().fold(String::new(), |all, why| format!("{all}: {why}"))
-    }
-}
-
-/// Which key of a request decides, where one does; or what is wrong with how endpoints are chosen.
-fn key(spec: &UpstreamSpec) -> Result<Option<KeyBy>, Vec<SpecError>> {
-    let mut errors = spec.balance.check(spec.speaks() == Some(Speaks::Bytes));
-    let by = spec.balance.by.as_deref().cloned().unwrap_or_default();
-    let key = KeyBy::compile(&by).map_err(|error| errors.push(error.below(&FieldPath::root().key("by"))));
-    let base = FieldPath::root().key("balance");
-    match key {
-        Ok(key) if errors.is_empty() => Ok(spec.balance.method.is_keyed().then_some(key)),
-        _ => Err(errors.into_iter().map(|error| error.below(&base)).collect()),
     }
 }
 

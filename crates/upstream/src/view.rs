@@ -10,6 +10,7 @@ use crate::balance::Method;
 use crate::breaker::view::BreakerView;
 use crate::discovery::ledger::Known;
 use crate::health::HealthView;
+use crate::locality::Distance;
 use crate::outliers::EjectionView;
 
 /// An upstream at one moment.
@@ -29,10 +30,16 @@ pub struct UpstreamView {
     pub retry_budget: u32,
     /// Whether so few endpoints are left that what was found out about the others is ignored.
     pub panic: bool,
+    /// The cookie that keeps clients at their endpoints, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<String>,
     /// The endpoints in use.
     pub endpoints: Vec<EndpointView>,
     /// Breakers beside those of endpoints: of the upstream, of routes that call it.
     pub breakers: Vec<BreakerView>,
+    /// The tiers that they stand in, the first first, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<TierView>,
     /// Where endpoints come from that are not written as addresses.
     pub sources: Vec<SourceView>,
     /// What is done to each attempt.
@@ -69,6 +76,13 @@ pub struct EndpointView {
     pub addresses: Vec<SocketAddr>,
     /// Its share in proportion to the others'.
     pub weight: u32,
+    /// What it weighs now beside the others: not what is written where it warms up or reports its load.
+    pub effective_weight: f64,
+    /// Its average latency in milliseconds, where the method of choice measures it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
+    /// Its priority; 0 comes first.
+    pub priority: u32,
     /// Why it is not chosen: `unhealthy`, `ejected`, `breaker_open`; none where it may be.
     pub barred: Vec<&'static str>,
     /// Its own breaker, where there is one for each endpoint.
@@ -77,6 +91,9 @@ pub struct EndpointView {
     /// Where it stands, if its source says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// The region that the zone is in, if its source says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// Where it comes from: `static`, `host name`, or the word for its source in `discover`.
     pub source: &'static str,
     /// Connections that wait for a request, over all workers.
@@ -126,6 +143,31 @@ pub struct TokenView {
     pub error: Option<String>,
     /// How many times there was none.
     pub failures: u64,
+}
+
+/// Endpoints of one priority that are equally far from the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TierView {
+    /// Their priority.
+    pub priority: u32,
+    /// How far they are: `near`, `region` or `far`.
+    pub distance: Distance,
+    /// How many they are.
+    pub endpoints: usize,
+    /// The part of their weight that is trusted to carry requests, in percent.
+    pub trusted: u32,
+    /// The part of the requests that they get, in percent.
+    pub requests: u32,
+}
+
+/// Where a request would go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChoiceView {
+    /// The endpoint; none where that is not settled, or where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Why it is that one, or what is not settled.
+    pub why: String,
 }
 
 /// One source of endpoints at one moment.

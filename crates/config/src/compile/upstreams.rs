@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pylon_core::names::UpstreamName;
 use pylon_core::short::Short;
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_upstream::locality::LocalitySpec;
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
 use pylon_upstream::upstream::{Building, Upstream};
@@ -36,19 +37,32 @@ impl Compiler<'_> {
     /// The upstream of the snapshot before, where nothing of it has changed, or a new one.
     fn living(&self, name: UpstreamName, spec: &UpstreamSpec) -> Result<Arc<Upstream>, Vec<SpecError>> {
         let Context { carry, resolver, metrics, secrets, .. } = *self.cx;
+        let locality = self.locality();
         let defined = serde_json::to_string(spec).ok();
-        let key = defined.map(|spec| format!("{name} {spec} {}", resolver.identity()));
+        // A secret is not in what is written, and may have changed where it is kept.
+        let sticky = spec.balance.sticky.as_ref().and_then(|sticky| secrets.reveal()(sticky.key.as_ref()?).ok());
+        let sticky = sticky.map(|key| blake3::hash(key.expose()));
+        let key = defined.map(|spec| format!("{name} {spec} {} {locality:?} {sticky:?}", resolver.identity()));
         // A document that is tried has upstreams of its own, on the pools of the one in force.
         if let Some(upstream) = key.as_ref().and_then(|key| carry.own().living(key)) {
             return Ok(upstream);
         }
-        let cx = Building { carry, resolver, yaml: plain::read, secrets: secrets.reveal() };
+        let cx = Building { carry, resolver, yaml: plain::read, secrets: secrets.reveal(), locality: &locality };
         let upstream = Upstream::compile(name.clone(), spec, &cx)?;
         let upstream = Arc::new(upstream.counted_in(metrics.upstream(&name)));
         if let Some(key) = key {
             carry.own().hold(key, &upstream);
         }
         Ok(upstream)
+    }
+}
+
+impl Compiler<'_> {
+    /// Where the gateway stands: what is written, else what the environment says.
+    fn locality(&self) -> LocalitySpec {
+        let said = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let LocalitySpec { zone, region } = self.document.locality.clone();
+        LocalitySpec { zone: zone.or_else(|| said("PYLON_ZONE")), region: region.or_else(|| said("PYLON_REGION")) }
     }
 }
 

@@ -10,10 +10,11 @@ use std::sync::atomic::Ordering;
 use pylon_core::priority::Priority;
 use pylon_core::units::Percent;
 use pylon_proxy::action::Action;
+use pylon_proxy::explain::Met;
 use pylon_proxy::snapshot::Snapshot;
 use pylon_proxy::world::Stage;
 use pylon_upstream::upstream::Upstream;
-use pylon_upstream::view::{ConcurrencyView, EndpointView, UpstreamView};
+use pylon_upstream::view::{ChoiceView, ConcurrencyView, EndpointView, UpstreamView};
 use serde::Serialize;
 
 use super::{Explained, Question, of};
@@ -52,6 +53,9 @@ struct Answer {
     refusal: Option<&'static str>,
     /// The upstreams that it may be sent to: one, unless a split draws lots.
     upstreams: Vec<UpstreamView>,
+    /// Where it would go there, where it would be sent to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<ChoiceView>,
     /// Candidates, route and policies in words.
     #[serde(skip)]
     words: String,
@@ -138,12 +142,14 @@ fn answer(snapshot: &Snapshot, state: &State, question: &Question) -> Result<(An
     let (words, explained) = of(snapshot, &told, question).map_err(Unexplained::NoQuestion)?;
     let met = &explained.met;
     let route = met.route.and_then(|index| snapshot.routes.get(index)).unwrap_or(&snapshot.nowhere);
+    let asked = upstreams(snapshot, &explained);
     let answer = Answer {
         document: snapshot.hash.clone(),
         route: route.id.to_string(),
         priority: met.exchange.priority,
         refusal: met.refusal.as_ref().map(|no| no.reason.code),
-        upstreams: upstreams(snapshot, &explained).into_iter().map(Upstream::view).collect(),
+        choice: choice(&asked, met),
+        upstreams: asked.into_iter().map(Upstream::view).collect(),
         words,
     };
     Ok((answer, explained))
@@ -222,6 +228,12 @@ impl Answer {
             if view.panic {
                 writeln!(out, "  too few endpoints are left: health and ejections are ignored")?;
             }
+            if let Some(ChoiceView { endpoint, why }) = self.choice.as_ref().filter(|_| !view.endpoints.is_empty()) {
+                match endpoint {
+                    Some(endpoint) => writeln!(out, "  the request would go to {endpoint}: {why}")?,
+                    None => writeln!(out, "  where the request would go is not settled: {why}")?,
+                }
+            }
             for one in &view.endpoints {
                 writeln!(
                     out,
@@ -275,6 +287,14 @@ fn barred(out: &mut String, one: &EndpointView, panic: bool) -> fmt::Result {
         writeln!(out, "    {}{why}{ignored}", bar.replace('_', " "))?;
     }
     Ok(())
+}
+
+/// Where the request would go, where one upstream alone would be asked.
+fn choice(asked: &[&Upstream], met: &Met) -> Option<ChoiceView> {
+    match asked {
+        [only] => Some(only.choice(met.request.headers(), &met.exchange)),
+        _ => None,
+    }
 }
 
 fn upstreams<'s>(snapshot: &'s Snapshot, explained: &Explained) -> Vec<&'s Upstream> {

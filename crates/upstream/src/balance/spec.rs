@@ -2,13 +2,16 @@
 
 use pylon_core::short::{FromScalar, Short};
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_core::units::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Method;
+use super::orca::Bounds;
+use crate::sticky::StickyCookieSpec;
 
 /// How an endpoint is chosen. Short: the method alone.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BalanceSpec {
     /// The method: `round_robin`, `least_request`, `random`, `ewma`, `ring_hash` or `maglev`. Default `round_robin`.
@@ -18,6 +21,74 @@ pub struct BalanceSpec {
     /// By which key of the request `ring_hash` and `maglev` choose. Default: `client`. Example: `{ header: x-tenant }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Short<BySpec>>,
+    /// Keeps a client at its endpoint by a cookie: the cookie's name, or a map. Default: none. Example: `pylon_users`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Short<StickyCookieSpec>>,
+    /// In which time an endpoint that is new, or comes back, grows from a tenth of its share to all of it. A span of time; default:
+    /// none, it has all of it at once. Example: `30s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Span>,
+    /// Takes weights from what endpoints report of their load in `endpoint-load-metrics`, in place of those that are written: `true`,
+    /// or a map. Default `false`. Example: `true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orca: Option<Short<OrcaSpec>>,
+    /// For how long endpoints of a higher priority, or nearer ones, must be well again before requests return to them. A span of
+    /// time; default `10s`. Example: `1m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_after: Option<Span>,
+    /// Whether endpoints in the gateway's own zone, and then those in its region, come first. Default `true`. Example: `false`.
+    #[serde(default = "yes")]
+    pub nearest: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for BalanceSpec {
+    fn default() -> Self {
+        Self {
+            method: Method::default(),
+            by: None,
+            sticky: None,
+            slow_start: None,
+            orca: None,
+            return_after: None,
+            nearest: true,
+        }
+    }
+}
+
+/// Weights from reports of load (ORCA). Short: `true`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OrcaSpec {
+    /// Whether weights are taken from reports. Default `true`. Example: `false`.
+    pub on: bool,
+    /// For how long an endpoint must have reported before that counts. A span of time; default `10s`. Example: `30s`.
+    pub blackout: Span,
+    /// How long after its last report the weight of an endpoint counts. A span of time; default `3m`. Example: `1m`.
+    pub expiry: Span,
+    /// Whether clients see the reports, too. Default `false`. Example: `true`.
+    pub forward: bool,
+}
+
+impl Default for OrcaSpec {
+    fn default() -> Self {
+        Self { on: true, blackout: Span::from_secs(10), expiry: Span::from_secs(180), forward: false }
+    }
+}
+
+impl FromScalar for OrcaSpec {
+    const EXPECTING: &'static str = "`true` or `false`";
+
+    fn from_scalar(text: &str) -> Result<Self, String> {
+        match text {
+            "true" => Ok(Self::default()),
+            "false" => Ok(Self { on: false, ..Self::default() }),
+            other => Err(format!("`{other}` is neither `true` nor `false`")),
+        }
+    }
 }
 
 /// A key of the request. Short: `client` (the client's address).
@@ -63,6 +134,17 @@ impl FromScalar for BySpec {
 }
 
 impl BalanceSpec {
+    /// For how long reports count, where they do.
+    pub(crate) fn bounds(&self) -> Option<Bounds> {
+        let OrcaSpec { on, blackout, expiry, .. } = &**self.orca.as_ref()?;
+        on.then_some(Bounds { blackout: blackout.duration(), expiry: expiry.duration() })
+    }
+
+    /// Whether clients see reports of load.
+    pub(crate) fn shows_reports(&self) -> bool {
+        self.orca.as_ref().is_none_or(|orca| !orca.on || orca.forward)
+    }
+
     /// What is wrong with it by itself; `bytes` says that no HTTP is spoken.
     pub(crate) fn check(&self, bytes: bool) -> Vec<SpecError> {
         let mut errors = Vec::new();
@@ -72,6 +154,19 @@ impl BalanceSpec {
         if self.by.is_some() && !self.method.is_keyed() {
             let problem = format!("`{}` does not choose by a key", self.method.as_str());
             wrong("by", problem, "write `method: maglev` or `method: ring_hash`, or leave `by` out");
+        }
+        if self.method.is_keyed() && self.slow_start.is_some() {
+            let problem = format!("`{}` sends a key where it belongs, warm or not", self.method.as_str());
+            wrong("slow_start", problem, "leave it out");
+        }
+        if self.method.is_keyed() && self.bounds().is_some() {
+            let problem = format!("the table of `{}` is by the weights that are written", self.method.as_str());
+            wrong("orca", problem, "leave it out, or choose another method");
+        }
+        for (key, there) in [("sticky", self.sticky.is_some()), ("orca", self.bounds().is_some())] {
+            if bytes && there {
+                wrong(key, "no fields pass between `tcp://` endpoints and their clients".to_owned(), "leave it out");
+            }
         }
         if bytes && self.by.as_ref().is_some_and(|by| **by != BySpec::default()) {
             let problem = "of a connection that is no HTTP only the client's address is known".to_owned();

@@ -18,6 +18,13 @@ impl Turn {
         Self { next, owed: if weights.equal { Vec::new() } else { vec![0; weights.all.len()] } }
     }
 
+    /// Weights have changed. Who is owed something stays owed, so that the light ones get their turn however often they change.
+    pub(super) fn adapt(&mut self, weights: &Weights) {
+        if !weights.equal {
+            self.owed.resize(weights.all.len(), 0);
+        }
+    }
+
     /// The next one that is not skipped.
     pub(super) fn next(&mut self, weights: &Weights, skip: impl Fn(usize) -> bool) -> Option<usize> {
         if weights.equal { Some(self.in_turn(weights.all.len(), skip)) } else { self.smooth(weights, skip) }

@@ -159,7 +159,7 @@ impl Upstream {
         }
         let mut out = out.twin()?;
         let now = now();
-        let lease = self.lease(past, &mut Trail::default(), options).ok()?;
+        let lease = self.lease(&out.headers, past, &mut Trail::default(), options).ok()?;
         let another = !past.tried().contains(&lease.lane.id());
         if !another || !self.may_spend(now) {
             return None;

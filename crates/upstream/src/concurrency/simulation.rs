@@ -71,6 +71,7 @@ fn limited(written: &str) -> Arc<Limited> {
         resolver: &resolver,
         yaml: |text| Err(text.to_owned()),
         secrets: |_| Ok(pylon_core::secret::Secret::new("")),
+        locality: &crate::locality::LocalitySpec::default(),
     };
     let limited = Limited::compile(&"u".into(), &spec, &cx).unwrap().unwrap();
     limited.start(&Handle::current(), None);

@@ -14,6 +14,9 @@ use crate::pool::Pool;
 pub(crate) struct Member {
     pub(crate) place: Place,
     pub(crate) weight: u32,
+    pub(crate) zone: Option<Arc<str>>,
+    pub(crate) region: Option<Arc<str>>,
+    pub(crate) priority: u32,
     /// None in cleartext.
     pub(crate) tls: Option<Towards>,
     pub(crate) pool: Arc<Pool>,
@@ -35,7 +38,10 @@ impl Member {
             path: self.place.path.clone(),
             addrs: addrs.into(),
             weight: self.weight,
-            zone: None,
+            zone: self.zone.clone(),
+            region: self.region.clone(),
+            priority: self.priority,
+            name: None,
             source,
             tls: self.tls.clone(),
             pool: Arc::clone(&self.pool),

@@ -14,6 +14,7 @@ use pylon_core::carry::Carry;
 use pylon_core::connection::{Connection, Scheme};
 use pylon_core::exchange::{Exchange, Head};
 use pylon_core::secret::{Secret, SecretSpec};
+use pylon_core::short::FromScalar as _;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::{Request, Response};
 use pylon_net::resolve::Resolver;
@@ -26,6 +27,7 @@ use crate::call::hedge::spec::ShortHedge;
 use crate::call::retry::Retry;
 use crate::call::retry::spec::ShortRetry;
 use crate::error::CallError;
+use crate::locality::LocalitySpec;
 use crate::spec::UpstreamSpec;
 use crate::upstream::{Building, OfRoute, Upstream};
 
@@ -174,6 +176,7 @@ pub(super) fn carried(document: &str, servers: &[SocketAddr], carry: &Carry) -> 
         carry,
         resolver: &resolver,
         yaml: |text| serde_json::from_str(text).map_err(|error| error.to_string()),
+        locality: &LocalitySpec::from_scalar("here").unwrap(),
         secrets: revealed,
     };
     let upstream = Upstream::compile("users".into(), &spec, &cx).unwrap();

@@ -13,6 +13,7 @@ use pylon_net::resolve::Resolver;
 use tokio::runtime::Handle;
 
 use super::fixture::{Peer, Service, call, channel_body, data, get, request, revealed, to, upstream, whole};
+use crate::locality::LocalitySpec;
 use crate::outbound::spec::OutboundSpec;
 use crate::spec::UpstreamSpec;
 use crate::upstream::{Building, Upstream};
@@ -52,7 +53,13 @@ fn wrong(outbound: &str) -> Vec<String> {
     let spec = UpstreamSpec { outbound: Some(outbound), ..spec };
     let resolver = Resolver::new(&["127.0.0.1:9".parse().unwrap()]).unwrap();
     let yaml = |_: &str| Err("none here".to_owned());
-    let cx = Building { carry: &Carry::default(), resolver: &resolver, yaml, secrets: revealed };
+    let cx = Building {
+        carry: &Carry::default(),
+        resolver: &resolver,
+        yaml,
+        secrets: revealed,
+        locality: &LocalitySpec::default(),
+    };
     let errors = Upstream::compile("users".into(), &spec, &cx).err().unwrap_or_default();
     errors.into_iter().map(|error| format!("{}: {}", error.at, error.problem)).collect()
 }
@@ -355,7 +362,13 @@ async fn a_token_outlives_the_document_that_asked_for_it() {
     let compiled = |more: &str| {
         let text = format!(r#"{{"endpoints": ["{}"], "outbound": {}{more}}}"#, service.url(), tokens.outbound(""));
         let yaml = |_: &str| Err("none here".to_owned());
-        let cx = Building { carry: &carry, resolver: &resolver, yaml, secrets: revealed };
+        let cx = Building {
+            carry: &carry,
+            resolver: &resolver,
+            yaml,
+            secrets: revealed,
+            locality: &LocalitySpec::default(),
+        };
         let upstream = Upstream::compile("users".into(), &serde_json::from_str(&text).unwrap(), &cx).unwrap();
         upstream.start(&Handle::current());
         upstream

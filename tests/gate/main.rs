@@ -11,6 +11,7 @@
 
 mod aborts;
 mod admin;
+mod balancing;
 mod bodies;
 mod breakers;
 mod caps;

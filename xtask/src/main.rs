@@ -1,4 +1,5 @@
-//! The chores of the project that are no tests: `cargo xtask tidy`, `bench`, `count`, `fuzz`, `soak`, `docs` and `deny`.
+//! The chores of the project that are no tests: `cargo xtask tidy`, `bench`, `count`, `fuzz`, `soak`, `simulate`,
+//! `docs` and `deny`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal speaks through it")]
 #![expect(
     clippy::disallowed_methods,
@@ -11,6 +12,7 @@ mod deny;
 mod docs;
 mod fuzz;
 mod shell;
+mod simulate;
 mod soak;
 mod tidy;
 
@@ -37,6 +39,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Run the long forms of tests
     Soak(soak::Options),
+    /// Compare the ways to choose an endpoint in a simulated world, and write the table into the manual
+    Simulate(simulate::Options),
     /// Build the manual and the generated reference
     Docs,
     /// Licences, bans and sources of the dependencies
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Count(options) => count::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Soak(options) => soak::run(&options),
+        Chore::Simulate(options) => simulate::run(&options),
         Chore::Docs => docs::run(),
         Chore::Deny => deny::run(),
     };

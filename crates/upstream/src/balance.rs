@@ -10,6 +10,7 @@ mod least;
 mod lot;
 mod maglev;
 pub mod orca;
+pub mod prequal;
 pub mod ramp;
 mod ring;
 pub mod spec;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::hash::hash;
 use self::lot::lot;
+use self::prequal::{Pool, Probe};
 use self::table::Table;
 use self::turn::Turn;
 
@@ -44,17 +46,20 @@ pub enum Method {
     RingHash,
     /// By a key of the request, in a table of even shares.
     Maglev,
+    /// The best of those that were probed lately, by what is under way there and how fast they are.
+    Prequal,
 }
 
 impl Method {
     /// All of them, each with its name in a document.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("round_robin", Self::RoundRobin),
         ("least_request", Self::LeastRequest),
         ("random", Self::Random),
         ("ewma", Self::Ewma),
         ("ring_hash", Self::RingHash),
         ("maglev", Self::Maglev),
+        ("prequal", Self::Prequal),
     ];
 
     /// The name in a document.
@@ -87,6 +92,7 @@ pub struct Balancer {
     weights: Weights,
     turn: Turn,
     table: Option<Arc<Table>>,
+    probed: Pool,
 }
 
 /// The shares of endpoints in proportion to each other, each at least 1.
@@ -120,7 +126,8 @@ impl Balancer {
     pub fn new(method: Method, weights: impl IntoIterator<Item = u32>, offset: usize) -> Self {
         let weights = Weights::new(weights);
         let turn = Turn::new(&weights, offset);
-        Self { method, weights, turn, table: None }
+        let probed = if method == Method::Prequal { Pool::new() } else { Pool::default() };
+        Self { method, weights, turn, table: None, probed }
     }
 
     /// With the table that a keyed method looks up; without one, a keyed method draws lots.
@@ -133,6 +140,16 @@ impl Balancer {
     pub fn reweigh(&mut self, weights: impl IntoIterator<Item = u32>) {
         self.weights.set(weights);
         self.turn.adapt(&self.weights);
+    }
+
+    /// An endpoint has answered a probe.
+    pub fn learn(&mut self, probe: Probe) {
+        self.probed.learn(probe);
+    }
+
+    /// Lets go of answers to probes that are too old at `now`, in nanoseconds.
+    pub fn age(&mut self, now: u64) {
+        self.probed.age(now);
     }
 
     /// The weights as they are now.
@@ -167,6 +184,7 @@ impl Balancer {
                     (Method::LeastRequest, _) => least::pick(&self.weights, skip, endpoints, &mut random),
                     (Method::Ewma, _) => ewma::pick(&self.weights, skip, endpoints, &mut random),
                     (Method::RingHash | Method::Maglev, Some(table)) => table.find(key, skip),
+                    (Method::Prequal, _) => self.probed.pick(&skip).or_else(|| lot(&self.weights, skip, &mut random)),
                     (Method::Random | Method::RingHash | Method::Maglev, _) => lot(&self.weights, skip, &mut random),
                 }
             }

@@ -103,6 +103,22 @@ impl Upstream {
         async move { self.attempts(&mut out, cx, options).await }
     }
 
+    /// One request of the gateway's own to one endpoint. No other is tried, and nobody judges the endpoint by it.
+    pub(crate) async fn ask(
+        &self,
+        lane: &Arc<Lane>,
+        request: Request,
+        cx: &mut Exchange,
+        options: &CallOptions,
+    ) -> Result<Response, CallError> {
+        let (mut out, lease) = (Outgoing::new(request), Lease::begin(lane));
+        let mut past = Past::new(self.wish(&out.headers, cx), now(), cx.started);
+        let asked = self.attempt(&lease.lane, &mut out, cx, options, &mut past).await;
+        let (flight, head) = asked.map_err(Fault::into_error)?;
+        let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
+        flight.answer(head, (lease, None), clocks, now()).map_err(Fault::into_error)
+    }
+
     async fn attempts(
         &self,
         out: &mut Outgoing,

@@ -28,6 +28,7 @@ pub mod outbound;
 pub mod outliers;
 mod pace;
 mod pool;
+pub mod probe;
 pub mod replay;
 mod room;
 pub mod service_side;

@@ -37,8 +37,8 @@ pub struct UpstreamSpec {
     /// Example: `{ dns: "users.internal:8080" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover: Option<DiscoverSpec>,
-    /// How an endpoint is chosen: `round_robin`, `least_request`, `random`, `ewma`, `ring_hash` or `maglev`, or a map that says
-    /// more. Default `round_robin`. Example: `{ method: maglev, by: { header: x-tenant } }`.
+    /// How an endpoint is chosen: `round_robin`, `least_request`, `random`, `ewma`, `ring_hash`, `maglev` or `prequal`, or a
+    /// map that says more. Default `round_robin`. Example: `{ method: maglev, by: { header: x-tenant } }`.
     #[serde(default)]
     pub balance: Short<BalanceSpec>,
     /// How long each step may take: a span of time for the head of the answer, or a map. Default

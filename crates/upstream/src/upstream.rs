@@ -43,6 +43,7 @@ use crate::key::{self, KeyBy};
 use crate::locality::LocalitySpec;
 use crate::outbound::Outbound;
 use crate::pool::Limits;
+use crate::probe::Probes;
 use crate::spec::{HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
 use crate::standing::Standings;
 use crate::sticky::{self, Sticky};
@@ -102,6 +103,7 @@ pub struct Upstream {
     hold: Duration,
     /// For how long reports of load count, where they do.
     orca: Option<Bounds>,
+    probes: Option<Probes>,
     shows_reports: bool,
     protocol: ProtocolSpec,
     limits: Limits,
@@ -150,6 +152,10 @@ impl Upstream {
         let retry = spec.retry.as_ref().map_or(Ok(None), |retry| Retry::compile(retry));
         let retry =
             retry.map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at)))).unwrap_or(None);
+        let probes = spec.balance.probe.as_ref().map(Probes::compile).transpose().map_err(|error| {
+            errors.push(error.below(&FieldPath::root().key("balance").key("probe")));
+        });
+        let probes = probes.ok().flatten();
         let sticky = sticky::compile(spec, cx).map_err(|error| errors.push(error)).ok().flatten();
         let (sources, key, concurrency) =
             (Sources::compile(spec, cx), key::compile(spec), Limited::compile(&name, spec, cx));
@@ -202,6 +208,7 @@ impl Upstream {
             slow_start: spec.balance.slow_start.map(Span::duration),
             hold: spec.balance.return_after.map_or(RETURN, Span::duration),
             orca: spec.balance.bounds(),
+            probes,
             shows_reports: spec.balance.shows_reports(),
             speaks: spec.speaks().unwrap_or(Speaks::Anything),
             protocol: spec.protocol,

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Method;
 use super::orca::Bounds;
+use crate::probe::ProbeSpec;
 use crate::sticky::StickyCookieSpec;
 
 /// How an endpoint is chosen. Short: the method alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BalanceSpec {
-    /// The method: `round_robin`, `least_request`, `random`, `ewma`, `ring_hash` or `maglev`. Default `round_robin`.
+    /// The method: `round_robin`, `least_request`, `random`, `ewma`, `ring_hash`, `maglev` or `prequal`. Default `round_robin`.
     /// Example: `maglev`.
     #[serde(default)]
     pub method: Method,
@@ -24,6 +25,9 @@ pub struct BalanceSpec {
     /// Keeps a client at its endpoint by a cookie: the cookie's name, or a map. Default: none. Example: `pylon_users`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Short<StickyCookieSpec>>,
+    /// How endpoints are asked how busy they are, for `prequal`, which needs it. Default: none. Example: `{ path: /load }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeSpec>,
     /// In which time an endpoint that is new, or comes back, grows from a tenth of its share to all of it. A span of time; default:
     /// none, it has all of it at once. Example: `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +55,7 @@ impl Default for BalanceSpec {
             method: Method::default(),
             by: None,
             sticky: None,
+            probe: None,
             slow_start: None,
             orca: None,
             return_after: None,
@@ -155,6 +160,21 @@ impl BalanceSpec {
             let problem = format!("`{}` does not choose by a key", self.method.as_str());
             wrong("by", problem, "write `method: maglev` or `method: ring_hash`, or leave `by` out");
         }
+        match (self.method == Method::Prequal, self.probe.is_some()) {
+            (true, false) => {
+                let problem = "`prequal` chooses by what endpoints answer to probes".to_owned();
+                wrong("method", problem, "say what they are asked: `{ method: prequal, probe: { path: /load } }`");
+            }
+            (false, true) => {
+                let problem = format!("`{}` asks no endpoint how busy it is", self.method.as_str());
+                wrong("probe", problem, "write `method: prequal`, or leave `probe` out");
+            }
+            _ => {}
+        }
+        if self.method == Method::Prequal && (self.slow_start.is_some() || self.bounds().is_some()) {
+            let key = if self.slow_start.is_some() { "slow_start" } else { "orca" };
+            wrong(key, "`prequal` looks at probes, and not at weights".to_owned(), "leave it out");
+        }
         if self.method.is_keyed() && self.slow_start.is_some() {
             let problem = format!("`{}` sends a key where it belongs, warm or not", self.method.as_str());
             wrong("slow_start", problem, "leave it out");
@@ -163,9 +183,10 @@ impl BalanceSpec {
             let problem = format!("the table of `{}` is by the weights that are written", self.method.as_str());
             wrong("orca", problem, "leave it out, or choose another method");
         }
-        for (key, there) in [("sticky", self.sticky.is_some()), ("orca", self.bounds().is_some())] {
+        let fields = [("sticky", self.sticky.is_some()), ("orca", self.bounds().is_some())];
+        for (key, there) in fields.into_iter().chain([("probe", self.probe.is_some())]) {
             if bytes && there {
-                wrong(key, "no fields pass between `tcp://` endpoints and their clients".to_owned(), "leave it out");
+                wrong(key, "no HTTP is spoken to `tcp://` endpoints".to_owned(), "leave it out");
             }
         }
         if bytes && self.by.as_ref().is_some_and(|by| **by != BySpec::default()) {

@@ -1,10 +1,12 @@
 //! Which endpoint a call goes to: tiers and their way back, warming up, reports of load, cookies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use http::header::SET_COOKIE;
 use pylon_core::body::Body;
+use tokio::runtime::Handle;
 
 use super::fixture::{Service, call, get, request, upstream, whole};
 use crate::standing::Bar;
@@ -175,4 +177,47 @@ async fn a_cookie_keeps_a_client_at_its_endpoint_until_that_is_barred() {
     // A cookie that somebody made up is worth nothing, and is replaced.
     let (answer, _) = call(&upstream, with("at=00000000000000000000000000000001")).await;
     assert!(answer.unwrap().headers().get(SET_COOKIE).is_some());
+}
+
+/// A service that says how busy it is when it is asked, and else its name.
+async fn probed(name: &'static str, rif: u32) -> Service {
+    Service::new(move |mut peer, _| async move {
+        while let Some((head, _)) = peer.request().await {
+            let text = match head.starts_with("GET /load ") {
+                true => format!(r#"{{"rif": {rif}, "latency_ms": 5}}"#),
+                false => name.to_owned(),
+            };
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+            if !peer.write(answer.as_bytes()).await {
+                return;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_answers_to_probes_that_it_is_busy_is_left_alone() {
+    let (idle, busy, third) = (probed("idle", 0).await, probed("busy", 90).await, probed("idle", 1).await);
+    let upstream = Arc::new(upstream(&format!(
+        r#"{{"endpoints": ["{}", "{}", "{}"], "balance": {{"method": "prequal", "probe": {{"path": "/load"}}}}}}"#,
+        busy.url(),
+        idle.url(),
+        third.url()
+    )));
+    upstream.start_probes(&Handle::current());
+    // Until answers are there, lots are drawn.
+    let (mut busy, mut run) = (0, 0);
+    for _ in 0..400 {
+        if met(&upstream).await == "busy" {
+            (busy, run) = (busy + 1, 0);
+        } else {
+            run += 1;
+        }
+        if run == 40 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(run, 40, "the busy one had {busy}");
 }

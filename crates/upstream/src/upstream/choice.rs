@@ -12,12 +12,14 @@ use http::HeaderMap;
 use pylon_core::exchange::{Exchange, Trail};
 
 use super::Upstream;
+use crate::balance::prequal::Probe;
 use crate::balance::tiers::{self, Shares, Trust};
 use crate::balance::{Balancer, Endpoints, Method, orca, ramp};
 use crate::endpoint::{Endpoint, Judged, Lane, Lease, Level, Terms};
 use crate::error::Fault;
 use crate::gauge::Gauge;
 use crate::key;
+use crate::probe::Probes;
 use crate::spec::ProtocolSpec;
 use crate::standing::{Bar, Bars};
 use crate::sticky::Name;
@@ -138,6 +140,20 @@ impl Worker {
         all
     }
 
+    /// Takes in what endpoints have answered to probes.
+    fn hear(&mut self, probes: &Probes, now: Instant) {
+        let (tiers, own) = (&mut self.tiers, self.generation);
+        probes.collect(|generation, probe| {
+            for Tier { level, balancer, .. } in tiers.iter_mut().filter(|_| generation == own) {
+                if let Ok(index) = level.members.binary_search(&probe.index) {
+                    balancer.learn(Probe { index, ..probe });
+                }
+            }
+        });
+        let now = probes.nanos(now);
+        tiers.iter_mut().for_each(|tier| tier.balancer.age(now));
+    }
+
     /// The tiers, where there are several.
     pub(super) fn tiers(&self) -> Vec<TierView> {
         let parts = self.shares.parts.iter().copied().chain(std::iter::repeat(0));
@@ -237,12 +253,30 @@ impl Upstream {
             {
                 return Some(lease);
             }
+            if let Some(probes) = &self.probes {
+                worker.hear(probes, now);
+            }
             let index = worker.at_home(home, tried).or_else(|| worker.choose(wish, self.key.is_some(), tried, now))?;
             worker.lanes.get(index).map(Lease::begin)
         });
         let lease = lease.ok_or_else(|| self.nobody(now))?;
         lease.lane.slot.counters.attempt();
         Ok(lease)
+    }
+
+    /// How endpoints are probed, where they are.
+    pub(crate) fn probes(&self) -> Option<&Probes> {
+        self.probes.as_ref()
+    }
+
+    /// An endpoint that may be chosen, by lot, with the generation of the set and its index there: for a probe.
+    pub(crate) fn any_lane(&self) -> Option<(u64, usize, Arc<Lane>)> {
+        self.workers.with(|worker| {
+            self.refresh(worker, tokio::time::Instant::now().into_std());
+            let index = fastrand::usize(..worker.lanes.len().max(1));
+            let lane = worker.lanes.get(index).filter(|_| worker.is_free(index, &[]))?;
+            Some((worker.generation, index, Arc::clone(lane)))
+        })
     }
 
     /// How many endpoints this worker knows.

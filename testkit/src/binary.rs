@@ -49,7 +49,18 @@ impl Binary {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pylon.yaml"), complete(document)).unwrap();
         prepare(folder.path());
-        Self::run(folder, "pylon.yaml", arguments)
+        Self::run(folder, "pylon.yaml", arguments, &[])
+    }
+
+    /// As [`Binary::start`], with files beside the document and variables of the environment.
+    ///
+    /// # Panics
+    /// If it does not come to be ready.
+    pub fn start_in(document: &str, environment: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pylon.yaml"), complete(document)).unwrap();
+        prepare(folder.path());
+        Self::run(folder, "pylon.yaml", &[], environment)
     }
 
     /// Starts the gateway with the document at `path`, a file or folder that the test keeps and that is [`complete`].
@@ -57,13 +68,14 @@ impl Binary {
     /// # Panics
     /// If it does not come to be ready.
     pub fn start_at(path: &str, arguments: &[&str]) -> Self {
-        Self::run(tempfile::tempdir().unwrap(), path, arguments)
+        Self::run(tempfile::tempdir().unwrap(), path, arguments, &[])
     }
 
-    fn run(folder: TempDir, document: &str, arguments: &[&str]) -> Self {
+    fn run(folder: TempDir, document: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = command::base(folder.path())
             .args(["run", document])
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .expect("pylon starts");

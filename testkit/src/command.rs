@@ -49,7 +49,7 @@ pub(crate) fn base(at: &Path) -> Command {
     command.env("PYLON_DRAIN_DELAY", "off");
     // A test says itself when a document is read again.
     command.env("PYLON_WATCH", "off");
-    for name in ["RUST_LOG", "PYLON_STATE", "STATE_DIRECTORY", "PYLON_ADMIN_TOKEN"] {
+    for name in ["RUST_LOG", "PYLON_STATE", "STATE_DIRECTORY", "PYLON_ADMIN_TOKEN", "KUBERNETES_SERVICE_HOST"] {
         command.env_remove(name);
     }
     command

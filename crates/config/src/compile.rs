@@ -24,6 +24,7 @@ use pylon_proxy::websocket::WebSocket;
 use pylon_route::matching::RouteMatch;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::table::Table;
+use pylon_upstream::discovery::agents::Agents;
 use pylon_upstream::spec::Speaks;
 use pylon_upstream::upstream::Upstream;
 
@@ -53,6 +54,8 @@ pub struct Context<'a> {
     pub metrics: &'a Metrics,
     /// Resolves the names of endpoints.
     pub resolver: &'a Resolver,
+    /// Who is asked for endpoints.
+    pub agents: &'a Agents,
     /// The name of this process in `Via`.
     pub pseudonym: &'a str,
     /// How secrets may be written.

@@ -5,7 +5,7 @@
 
 use pylon_core::short::{OneOrMany, Several, Short};
 use pylon_core::spec::FieldPath;
-use pylon_net::spec::{DiscoverySpec, LimitsSpec, ListenerSpec};
+use pylon_net::spec::{LimitsSpec, ListenerSpec};
 use pylon_observe::spec::TelemetrySpec;
 use pylon_policy::registry::{self, AnySpec, CATALOGUE, SpecReader};
 use pylon_proxy::action::redirect::RedirectSpec;
@@ -20,6 +20,7 @@ use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::breaker::spec::BreakerSpec;
 use pylon_upstream::call::hedge::spec::{HedgeSpec, ShortHedge};
 use pylon_upstream::call::retry::spec::{RetrySpec, ShortRetry};
+use pylon_upstream::discovery::agents::DiscoverySpec;
 use pylon_upstream::locality::LocalitySpec;
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
@@ -54,7 +55,7 @@ pub struct Document {
     pub paths: PathsSpec,
     /// Where the gateway stands.
     pub locality: LocalitySpec,
-    /// How names are resolved.
+    /// Who is asked for names and endpoints.
     pub discovery: DiscoverySpec,
     /// The upstreams by name, in the order of the document.
     pub upstreams: Vec<(String, UpstreamSpec)>,

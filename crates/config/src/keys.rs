@@ -4,7 +4,7 @@
 
 use pylon_core::networks::PeerSpec;
 use pylon_core::short::{OneOrMany, Short};
-use pylon_net::spec::{DiscoverySpec, LimitsSpec, ListenerSpec};
+use pylon_net::spec::{LimitsSpec, ListenerSpec};
 use pylon_observe::spec::TelemetrySpec;
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
@@ -18,6 +18,7 @@ use pylon_route::spec::{MatchSpec, PathsSpec, RewriteSpec};
 use pylon_upstream::breaker::spec::BreakerSpec;
 use pylon_upstream::call::hedge::spec::HedgeSpec;
 use pylon_upstream::call::retry::spec::RetrySpec;
+use pylon_upstream::discovery::agents::DiscoverySpec;
 use pylon_upstream::locality::LocalitySpec;
 use pylon_upstream::spec::UpstreamSpec;
 use pylon_upstream::timeouts::TimeoutSpec;
@@ -100,8 +101,8 @@ pub const TOP: &[KeyDoc] = &[
     },
     KeyDoc {
         key: "discovery",
-        doc: "How names of upstreams are resolved. Default: as the system does.",
-        example: "discovery: { dns: { servers: [10.0.0.2:53] } }",
+        doc: "Who is asked for the names of upstreams, and for endpoints that are found at run time. Default: the name servers of the system, and the API server of Kubernetes that the gateway runs in.",
+        example: "discovery: { consul: { address: http://127.0.0.1:8500 } }",
         schema: |g| g.subschema_for::<DiscoverySpec>(),
     },
     KeyDoc {

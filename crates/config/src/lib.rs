@@ -8,6 +8,7 @@ pub mod admin;
 pub mod compile;
 pub mod de;
 pub mod diagnostic;
+pub mod discovery;
 pub mod document;
 pub mod keys;
 pub mod load;

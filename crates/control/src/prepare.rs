@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pylon_config::compile::{self, Compiled, Context};
 use pylon_config::diagnostic::Diagnostic;
+use pylon_config::discovery;
 use pylon_config::document::{self, Document};
 use pylon_config::load::Source;
 use pylon_config::plan::{self, PlainSecrets, Plan};
@@ -116,8 +117,16 @@ impl Understood {
                 return Err(wrong);
             }
         };
+        let agents = match discovery::compile(&source, &document, &resolver, origin.secrets) {
+            Ok(agents) => agents,
+            Err(more) => {
+                wrong.extend(more);
+                return Err(wrong);
+            }
+        };
         let Lasting { carry, metrics, pseudonym } = &**lasting;
-        let context = Context { carry, metrics, resolver: &resolver, pseudonym, secrets: origin.secrets };
+        let secrets = origin.secrets;
+        let context = Context { carry, metrics, resolver: &resolver, agents: &agents, pseudonym, secrets };
         let compiled = compile::compile(&source, &document, &context).map_err(|more| wrong.extend(more)).ok();
         match (plan, compiled) {
             (Some(plan), Some(compiled)) if wrong.is_empty() => {

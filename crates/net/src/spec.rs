@@ -186,14 +186,6 @@ impl ListenerSpec {
     }
 }
 
-/// How names are resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct DiscoverySpec {
-    /// Name servers. Default: those of the system. Example: `{ servers: [10.0.0.2:53] }`.
-    pub dns: DnsSpec,
-}
-
 /// Name servers.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

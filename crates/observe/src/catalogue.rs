@@ -1,8 +1,8 @@
 // xtask: table
 //! Every metric, declared once: name, kind, labels, unit and help. The exposition and the reference are made from it.
 //!
-//! Labels are bounded: `route` is the id of a route and never a path, `upstream` a name of the document, `code` and
-//! `policy` come from tables of the program. Routes and upstreams appear with their first request and vanish when no
+//! Labels are bounded: `route` is the id of a route and never a path, `upstream` a name of the document, `name` a source that
+//! the document names, `code` and `policy` come from tables of the program. Routes and upstreams appear with their first request and vanish when no
 //! snapshot holds them any more; classes of status appear with their first answer.
 
 /// How a metric behaves.
@@ -110,6 +110,12 @@ catalogue! {
         "Health checks of endpoints that `passed` and that `failed`, repeated ones too";
     EJECTIONS = Counter "pylon_ejections_total" ["upstream", "reason"] "ejections",
         "Endpoints that were left out for a while: for `failures` in a row, for too many `errors`, or since they were `slow`";
+    DISCOVERY_ENDPOINTS = Gauge "pylon_discovery_endpoints" ["upstream", "source", "name"] "endpoints",
+        "Endpoints that a source of an upstream names, or addresses that a host name has";
+    DISCOVERY_FAILURES = Counter "pylon_discovery_failures_total" ["upstream", "source", "name"] "attempts",
+        "Attempts to hear from a source that failed";
+    DISCOVERY_AGE = Gauge "pylon_discovery_age_seconds" ["upstream", "source", "name"] "seconds",
+        "Time since what a source names was last confirmed; nothing where it never was";
     CONNECTIONS = Gauge "pylon_connections" [] "connections",
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",

@@ -21,6 +21,7 @@ mod redact;
 pub mod reloads;
 pub mod render;
 pub mod series;
+pub mod sources;
 pub mod spec;
 pub mod tcp;
 

@@ -22,6 +22,7 @@ use crate::metrics::{Certificate, Metrics, ProcessTotals};
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
 use crate::process::Process;
 use crate::series::{CLASSES, RouteSeries, Total, UpstreamSeries};
+use crate::sources;
 use crate::tcp::TcpEnd;
 
 /// The media type of what [`Metrics::render`] writes.
@@ -49,6 +50,7 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     upstreams(out, &upstreams_in_use);
     breakers(out, &upstreams_in_use);
     crowds(out, &upstreams_in_use);
+    sources::render(out, &upstreams_in_use, now);
     single(out, &catalogue::CONNECTIONS, totals.open);
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
     single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);
@@ -291,14 +293,20 @@ fn fraction(out: &mut String, metric: &Metric, value: u64, places: u32) {
 }
 
 pub(crate) fn labelled(out: &mut String, metric: &Metric, values: &[&str], value: u64) {
+    labels(out, metric, values);
+    out.push(' ');
+    number(out, value);
+}
+
+/// The name of a metric with its labels.
+pub(crate) fn labels(out: &mut String, metric: &Metric, values: &[&str]) {
     out.push_str(metric.name);
     for (i, (label, text)) in metric.labels.iter().zip(values).enumerate() {
         extend(out, &[if i == 0 { "{" } else { "," }, label, "=\""]);
         escape(out, text);
         out.push('"');
     }
-    out.push_str("} ");
-    number(out, value);
+    out.push('}');
 }
 
 pub(crate) fn by_name(out: &mut String, metric: &Metric, names: &[&str], counts: &[u64]) {
@@ -324,7 +332,7 @@ fn number(out: &mut String, value: u64) {
     extend(out, &[Decimal::new(value).as_str(), "\n"]);
 }
 
-fn decimal(out: &mut String, value: u64, places: u32) {
+pub(crate) fn decimal(out: &mut String, value: u64, places: u32) {
     let unit = 10_u64.pow(places);
     out.push_str(Decimal::new(value / unit).as_str());
     let rest = Decimal::new(unit + value % unit);
@@ -332,7 +340,7 @@ fn decimal(out: &mut String, value: u64, places: u32) {
     extend(out, &[".", rest.as_str().get(1..).unwrap_or_default(), "\n"]);
 }
 
-fn extend(out: &mut String, pieces: &[&str]) {
+pub(crate) fn extend(out: &mut String, pieces: &[&str]) {
     for piece in pieces {
         out.push_str(piece);
     }
@@ -342,6 +350,7 @@ fn extend(out: &mut String, pieces: &[&str]) {
 mod tests {
     use super::*;
     use crate::clock::monotonic;
+    use crate::sources::SourceReading;
     use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
@@ -410,12 +419,25 @@ mod tests {
         upstream.look_at(|| Some(endpoints::EndpointStates::default()));
         upstream.checked(1, 0);
         upstream.ejected(0);
+        let source = SourceReading {
+            source: "consul",
+            name: "orders".to_owned(),
+            endpoints: 2,
+            age: Some(Duration::from_millis(1500)),
+            failures: 3,
+        };
+        upstream.sources_told_by(Box::new(move |_| Some(vec![source.clone()])), monotonic());
         let _open = (upstream.mine().connected(), metrics.connected());
         metrics.shadow(("ip_filter", "ip_filter.denied"));
         metrics.snapshot_in_force("abc", monotonic());
         let file = |cert: &str, is_list| Certificate { cert: cert.into(), is_list, expires: 1, stale: false };
         metrics.certificates_in_force(vec![file("a.pem", false), file("a.crl", true)]);
         let text = scraped(&metrics);
+        let labels = r#"{upstream="u",source="consul",name="orders"}"#;
+        for (family, value) in [("endpoints", "2"), ("failures_total", "3"), ("age_seconds", "1.500")] {
+            let line = format!("\npylon_discovery_{family}{labels} {value}\n");
+            assert!(text.contains(&line), "{line}: {text}");
+        }
         let mut seen = BTreeSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, rest) = line.split_once(['{', ' ']).unwrap();

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pylon_core::attempts::{Hedged, Retried};
@@ -20,6 +20,7 @@ use crate::endpoints::{EndpointSeries, EndpointStates};
 use crate::histogram::{Histogram, Totals};
 use crate::json;
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
+use crate::sources::{ReadSources, Sources};
 use crate::tcp::TcpEnd;
 
 /// The classes of status by the values of the label `status_class`.
@@ -127,12 +128,13 @@ pub struct UpstreamSeries {
     pub breakers: BreakerCounts,
     /// What was found out about its endpoints.
     pub(crate) endpoints: EndpointSeries,
+    sources: Sources,
 }
 
 impl UpstreamSeries {
     pub(crate) fn new(upstream: UpstreamName) -> Self {
         let (shards, breakers, endpoints) = (Sharded::new(), BreakerCounts::default(), EndpointSeries::default());
-        Self { upstream, crowd: Mutex::new(None), shards, breakers, endpoints }
+        Self { upstream, crowd: Mutex::new(None), shards, breakers, endpoints, sources: Sources::default() }
     }
 
     /// Has the states of endpoints told by `look` for as long as it finds some. Of several, the first that does is asked: while a
@@ -170,6 +172,15 @@ impl UpstreamSeries {
     /// The shard of the current worker. Cloning it writes no count that another worker writes too.
     pub fn mine(&self) -> &Arc<UpstreamShard> {
         self.shards.mine(|| UpstreamShard::new(self.upstream.as_str()))
+    }
+
+    /// What its sources of endpoints come to is told by `read`, for as long as that answers.
+    pub fn sources_told_by(&self, read: ReadSources, now: Instant) {
+        self.sources.told_by(read, now);
+    }
+
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// What all workers have counted, for the admin API.

@@ -8,9 +8,13 @@ use pylon_core::short::Short;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use pylon_net::tls::client::{Alpn, ClientTls, Towards};
+use pylon_observe::sources::SourceReading;
 
+use crate::discovery::consul::Service;
 use crate::discovery::dns::{Addresses, Name};
+use crate::discovery::etcd::Prefix;
 use crate::discovery::file::Listed;
+use crate::discovery::kubernetes::Slices;
 use crate::discovery::source::{Finder, Source};
 use crate::discovery::spec::{DiscoverSpec, Written};
 use crate::discovery::srv::Records;
@@ -85,6 +89,16 @@ impl Sources {
             [own].into_iter().chain(source.names().iter().map(named).collect::<Vec<_>>())
         });
         written.into_iter().chain(found).collect()
+    }
+
+    /// The same in figures, but for names that sources give in place of addresses: those have no bound.
+    pub(crate) fn readings(&self, now: Instant) -> Vec<SourceReading> {
+        let written = self.names().map(|name| {
+            let authority = String::from_utf8_lossy(name.place().authority.as_bytes()).into_owned();
+            name.known().reading("host name", authority, now)
+        });
+        let found = self.discovered.iter().map(|one| one.known().reading(one.kind(), one.what().to_owned(), now));
+        written.chain(found).collect()
     }
 
     /// Why there may be no endpoint.
@@ -219,6 +233,24 @@ impl Compiler<'_> {
                 }
             },
             Written::File(path) => Ok(Finder::File(Listed { path: path.clone(), yaml: self.cx.yaml })),
+            Written::Consul(spec) => {
+                let found = match &self.cx.agents.consul {
+                    Some(agent) => Service::compile(spec, Arc::clone(agent)).map(Finder::Consul),
+                    None => Err(nobody("Consul", "`discovery: { consul: { address: http://127.0.0.1:8500 } }`")),
+                };
+                found.map_err(|error| error.below(&FieldPath::root().key("consul")))
+            }
+            Written::Etcd(spec) => {
+                let found = match &self.cx.agents.etcd {
+                    Some(cluster) => Prefix::compile(spec, Arc::clone(cluster)).map(Finder::Etcd),
+                    None => Err(nobody("etcd", "`discovery: { etcd: { endpoints: [http://127.0.0.1:2379] } }`")),
+                };
+                found.map_err(|error| error.below(&FieldPath::root().key("etcd")))
+            }
+            Written::Kubernetes(spec) => {
+                let found = Slices::compile(spec, Arc::clone(&self.cx.agents.kubernetes)).map(Finder::Kubernetes);
+                found.map_err(|error| error.below(&FieldPath::root().key("kubernetes")))
+            }
         }
     }
 
@@ -226,7 +258,7 @@ impl Compiler<'_> {
     fn source(&self, spec: &DiscoverSpec, finder: Finder) -> Arc<Source> {
         let (resolver, tls) = (self.cx.resolver, self.tls.clone());
         let how = self.how(tls.is_some());
-        let key = format!("{spec:?}{how} {}", resolver.identity());
+        let key = format!("{spec:?}{how} {} {}", resolver.identity(), self.cx.agents.identity(Some(spec)));
         let lasting = matches!(finder, Finder::Dns(_) | Finder::Srv(_)).then(one_hour);
         let keep = spec.keep.or(lasting).map(Span::duration);
         self.cx.carry.keep(key, || Source::new(finder, spec.words(), keep, resolver.clone(), tls))
@@ -260,6 +292,12 @@ impl Compiler<'_> {
             None => String::new(),
         }
     }
+}
+
+/// Nobody is asked for endpoints of this kind.
+fn nobody(whom: &str, remedy: &str) -> SpecError {
+    let error = SpecError::new(FieldPath::root(), format!("the document does not say which {whom} is asked"));
+    error.help(format!("write {remedy} at its top"))
 }
 
 fn alpn(protocol: ProtocolSpec) -> Alpn {

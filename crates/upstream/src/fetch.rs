@@ -142,6 +142,17 @@ impl Remote {
         Self::secured(place, base, tls, resolver).map_err(|error| vec![error.below(at)])
     }
 
+    /// The same where TLS is at hand, which `https://` needs.
+    pub(crate) fn with_tls(url: &str, tls: Option<&Arc<ClientTls>>, resolver: &Resolver) -> Result<Self, SpecError> {
+        let parsed = parse(url);
+        let (place, base) = parsed.map_err(|(problem, help)| SpecError { at: FieldPath::root(), problem, help })?;
+        if place.tls && tls.is_none() {
+            return Err(SpecError::new(FieldPath::root(), format!("there is no TLS for `{url}`")));
+        }
+        let tls = tls.filter(|_| place.tls).cloned();
+        Self::secured(place, base, tls, resolver)
+    }
+
     fn secured(
         place: Place,
         base: String,

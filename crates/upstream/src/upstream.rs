@@ -33,6 +33,7 @@ use crate::call::hedge::Hedge;
 use crate::call::retry::Retry;
 use crate::compile::Sources;
 use crate::concurrency::Limited;
+use crate::discovery::agents::Agents;
 use crate::discovery::file::ReadYaml;
 use crate::discovery::ledger::Known;
 use crate::discovery::source::Source;
@@ -86,6 +87,8 @@ pub struct Building<'a> {
     pub locality: &'a LocalitySpec,
     /// Reads secrets from where they are kept.
     pub secrets: Reveal,
+    /// Who is asked for endpoints.
+    pub agents: &'a Agents,
 }
 
 /// A named service behind the gate.
@@ -238,7 +241,10 @@ impl Upstream {
     pub fn counted_in(mut self, series: Arc<UpstreamSeries>) -> Self {
         self.breakers.counted_in(&series);
         let shared = Arc::downgrade(&self.shared);
+        let sources = Weak::clone(&shared);
         series.look_at(move || shared.upgrade().map(|shared| shared.census()));
+        let read = move |now| sources.upgrade().map(|shared| shared.sources.readings(now));
+        series.sources_told_by(Box::new(read), tokio::time::Instant::now().into_std());
         self.series = Some(series);
         self
     }

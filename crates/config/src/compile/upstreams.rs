@@ -36,18 +36,20 @@ impl Compiler<'_> {
 
     /// The upstream of the snapshot before, where nothing of it has changed, or a new one.
     fn living(&self, name: UpstreamName, spec: &UpstreamSpec) -> Result<Arc<Upstream>, Vec<SpecError>> {
-        let Context { carry, resolver, metrics, secrets, .. } = *self.cx;
+        let Context { carry, resolver, agents, metrics, secrets, .. } = *self.cx;
         let locality = self.locality();
         let defined = serde_json::to_string(spec).ok();
         // A secret is not in what is written, and may have changed where it is kept.
         let sticky = spec.balance.sticky.as_ref().and_then(|sticky| secrets.reveal()(sticky.key.as_ref()?).ok());
         let sticky = sticky.map(|key| blake3::hash(key.expose()));
-        let key = defined.map(|spec| format!("{name} {spec} {} {locality:?} {sticky:?}", resolver.identity()));
+        let (names, asked) = (resolver.identity(), agents.identity(spec.discover.as_ref()));
+        let key = defined.map(|spec| format!("{name} {spec} {names} {asked} {locality:?} {sticky:?}"));
         // A document that is tried has upstreams of its own, on the pools of the one in force.
         if let Some(upstream) = key.as_ref().and_then(|key| carry.own().living(key)) {
             return Ok(upstream);
         }
-        let cx = Building { carry, resolver, yaml: plain::read, secrets: secrets.reveal(), locality: &locality };
+        let secrets = secrets.reveal();
+        let cx = Building { carry, resolver, yaml: plain::read, agents, secrets, locality: &locality };
         let upstream = Upstream::compile(name.clone(), spec, &cx)?;
         let upstream = Arc::new(upstream.counted_in(metrics.upstream(&name)));
         if let Some(key) = key {

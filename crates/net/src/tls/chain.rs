@@ -27,9 +27,13 @@ pub(crate) type Trouble = String;
 
 /// Reads a certificate with its key. The two must belong together.
 pub(crate) fn read(cert: &Path, key: &Path) -> Result<Chain, Trouble> {
-    let certs = certificates(cert)?;
-    let bytes = file(key)?;
-    let private = PrivateKeyDer::from_pem_slice(&bytes)
+    pair((&file(cert)?, cert), (&file(key)?, key))
+}
+
+/// A certificate with its key, in PEM, each with the file that it is from, or the name by which it is spoken of.
+pub(crate) fn pair((bytes, cert): (&[u8], &Path), (private, key): (&[u8], &Path)) -> Result<Chain, Trouble> {
+    let certs = certificates_in(bytes, cert)?;
+    let private = PrivateKeyDer::from_pem_slice(private)
         .map_err(|error| format!("`{}` holds no private key that can be read: {error}", key.display()))?;
     let leaf = certs.first().map(|leaf| describe(leaf)).transpose();
     let (names, expires) = leaf
@@ -84,8 +88,12 @@ pub(crate) fn revocations(path: &Path) -> Result<(Vec<CertificateRevocationListD
 
 /// All certificates of a file, of which there is at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Trouble> {
-    let bytes = file(path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    certificates_in(&file(path)?, path)
+}
+
+/// The same of bytes that are at hand; `path` is where they are from, or the name by which they are spoken of.
+pub(crate) fn certificates_in(bytes: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
         Ok(_) => Err(format!("`{}` holds no certificate in PEM", path.display())),

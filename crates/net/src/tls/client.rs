@@ -18,8 +18,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use tokio_rustls::TlsConnector;
 
 use super::certificates::Stamp;
+use super::chain::{self, Chain};
 use super::spec::UpstreamTlsSpec;
-use super::{chain, provider, versions};
+use super::{provider, versions};
 use crate::socket::Socket;
 use crate::stream::Stream;
 
@@ -91,6 +92,32 @@ impl ClientTls {
         }
     }
 
+    /// From PEM that is at hand: roots, or those of the system, and the gateway's own certificate with its key. `spec` says
+    /// the rest, and names no file.
+    pub fn from_pem(
+        spec: UpstreamTlsSpec,
+        ca: Option<&[u8]>,
+        identity: Option<(&[u8], &[u8])>,
+        alpn: Alpn,
+    ) -> Result<Self, String> {
+        let name = spec.server_name.clone().map(ServerName::try_from).transpose();
+        let name = name.map_err(|_| "the name of the server is not a host name".to_owned())?;
+        let plain = |error: SpecError| error.problem;
+        let verifier = match ca {
+            Some(ca) if spec.verify => {
+                let path = Path::new("the given roots");
+                let certificates = chain::certificates_in(ca, path)?;
+                by_roots(chain::store(path, &certificates)?.0).map_err(plain)?
+            }
+            _ => verifier(&spec).map_err(plain)?,
+        };
+        let (cert, key) = (Path::new("the given certificate"), Path::new("the given key"));
+        let identity = identity.map(|(chain, private)| chain::pair((chain, cert), (private, key))).transpose()?;
+        let config = built(&spec, alpn, verifier, identity).map_err(plain)?;
+        let connector = ArcSwap::from_pointee(Connector::new(config));
+        Ok(Self { spec, alpn, name, connector, seen: Mutex::default() })
+    }
+
     /// TLS towards an endpoint at `host`, which must have a certificate for it, or for what `server_name` says instead.
     /// None where `host` can have none, as a name with `_`.
     pub fn towards(self: &Arc<Self>, host: &str) -> Option<Towards> {
@@ -153,9 +180,18 @@ fn config(spec: &UpstreamTlsSpec, alpn: Alpn) -> Result<ClientConfig, Vec<SpecEr
         errors.push(SpecError::new(FieldPath::root().key("client_cert"), trouble));
     });
     let (Ok(verifier), Ok(identity)) = (verifier, identity) else { return Err(errors) };
+    built(spec, alpn, verifier, identity).map_err(|error| vec![error])
+}
+
+fn built(
+    spec: &UpstreamTlsSpec,
+    alpn: Alpn,
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: Option<Chain>,
+) -> Result<ClientConfig, SpecError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions(spec.min_version))
-        .map_err(|error| vec![SpecError::new(FieldPath::root(), format!("TLS cannot be set up: {error}"))])?
+        .map_err(|error| SpecError::new(FieldPath::root(), format!("TLS cannot be set up: {error}")))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match identity {
@@ -174,7 +210,10 @@ fn verifier(spec: &UpstreamTlsSpec) -> Result<Arc<dyn ServerCertVerifier>, SpecE
     if !spec.verify {
         return Ok(Arc::new(Anyone));
     }
-    let roots = roots(spec.ca.as_deref())?;
+    by_roots(roots(spec.ca.as_deref())?)
+}
+
+fn by_roots(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, SpecError> {
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
     let verifier = verifier.map_err(|error| {
         SpecError::new(FieldPath::root().key("ca"), format!("upstreams cannot be verified: {error}"))

@@ -70,6 +70,7 @@ fn limited(written: &str) -> Arc<Limited> {
         carry: &carry,
         resolver: &resolver,
         yaml: |text| Err(text.to_owned()),
+        agents: &crate::tests::fixture::agents("{}", &resolver),
         secrets: |_| Ok(pylon_core::secret::Secret::new("")),
         locality: &crate::locality::LocalitySpec::default(),
     };

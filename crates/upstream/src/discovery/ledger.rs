@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use pylon_observe::sources::SourceReading;
 use tokio::sync::watch;
 
 /// The most that one source may name. What names more is taken for a mistake.
@@ -37,6 +38,14 @@ pub(crate) struct Ledger<T> {
 impl<T> Default for Known<T> {
     fn default() -> Self {
         Self { found: Vec::new(), at: None, error: None, stale: false, asked: false, failures: 0 }
+    }
+}
+
+impl<T> Known<T> {
+    /// In figures, of a source of this kind that looks for `name`.
+    pub(crate) fn reading(&self, source: &'static str, name: String, now: Instant) -> SourceReading {
+        let age = self.at.map(|at| now.saturating_duration_since(at));
+        SourceReading { source, name, endpoints: self.found.len() as u64, age, failures: self.failures }
     }
 }
 

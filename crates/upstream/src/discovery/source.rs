@@ -15,8 +15,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::consul;
 use super::dns::{self, Name};
+use super::etcd;
 use super::file;
+use super::kubernetes;
 use super::ledger::{Known, Ledger};
 use super::srv;
 use super::target::{Key, Target};
@@ -30,6 +33,9 @@ pub(crate) enum Finder {
     Dns(dns::Addresses),
     Srv(srv::Records),
     File(file::Listed),
+    Consul(consul::Service),
+    Etcd(etcd::Prefix),
+    Kubernetes(kubernetes::Slices),
 }
 
 impl Finder {
@@ -39,6 +45,9 @@ impl Finder {
             Self::Dns(_) => "dns",
             Self::Srv(_) => "srv",
             Self::File(_) => "file",
+            Self::Consul(_) => "consul",
+            Self::Etcd(_) => "etcd",
+            Self::Kubernetes(_) => "kubernetes",
         }
     }
 
@@ -47,6 +56,9 @@ impl Finder {
             Self::Dns(finder) => finder.follow(report).await,
             Self::Srv(finder) => finder.follow(report).await,
             Self::File(finder) => finder.follow(report).await,
+            Self::Consul(finder) => finder.follow(report).await,
+            Self::Etcd(finder) => finder.follow(report).await,
+            Self::Kubernetes(finder) => finder.follow(report).await,
         }
     }
 }

@@ -2,10 +2,15 @@
 
 use std::path::PathBuf;
 
+use pylon_core::short::Short;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::consul::ConsulServiceSpec;
+use super::etcd::EtcdPrefixSpec;
+use super::kubernetes::KubernetesServiceSpec;
 
 /// Where endpoints are found at run time: exactly one source.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +28,18 @@ pub struct DiscoverSpec {
     /// `zone` are read. Default: none. Example: `targets.yaml`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
+    /// The healthy instances of a service of Consul, as its name or as a map; `discovery.consul` says who is asked. Default: none.
+    /// Example: `orders`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consul: Option<Short<ConsulServiceSpec>>,
+    /// The keys of etcd below a prefix, each of which names an endpoint; `discovery.etcd` says who is asked. Default: none.
+    /// Example: `/services/orders/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Short<EtcdPrefixSpec>>,
+    /// The ready endpoints of a service of Kubernetes, as its name or as a map; `discovery.kubernetes` says who is asked.
+    /// Default: none. Example: `{ service: orders, namespace: shop, port: http }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Short<KubernetesServiceSpec>>,
     /// For how long the last good answer is used while there is no other. A span of time; default `1h` for `dns` and `srv`, else
     /// until there is another. Example: `10m`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,6 +52,9 @@ pub(crate) enum Written<'a> {
     Dns(&'a str),
     Srv(&'a str),
     File(&'a PathBuf),
+    Consul(&'a ConsulServiceSpec),
+    Etcd(&'a EtcdPrefixSpec),
+    Kubernetes(&'a KubernetesServiceSpec),
 }
 
 impl DiscoverSpec {
@@ -44,13 +64,16 @@ impl DiscoverSpec {
             self.dns.as_deref().map(Written::Dns),
             self.srv.as_deref().map(Written::Srv),
             self.file.as_ref().map(Written::File),
+            self.consul.as_deref().map(Written::Consul),
+            self.etcd.as_deref().map(Written::Etcd),
+            self.kubernetes.as_deref().map(Written::Kubernetes),
         ];
         let mut sources = sources.into_iter().flatten();
         match (sources.next(), sources.next()) {
             (Some(source), None) => Ok(source),
             (None, _) => {
                 let error = SpecError::new(FieldPath::root(), "this names no source of endpoints");
-                Err(error.help("write one of `dns`, `srv` and `file`"))
+                Err(error.help("write one of `dns`, `srv`, `file`, `consul`, `etcd` and `kubernetes`"))
             }
             (Some(_), Some(_)) => {
                 let error = SpecError::new(FieldPath::root(), "this names several sources of endpoints");
@@ -64,6 +87,9 @@ impl DiscoverSpec {
         match self.written() {
             Ok(Written::Dns(name) | Written::Srv(name)) => name.to_owned(),
             Ok(Written::File(path)) => path.display().to_string(),
+            Ok(Written::Consul(spec)) => spec.service.clone(),
+            Ok(Written::Etcd(spec)) => spec.prefix.clone(),
+            Ok(Written::Kubernetes(spec)) => spec.words(),
             Err(_) => String::new(),
         }
     }

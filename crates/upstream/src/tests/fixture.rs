@@ -26,6 +26,8 @@ use crate::call::hedge::Hedge;
 use crate::call::hedge::spec::ShortHedge;
 use crate::call::retry::Retry;
 use crate::call::retry::spec::ShortRetry;
+use crate::discovery::agents::{Agents, Reading};
+use crate::discovery::file::ReadYaml;
 use crate::error::CallError;
 use crate::locality::LocalitySpec;
 use crate::spec::UpstreamSpec;
@@ -170,18 +172,32 @@ pub(super) fn with_servers(document: &str, servers: &[SocketAddr]) -> Upstream {
 }
 
 pub(super) fn carried(document: &str, servers: &[SocketAddr], carry: &Carry) -> Upstream {
+    asking(document, "{}", servers, carry)
+}
+
+/// The same with what a document says under `discovery`.
+pub(super) fn asking(document: &str, discovery: &str, servers: &[SocketAddr], carry: &Carry) -> Upstream {
     let spec: UpstreamSpec = serde_json::from_str(document).unwrap();
     let resolver = Resolver::new(servers).unwrap();
+    let yaml: ReadYaml = |text| serde_json::from_str(text).map_err(|error| error.to_string());
     let cx = Building {
         carry,
         resolver: &resolver,
-        yaml: |text| serde_json::from_str(text).map_err(|error| error.to_string()),
+        yaml,
+        agents: &agents(discovery, &resolver),
         locality: &LocalitySpec::from_scalar("here").unwrap(),
         secrets: revealed,
     };
     let upstream = Upstream::compile("users".into(), &spec, &cx).unwrap();
     upstream.start(&tokio::runtime::Handle::current());
     upstream
+}
+
+/// Who is asked, by what a document says under `discovery`.
+pub(crate) fn agents(discovery: &str, resolver: &Resolver) -> Agents {
+    let yaml: ReadYaml = |text| serde_json::from_str(text).map_err(|error| error.to_string());
+    let reading = Reading { resolver, yaml, reveal: revealed };
+    Agents::compile(&serde_json::from_str(discovery).unwrap(), &reading).unwrap()
 }
 
 /// Secrets of tests stand in the document, or in files.

@@ -12,7 +12,7 @@ use pylon_core::rejection::{Rejection, UPSTREAM_CREDENTIAL};
 use pylon_net::resolve::Resolver;
 use tokio::runtime::Handle;
 
-use super::fixture::{Peer, Service, call, channel_body, data, get, request, revealed, to, upstream, whole};
+use super::fixture::{Peer, Service, agents, call, channel_body, data, get, request, revealed, to, upstream, whole};
 use crate::locality::LocalitySpec;
 use crate::outbound::spec::OutboundSpec;
 use crate::spec::UpstreamSpec;
@@ -57,6 +57,7 @@ fn wrong(outbound: &str) -> Vec<String> {
         carry: &Carry::default(),
         resolver: &resolver,
         yaml,
+        agents: &agents("{}", &resolver),
         secrets: revealed,
         locality: &LocalitySpec::default(),
     };
@@ -366,6 +367,7 @@ async fn a_token_outlives_the_document_that_asked_for_it() {
             carry: &carry,
             resolver: &resolver,
             yaml,
+            agents: &agents("{}", &resolver),
             secrets: revealed,
             locality: &LocalitySpec::default(),
         };

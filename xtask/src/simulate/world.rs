@@ -90,6 +90,8 @@ enum Event {
 struct Request {
     worker: usize,
     arrived: u64,
+    /// How many were in flight at the endpoint when it came there.
+    met: usize,
 }
 
 /// One endpoint at work.
@@ -98,8 +100,8 @@ pub(super) struct Endpoint {
     site: Site,
     busy: u32,
     queue: VecDeque<Request>,
-    /// How long requests took lately, in seconds.
-    pub(super) lately: f64,
+    /// How long requests took lately, in seconds, by how many were in flight when they came.
+    lately: Vec<f64>,
     /// Served in this second, and the time for which places were busy.
     served: u64,
     busy_nanos: u64,
@@ -109,6 +111,21 @@ impl Endpoint {
     /// Requests in flight: those that are served and those that wait.
     pub(super) fn rif(&self) -> u32 {
         self.busy + self.queue.len() as u32
+    }
+
+    fn learn(&mut self, met: usize, seconds: f64) {
+        if self.lately.len() <= met {
+            self.lately.resize(met + 1, 0.0);
+        }
+        let known = &mut self.lately[met];
+        *known = if *known > 0.0 { *known + (seconds - *known) * 0.1 } else { seconds };
+    }
+
+    /// How long a request is expected to take that comes now: as those did which met as many in flight, or the next fewer of
+    /// which something is known (§4 of the paper).
+    fn latency(&self) -> f64 {
+        let rif = self.rif() as usize;
+        self.lately.iter().take(rif + 1).rev().find(|seconds| **seconds > 0.0).copied().unwrap_or(0.0)
     }
 
     /// What it reports of the last second: requests, and the part of its places that were busy.
@@ -135,8 +152,14 @@ struct World<'a> {
 
 /// Plays a scenario through.
 pub(super) fn run(scenario: &Scenario, way: Way, seed: u64) -> Outcome {
-    let endpoint =
-        |site: &Site| Endpoint { site: *site, busy: 0, queue: VecDeque::new(), lately: 0.0, served: 0, busy_nanos: 0 };
+    let endpoint = |site: &Site| Endpoint {
+        site: *site,
+        busy: 0,
+        queue: VecDeque::new(),
+        lately: Vec::new(),
+        served: 0,
+        busy_nanos: 0,
+    };
     let mut world = World {
         scenario,
         events: BinaryHeap::new(),
@@ -174,7 +197,7 @@ impl World<'_> {
             Event::Arrival => self.arrive(),
             Event::Done { site, request } => self.done(site, request),
             Event::Probe { site, worker } => {
-                let (rif, latency) = (self.endpoints[site].rif(), self.endpoints[site].lately);
+                let (rif, latency) = (self.endpoints[site].rif(), self.endpoints[site].latency());
                 self.workers[worker].learn(site, rif, latency, self.now);
             }
             Event::Tick => {
@@ -192,7 +215,7 @@ impl World<'_> {
         let pause = -(1.0 - self.random.f64()).ln() / rate;
         self.later((pause * SECOND as f64) as u64, Event::Arrival);
         let worker = self.random.usize(0..WORKERS);
-        let request = Request { worker, arrived: self.now };
+        let request = Request { worker, arrived: self.now, met: 0 };
         let loads: Vec<u32> = (0..self.endpoints.len())
             .map(|site| self.workers.iter().map(|worker| worker.under_way(site)).sum())
             .collect();
@@ -202,7 +225,9 @@ impl World<'_> {
             let probed = self.random.usize(0..self.endpoints.len());
             self.later(ROUND_TRIP, Event::Probe { site: probed, worker });
         }
-        self.endpoints[site].queue.push_back(request);
+        let endpoint = &mut self.endpoints[site];
+        let met = endpoint.rif() as usize;
+        endpoint.queue.push_back(Request { met, ..request });
         self.serve(site);
     }
 
@@ -230,7 +255,7 @@ impl World<'_> {
         let endpoint = &mut self.endpoints[site];
         endpoint.busy -= 1;
         endpoint.served += 1;
-        endpoint.lately += (took as f64 / SECOND as f64 - endpoint.lately) * 0.1;
+        endpoint.learn(request.met, took as f64 / SECOND as f64);
         self.workers[request.worker].done(site, took, self.now);
         self.count(request);
         self.serve(site);

@@ -194,7 +194,9 @@ impl Upstream {
         let (flight, head) = match came {
             Ok(answered) => answered,
             Err(fault) => {
-                let error = failed(&mut lease, fault, past, own_deadline);
+                let excused = own_deadline && matches!(fault, Fault::Timeout(Timer::Total, _))
+                    || past.is_stale(&fault, &out.method, cx);
+                let error = failed(&mut lease, fault, past, excused);
                 if let (Some(permit), Fault::Timeout(..)) = (&past.permit, &error.source) {
                     permit.timed_out();
                 }
@@ -415,15 +417,16 @@ fn concluded(flight: Option<Flight>, head: Result<Head, Fault>, out: &mut Outgoi
     }
 }
 
-/// An attempt brought no answer. The next one begins now.
-fn failed(lease: &mut Lease, fault: Fault, past: &mut Past, own_deadline: bool) -> CallError {
+/// An attempt brought no answer. The next one begins now. `excused` says that it tells nothing against the service.
+fn failed(lease: &mut Lease, fault: Fault, past: &mut Past, excused: bool) -> CallError {
     let (error, now) = (fault.into_error(), now());
     if let Some(outcome) = Outcome::of(&error) {
         let took = now.saturating_duration_since(past.began);
         lease.lane.observe(outcome, past.began, now);
-        match error.source {
-            Fault::Timeout(Timer::Total, _) if own_deadline => lease.ran_out(took, now),
-            _ => lease.failed(took, now),
+        if excused {
+            lease.ran_out(took, now);
+        } else {
+            lease.failed(took, now);
         }
     }
     past.began = now;

@@ -71,7 +71,7 @@ impl Breakers {
         let upstream: Arc<str> = upstream.into();
         let whole = rules.as_ref().map(|rules| {
             let whose = Whose { upstream: Arc::clone(&upstream), scope: Scope::Upstream, name: "".into() };
-            let state = carry.own().keep(format!("breaker of {upstream}"), || State::new(whose, now()));
+            let state = carry.own().keep(format!("breaker of {upstream:?}"), || State::new(whose, now()));
             Breaker::new(&state, rules)
         });
         Ok(Self {
@@ -171,7 +171,7 @@ impl Upstream {
             Some(spec) => spec.on.then(|| Arc::new(Rules::compile(spec)))?,
             None => Arc::clone(breakers.rules.as_ref().filter(|_| breakers.per_route)?),
         };
-        let key = format!("breaker of {} for {route}", breakers.upstream);
+        let key = format!("breaker of {:?} for {route:?}", breakers.upstream);
         let whose = || Whose { upstream: Arc::clone(&breakers.upstream), scope: Scope::Route, name: route.into() };
         let state = carry.own().keep(key, || State::new(whose(), now()));
         state.counted_in(self.series.as_ref());

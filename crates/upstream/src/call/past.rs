@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use http::Method;
 use pylon_core::Response;
 use pylon_core::attempts::Cause;
 use pylon_core::exchange::{Exchange, Timer};
@@ -71,6 +72,17 @@ impl Past {
         if !self.tried.contains(&lane.id()) {
             self.tried.push(lane.id());
         }
+    }
+
+    /// Whether a pooled connection died under a request that goes out again on a fresh one: the peer may close an idle
+    /// connection at any time, which tells nothing against it.
+    pub(super) fn is_stale(&self, fault: &Fault, method: &Method, cx: &Exchange) -> bool {
+        let died = match fault {
+            Fault::Unsent(_) => true,
+            Fault::Reset { answered: false, .. } => is_idempotent(method),
+            _ => false,
+        };
+        died && cx.trail.reused && !self.stale
     }
 
     /// Whether another attempt is safe and of use, and by what name. Never after a timer that bounds all attempts.

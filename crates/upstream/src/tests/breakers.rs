@@ -9,7 +9,7 @@ use pylon_core::Response;
 use pylon_core::body::Body;
 use pylon_core::carry::Carry;
 use pylon_core::exchange::Exchange;
-use pylon_core::rejection::{Rejection, UPSTREAM_OPEN, UPSTREAM_RESET};
+use pylon_core::rejection::{Rejection, UPSTREAM_CONNECT, UPSTREAM_OPEN, UPSTREAM_RESET};
 use tokio::sync::Semaphore;
 
 use super::fixture::{Service, call, carried, exchange, get, request, to, upstream, whole};
@@ -348,23 +348,35 @@ async fn an_order_holds_until_the_next_one_and_over_a_change_of_the_document() {
 
 #[tokio::test]
 async fn what_an_attempt_came_to_is_told_and_not_that_nobody_is_left() {
-    let first = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&first);
-    // Takes one request on each connection, and closes on the next without a word.
-    let service = Service::new(move |mut peer, _| {
-        let counter = Arc::clone(&counter);
-        async move {
-            peer.request().await;
-            if counter.fetch_add(1, SeqCst) == 0 {
-                peer.write(OK.as_bytes()).await;
-                peer.request().await;
-            }
-        }
+    let mut gone = Vec::new();
+    for _ in 0..2 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        gone.push(format!("\"http://{}\"", listener.local_addr().unwrap()));
+    }
+    let breaker = r#"{"per": "upstream", "consecutive": 1, "open": "1h"}"#;
+    let upstream = upstream(&format!(r#"{{"endpoints": [{}], "breaker": {breaker}}}"#, gone.join(",")));
+    let (answer, cx) = get(&upstream, "/").await;
+    assert_eq!(Rejection::from(answer.unwrap_err()).reason, &UPSTREAM_CONNECT);
+    assert_eq!(cx.trail.attempts, 1, "the other endpoint is held back, too");
+    assert_eq!(refusal(get(&upstream, "/").await.0).0, UPSTREAM_OPEN.code);
+}
+
+#[tokio::test]
+async fn a_connection_that_idled_and_was_closed_tells_nothing_against_the_service() {
+    // Answers one request on each connection, and closes on the next without a word.
+    let service = Service::new(|mut peer, _| async move {
+        peer.request().await;
+        peer.write(OK.as_bytes()).await;
+        peer.request().await;
     })
     .await;
     let upstream = over(&[&service], r#"{"consecutive": 1, "open": "1h"}"#);
-    whole(get(&upstream, "/").await.0.unwrap()).await;
-    let (answer, _) = call(&upstream, request(&Method::GET, "/", Body::Empty)).await;
+    for _ in 0..4 {
+        assert_eq!(whole(get(&upstream, "/").await.0.unwrap()).await.0, "ok");
+    }
+    assert_eq!(upstream.view().endpoints[0].breaker.as_ref().unwrap().failed, 0);
+    // What is not sent again is the client's loss, and counts.
+    let (answer, _) = call(&upstream, request(&Method::POST, "/", Body::Empty)).await;
     assert_eq!(Rejection::from(answer.unwrap_err()).reason, &UPSTREAM_RESET);
     assert_eq!(refusal(get(&upstream, "/").await.0).0, UPSTREAM_OPEN.code);
 }

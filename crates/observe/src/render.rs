@@ -416,6 +416,10 @@ mod tests {
         upstream.mine().answered(200, Duration::from_millis(1));
         let full: Arc<dyn crate::crowd::Crowded> = Arc::new(Full);
         upstream.crowded(Arc::downgrade(&full));
+        upstream.breakers.appeared(BreakerScope::Endpoint);
+        upstream.mine().held_back(BreakerScope::Endpoint);
+        upstream.mine().retried(Retried::Safe);
+        upstream.mine().hedged(Hedged::Won);
         upstream.look_at(|| Some(endpoints::EndpointStates::default()));
         upstream.checked(1, 0);
         upstream.ejected(0);

@@ -187,8 +187,8 @@ fn explain_says_what_holds_for_a_route_and_check_what_is_wrong_with_it() {
     );
     assert_eq!(explained("    retry: off\n"), "action  forward to api");
     document("    retry: { attempts: 9, on: unavailable }\n");
-    let outcome = pylon(folder.path(), ["check"].iter());
-    assert_eq!(outcome.code, Some(1));
+    let outcome = pylon(folder.path(), ["check", "pylon.yaml"].iter());
+    assert_eq!(outcome.code, Some(2));
     for problem in ["9 attempts after the first are too many", "calls of gRPC are sent by POST"] {
         assert!(
             outcome.stderr.contains(problem) || outcome.stdout.contains(problem),

@@ -42,6 +42,7 @@ mod logs;
 mod metrics;
 mod mirror;
 mod outliers;
+mod overload;
 mod proxy_protocol;
 mod proxy_protocol_out;
 mod reload;

@@ -122,6 +122,15 @@ const SOAKS: &[Soak] = &[
         files: 20_000,
     },
     Soak {
+        name: "overload",
+        shows: "at three times the load goodput stays at 90 % of the capacity and 99 % of what is critical comes through",
+        package: "pylon-tests",
+        target: Some("gate"),
+        test: "overload::at_three_times_the_load_each_round_of_many_keeps_goodput_and_without_a_limit_none_does",
+        takes: "1 min",
+        files: 2_000,
+    },
+    Soak {
         name: "testssl",
         shows: "testssl.sh finds nothing in all that it looks at",
         package: "pylon-tests",

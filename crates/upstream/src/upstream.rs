@@ -303,6 +303,11 @@ impl Upstream {
         &self.shared.name
     }
 
+    /// Whether it has a limit of requests under way.
+    pub fn counts_requests(&self) -> bool {
+        self.concurrency.is_some()
+    }
+
     /// What its endpoints speak.
     pub fn speaks(&self) -> Speaks {
         self.speaks

@@ -62,6 +62,16 @@ impl Compiler<'_> {
             self.note(&FieldPath::root(), [error.help("write its endpoints as `tcp://host:port`")]);
             return None;
         }
+        if upstream.counts_requests() {
+            let problem =
+                format!("`{name}` has `concurrency`, and connections of this listener have no requests to count");
+            let error = SpecError::new(at.clone(), problem);
+            self.note(
+                &FieldPath::root(),
+                [error.help("bound them by `pool.max_connections` of an upstream of their own")],
+            );
+            return None;
+        }
         Some(upstream)
     }
 }

@@ -42,9 +42,8 @@ pub(crate) struct Window {
 
 /// Where a limit begins, before anything is known.
 const FIRST: f64 = 20.0;
-/// A window has so many samples, or a few and its time is over; a probe has more, for its word holds for longer.
+/// A window has so many samples, or a few and its time is over.
 const ENOUGH: usize = 20;
-const ENOUGH_TO_PROBE: usize = 30;
 const A_FEW: usize = 3;
 const LONGEST_WINDOW: Duration = Duration::from_secs(1);
 /// The share of drops from which the limit falls, and to what.
@@ -55,8 +54,12 @@ const SMOOTHING: f64 = 0.5;
 /// The time between probes, from the first to the last of a calm upstream.
 const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(32);
-/// How long a probe waits until enough requests have left, or brought their answers, at the least.
+/// How long a probe waits until enough requests have left, at the least.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How many latencies the requests of a probe have for coming, and their answers after that. Whoever stopped at the first answers
+/// would have those of the quick ones alone.
+const COMING: f64 = 1.5;
+const ANSWERING: f64 = 3.0;
 
 /// A limit that is found out. Time and samples are arguments.
 #[derive(Debug, Clone)]
@@ -83,12 +86,14 @@ enum Phase {
         cap: u32,
         until: Instant,
     },
-    /// What began since then meets an idle service.
+    /// What begins from `since` until `until` meets an idle service; after that its answers are waited for, until `end`.
     Probing {
         cap: u32,
         since: Instant,
         until: Instant,
+        end: Instant,
         took: Vec<f64>,
+        lifted: bool,
     },
 }
 
@@ -127,7 +132,7 @@ impl Gradient {
     pub(crate) fn limit(&self) -> u32 {
         let found = self.limit as u32;
         match self.phase {
-            Phase::Steady => found.max(1),
+            Phase::Steady | Phase::Probing { lifted: true, .. } => found.max(1),
             Phase::Draining { cap, .. } | Phase::Probing { cap, .. } => cap.min(found).max(1),
         }
     }
@@ -142,15 +147,19 @@ impl Gradient {
             Phase::Steady => self.steady(now, window),
             Phase::Draining { cap, until } => {
                 if window.under_way <= *cap || now >= *until {
-                    let (cap, until) = (*cap, now + self.patience());
-                    self.phase = Phase::Probing { cap, since: now, until, took: Vec::new() };
+                    let cap = *cap;
+                    let latency = self.idle.unwrap_or(0.0).max(self.latency.unwrap_or(0.0));
+                    let until = now + seconds(COMING * latency).max(Duration::from_millis(150));
+                    let end = until + seconds(ANSWERING * latency).max(Duration::from_millis(50));
+                    self.phase = Phase::Probing { cap, since: now, until, end, took: Vec::new(), lifted: false };
                 }
             }
-            Phase::Probing { since, until, took, .. } => {
-                let since = *since;
-                let fresh = window.samples.iter().filter(|sample| sample.began >= since);
+            Phase::Probing { since, until, end, took, lifted, .. } => {
+                let (of_probe, end) = (*since..*until, *end);
+                let fresh = window.samples.iter().filter(|sample| of_probe.contains(&sample.began));
                 took.extend(fresh.map(|sample| sample.took.as_secs_f64()));
-                if took.len() >= ENOUGH_TO_PROBE || now >= *until {
+                *lifted = now >= of_probe.end;
+                if now >= end {
                     let found = if took.len() >= A_FEW { usual(took) } else { None };
                     self.probed(now, found);
                 }
@@ -186,6 +195,10 @@ impl Gradient {
             return;
         }
         let Some(usual) = usual(&mut seen.took) else { return };
+        if self.idle.is_none() && self.latency.replace(usual).is_none() {
+            // The first answers of all are those of the quick ones.
+            return;
+        }
         let calm = seen.peak <= self.bounds.min;
         let idle = match self.idle {
             None => usual,
@@ -235,9 +248,12 @@ impl Gradient {
     }
 
     fn patience(&self) -> Duration {
-        let latency = self.idle.map_or(Duration::ZERO, |idle| Duration::from_secs_f64((idle * 4.0).clamp(0.0, 60.0)));
-        PATIENCE.max(latency)
+        PATIENCE.max(self.idle.map_or(Duration::ZERO, |idle| seconds(idle * 4.0)))
     }
+}
+
+fn seconds(span: f64) -> Duration {
+    Duration::from_secs_f64(span.clamp(0.0, 60.0))
 }
 
 /// The mean without the slowest tenth.

@@ -141,7 +141,7 @@ impl Upstream {
                     return *last;
                 }
             };
-            let hedge = options.hedge.as_deref().filter(|hedge| past.tried().is_empty() && hedge.fits(out, cx));
+            let hedge = options.hedge.as_deref().filter(|_| past.tried().is_empty() && Hedge::fits(out, cx));
             past.remember(&lease.lane);
             deadline::tell(out, cx, options, past.began);
             // In one piece, so that nothing of an attempt lives across the wait for the next.

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn workers_together_take_no_more_than_there_is() {
         let terms = terms(0, 50);
-        let began = Instant::now();
+        let began = tokio::time::Instant::now().into_std();
         let budget = Budget::new(&terms, began);
         let take = || (0..100).filter(|_| budget.take(0, began, &terms)).count();
         let taken: usize = std::thread::scope(|scope| {

@@ -51,7 +51,7 @@ impl Hedge {
     }
 
     /// Whether a request may be sent twice at all.
-    pub(super) fn fits(&self, out: &Outgoing, cx: &Exchange) -> bool {
+    pub(super) fn fits(out: &Outgoing, cx: &Exchange) -> bool {
         out.is_at_hand() && is_idempotent(&out.method) && cx.websocket.is_none()
     }
 

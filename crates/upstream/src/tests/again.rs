@@ -247,7 +247,7 @@ async fn an_attempt_that_is_late_is_given_up_and_another_one_made_but_never_past
 
 #[tokio::test]
 async fn a_stream_is_sent_again_as_far_as_it_is_held_and_the_rest_follows() {
-    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (told, mut heard) = tokio::sync::mpsc::channel(64);
     let service = Service::new(move |mut peer, number| {
         let told = told.clone();
         async move {
@@ -258,7 +258,7 @@ async fn a_stream_is_sent_again_as_far_as_it_is_held_and_the_rest_follows() {
                 return;
             }
             let (_, body) = peer.request().await.unwrap();
-            told.send(String::from_utf8(body).unwrap()).unwrap();
+            told.try_send(String::from_utf8(body).unwrap()).unwrap();
             peer.write(OK).await;
         }
     })

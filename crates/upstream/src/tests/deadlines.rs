@@ -6,15 +6,15 @@ use http::Method;
 use pylon_core::body::Body;
 use pylon_core::exchange::Timer;
 use pylon_core::rejection::Rejection;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 
 use super::fixture::{Service, exchange, options, request, to};
 use crate::call::CallOptions;
 use crate::upstream::OfRoute;
 
 /// A service that tells the value of a field of each request, and fails it the first time.
-async fn tells(field: &'static str) -> (Service, UnboundedReceiver<Option<String>>) {
-    let (told, heard) = unbounded_channel();
+async fn tells(field: &'static str) -> (Service, Receiver<Option<String>>) {
+    let (told, heard) = channel(64);
     let service = Service::new(move |mut peer, _| {
         let told = told.clone();
         async move {
@@ -24,7 +24,7 @@ async fn tells(field: &'static str) -> (Service, UnboundedReceiver<Option<String
             ] {
                 let Some(head) = peer.head().await else { return };
                 let value = head.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));
-                told.send(value.map(str::to_owned)).unwrap();
+                told.try_send(value.map(str::to_owned)).unwrap();
                 peer.write(answer).await;
             }
         }

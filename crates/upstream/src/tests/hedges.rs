@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::Method;
 use pylon_core::attempts::Hedged;
 use pylon_core::body::Body;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::Instant;
 
 use super::fixture::{Service, call_by, channel_body, data, options, request, upstream, whole};
 use crate::upstream::Upstream;
@@ -15,13 +16,13 @@ use crate::upstream::Upstream;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A service that never answers, and tells when its connections end.
-async fn silent() -> (Service, UnboundedReceiver<Instant>) {
-    let (told, heard) = unbounded_channel();
+async fn silent() -> (Service, Receiver<Instant>) {
+    let (told, heard) = channel(64);
     let service = Service::new(move |mut peer, _| {
         let told = told.clone();
         async move {
             while peer.request().await.is_some() {}
-            let _ = told.send(Instant::now());
+            let _ = told.try_send(Instant::now());
         }
     })
     .await;

@@ -27,6 +27,7 @@ pub mod load;
 pub mod message;
 pub mod nginx;
 pub mod process;
+pub mod tally;
 pub mod terminator;
 pub mod tls;
 pub mod upstream;

@@ -27,6 +27,14 @@ impl Nginx {
     /// # Panics
     /// If nginx is not installed or does not start.
     pub fn start(server: &str) -> Self {
+        Self::listening("", server)
+    }
+
+    /// As [`Nginx::start`], with these words behind the address that it listens on, such as `ssl`.
+    ///
+    /// # Panics
+    /// If nginx is not installed or does not start.
+    pub fn listening(words: &str, server: &str) -> Self {
         Self::start_by(|folder, address| {
             let mut http = "access_log off;\n".to_owned();
             let at = folder.display();
@@ -34,7 +42,7 @@ impl Nginx {
                 writeln!(http, "{kind}_temp_path {at}/{kind};").unwrap();
             }
             format!(
-                "http {{ {http}client_max_body_size 0;\nserver {{ listen {address}; root {at}/root;\n{server}\n}} }}"
+                "http {{ {http}client_max_body_size 0;\nserver {{ listen {address} {words}; root {at}/root;\n{server}\n}} }}"
             )
         })
     }

@@ -131,6 +131,15 @@ const SOAKS: &[Soak] = &[
         files: 2_000,
     },
     Soak {
+        name: "keepalive",
+        shows: "requests around the 5 s that a service keeps a connection never fail, for an hour",
+        package: "pylon-tests",
+        target: Some("wire"),
+        test: "keepalive::requests_around_a_keep_alive_of_five_seconds_never_fail_for_an_hour",
+        takes: "1 h",
+        files: 1_000,
+    },
+    Soak {
         name: "testssl",
         shows: "testssl.sh finds nothing in all that it looks at",
         package: "pylon-tests",

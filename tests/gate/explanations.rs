@@ -53,6 +53,7 @@ fn a_match_is_explained_with_its_candidates_and_its_policies() {
     route   user  (pylon.yaml:12)
     action  forward to users
     sends   /people/7?full=1
+    timers  connect 3s, response 30s, idle 1m
 
     policies, in the order in which the request meets them
       ip_filter       {"deny":["192.0.2.0/24"]}  (pylon.yaml:7)
@@ -73,6 +74,7 @@ fn a_match_is_explained_with_its_candidates_and_its_policies() {
 
     route   GET /users/{id} if header `x-beta` is `1`  (pylon.yaml:9)
     action  forward to staff
+    timers  connect 3s, response 30s, idle 1m
 
     policies, in the order in which the request meets them
       cors            {"origins":["https://shop.example"],"methods":[],"headers":[],"expose":[],"credentials":false,"max_age":"10m","private_network":false}  (pylon.yaml:6)

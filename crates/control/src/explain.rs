@@ -1,6 +1,7 @@
 //! `pylon explain`: which route a request meets and why, told from a compiled document; of one that serves, with the state
 //! of what the request would meet there.
 
+mod calls;
 mod live;
 
 use std::collections::HashSet;
@@ -210,7 +211,7 @@ impl Report<'_> {
         if let Some(host) = &met.exchange.upstream_host {
             writeln!(out, "host    {}", String::from_utf8_lossy(host.as_bytes()))?;
         }
-        Ok(())
+        calls::write(out, &route.action)
     }
 }
 

@@ -218,6 +218,16 @@ impl Answer {
                 let stale = if source.stale { ", what an earlier attempt found is used" } else { "" };
                 writeln!(out, "  {} {}: {error}{stale}", source.source, source.name)?;
             }
+            if let Some(token) = view.outbound.as_ref().and_then(|outbound| outbound.token.as_ref()) {
+                let from = &token.from;
+                match token.good_for_seconds {
+                    Some(seconds) => writeln!(out, "  the token from {from} is good for {seconds} s")?,
+                    None => writeln!(out, "  there is no token from {from}: the request would be refused with 503")?,
+                }
+                if let Some(error) = &token.error {
+                    writeln!(out, "  {from} gave no other one: {error}")?;
+                }
+            }
             if view.endpoints.is_empty() {
                 writeln!(out, "  no endpoint: the request would be refused with 503")?;
             }

@@ -117,6 +117,11 @@ impl Split {
         self.point(request, cx).map(|point| self.at(point))
     }
 
+    /// The ways to all upstreams that it chooses among.
+    pub fn forwards(&self) -> impl Iterator<Item = &Forward> {
+        self.parts.iter().map(|(_, forward)| forward)
+    }
+
     /// All upstreams that it chooses among.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.parts.iter().map(|(_, forward)| &forward.upstream)

@@ -193,6 +193,9 @@ async fn look_after(client: Client, held: Arc<Held>) {
         let mut flow = held.flow.lock();
         match answer {
             Ok((token, expires_in)) => {
+                if flow.0.error().is_some() {
+                    tracing::info!(from = client.remote.shown(), "there is a new token again");
+                }
                 flow.0.came(asked, expires_in, fastrand::f64());
                 flow.1 = Some(token);
             }

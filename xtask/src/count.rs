@@ -1,7 +1,8 @@
 //! Counts the instructions that a request costs, by callgrind: the steadiest figure there is, the same on every run.
 //!
-//! Each program runs twice, with fewer and with more requests on one kept-alive connection; the difference of the two
-//! counts over the difference of the requests leaves the start and the end of the program out.
+//! Each program runs twice, with fewer and with more requests in turn on a few kept-alive connections; the difference of the
+//! two counts over the difference of the requests leaves the start and the end of the program out. What resilience may cost,
+//! and a second worker, stands in the bars below.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,29 @@ const TOP: usize = 25;
 /// A program under valgrind runs some fifty times slower.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// How many connections the requests take turns on: enough that two workers have some each.
+const CONNECTIONS: usize = 8;
+
+/// What is counted.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    name: &'static str,
+    program: Program,
+    template: &'static str,
+}
+
+const PLAIN: Row = Row { name: "pylon", program: Program::Pylon, template: "bench/documents/log.yaml" };
+const RESILIENT: Row =
+    Row { name: "pylon, resilient", program: Program::Pylon, template: "bench/documents/resilient.yaml" };
+const TWO_WORKERS: Row =
+    Row { name: "pylon, two workers", program: Program::Pylon, template: "bench/documents/two-workers.yaml" };
+const NGINX: Row = Row { name: "nginx", program: Program::Nginx, template: "bench/peers/nginx-log.conf" };
+
+/// How many more instructions health checks, breakers, balancing by EWMA and a budget for retries may cost a request.
+const MOST_FOR_RESILIENCE: u64 = 1_500;
+/// What a request may cost with two workers, in percent of what it costs with one.
+const MOST_FOR_A_WORKER: u64 = 102;
+
 /// Instructions of a run: all of them, and by function.
 #[derive(Debug)]
 struct Count {
@@ -54,42 +78,57 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         bail!("no requests, no count");
     }
     programs::install(&[Program::Nginx], &["nginx", "valgrind", "taskset", "prlimit"])?;
-    let mut programs = Vec::new();
+    let mut rows = Vec::new();
     if !options.peers_only {
         programs::build_pylon()?;
-        programs.push(Program::Pylon);
+        rows.extend([PLAIN, RESILIENT, TWO_WORKERS]);
     }
     if options.peers {
-        programs.push(Program::Nginx);
+        rows.push(NGINX);
     }
     let processors = Processors::split()?;
     processors.settle()?;
     let stage = Stage::set("count", processors)?;
     println!("| program | instructions per request, 100 B, log and metrics on |\n|---|---|");
-    let mut tops = String::new();
-    for program in programs {
-        let few = count(&stage, program, WARM)?;
-        let many = count(&stage, program, WARM + options.requests)?;
+    let (mut costs, mut tops) = (Vec::new(), String::new());
+    for row in rows {
+        let few = count(&stage, row, WARM)?;
+        let many = count(&stage, row, WARM + options.requests)?;
         let each = |few: u64, many: u64| many.saturating_sub(few) / u64::from(options.requests);
-        println!("| {} | {} |", program.name(), each(few.all, many.all));
-        let mut costs: Vec<(u64, &String)> = many
-            .functions
-            .iter()
-            .map(|(name, cost)| (each(few.functions.get(name).copied().unwrap_or(0), *cost), name))
-            .collect();
-        costs.sort_by(|a, b| b.cmp(a));
-        tops.extend([format!("\n{}, by function itself:\n", program.name())]);
-        tops.extend(costs.iter().take(TOP).map(|(cost, name)| format!("{cost:>8}  {name}\n")));
+        let cost = each(few.all, many.all);
+        println!("| {} | {cost} |", row.name);
+        costs.push(cost);
+        let functions = many.functions.iter();
+        let mut by_function: Vec<(u64, &String)> =
+            functions.map(|(name, cost)| (each(few.functions.get(name).copied().unwrap_or(0), *cost), name)).collect();
+        by_function.sort_by(|a, b| b.cmp(a));
+        tops.extend([format!("\n{}, by function itself:\n", row.name)]);
+        tops.extend(by_function.iter().take(TOP).map(|(cost, name)| format!("{cost:>8}  {name}\n")));
     }
     if options.top {
         print!("{tops}");
     }
-    Ok(true)
+    match costs.as_slice() {
+        [plain, resilient, two, ..] => Ok(bars(*plain, *resilient, *two)),
+        _ => Ok(true),
+    }
+}
+
+/// Says whether what may be added is not exceeded.
+fn bars(plain: u64, resilient: u64, two: u64) -> bool {
+    let added = resilient.saturating_sub(plain);
+    let share = two.saturating_mul(10_000).checked_div(plain).unwrap_or(u64::MAX);
+    let judge = |kept: bool| if kept { "cleared" } else { "**missed**" };
+    let (lean, alone) = (added <= MOST_FOR_RESILIENCE, share <= MOST_FOR_A_WORKER.saturating_mul(100));
+    println!("\n| bar | wanted | counted |  |\n|---|---|---|---|");
+    println!("| resilience adds | ≤ {MOST_FOR_RESILIENCE} | {added} | {} |", judge(lean));
+    println!("| two workers ÷ one, % | ≤ {MOST_FOR_A_WORKER} | {}.{:02} | {} |", share / 100, share % 100, judge(alone));
+    lean && alone
 }
 
 /// One run of a program under callgrind.
-fn count(stage: &Stage, program: Program, requests: u32) -> Result<Count> {
-    let home = stage.home.join(format!("{}-{requests}", program.name()));
+fn count(stage: &Stage, row: Row, requests: u32) -> Result<Count> {
+    let home = stage.home.join(format!("{}-{requests}", row.name.replace([',', ' '], "")));
     // What an earlier count left would be taken for this one's.
     if home.exists() {
         std::fs::remove_dir_all(&home)?;
@@ -98,16 +137,18 @@ fn count(stage: &Stage, program: Program, requests: u32) -> Result<Count> {
     let valgrind = shell::find("valgrind").context("valgrind is not installed: ./test --install-bench")?;
     let out = format!("--callgrind-out-file={}", home.join("out.%p").display());
     let under = [&valgrind.display().to_string(), "--tool=callgrind", "--trace-children=no", &out].map(str::to_owned);
-    let running = stage.spawn(program, program.template(true), &under)?;
+    let running = stage.spawn(row.program, row.template, &under)?;
     running.first_answer("/s", PATIENCE)?;
-    let mut client = Client::connect(running.port)?;
-    for _ in 0..requests {
+    let mut clients: Vec<Client> =
+        (0..CONNECTIONS).map(|_| Client::connect(running.port)).collect::<Result<_>>()?;
+    for (client, _) in (0..CONNECTIONS).cycle().zip(0..requests) {
+        let Some(client) = clients.get_mut(client) else { continue };
         let answer = client.get("/s")?;
         if answer.status != 200 || answer.body.len() != 100 {
-            bail!("{} answered with {} and {} bytes", program.name(), answer.status, answer.body.len());
+            bail!("{} answered with {} and {} bytes", row.name, answer.status, answer.body.len());
         }
     }
-    drop(client);
+    drop(clients);
     running.end()?;
     sum(&home)
 }

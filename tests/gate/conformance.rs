@@ -88,6 +88,8 @@ routes:
     let explained = [
         // All that is offered is strong, and the client knows which of it its processor does best: Mozilla's advice, too.
         ("HIGH", "cipher_order"),
+        // The OpenSSL that it runs on has no engine for ciphers that we do not offer.
+        ("WARN", "engine_problem"),
         // Its client hangs up behind the handshake, at times before the tickets are there, and has then none to come back with.
         ("WARN", "sessionresumption_ticket"),
     ];

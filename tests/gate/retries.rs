@@ -156,8 +156,10 @@ fn the_loser_of_a_hedge_is_gone_at_once_and_the_winner_told_of() {
     assert_ne!(ended.recv_timeout(ms(5000)).unwrap(), End::Open);
     let lines = ["/a", "/b"].map(|path| gate.logged(path));
     let won = lines.iter().filter(|line| line["hedge"] == "won" && line["attempts"] == 2).count();
-    assert_eq!(won, 1, "{lines:?}");
-    assert_eq!(gate.metric("pylon_upstream_hedges_total{upstream=\"api\",outcome=\"won\"}"), Some(1.0));
+    // Which worker a client meets is not for it to say, and each begins at another endpoint.
+    let quick_first = lines.iter().filter(|line| line["attempts"] == 1).count();
+    assert!(won >= 1 && won + quick_first == 2, "{lines:?}");
+    assert_eq!(gate.metric("pylon_upstream_hedges_total{upstream=\"api\",outcome=\"won\"}"), Some(won as f64));
     let text = gate.admin("/metrics").text();
     assert!(!text.contains("pylon_upstream_requests_total{upstream=\"api\",status_class=\"none\"}"), "{text}");
 }

@@ -122,7 +122,12 @@ fn bars(plain: u64, resilient: u64, two: u64) -> bool {
     let (lean, alone) = (added <= MOST_FOR_RESILIENCE, share <= MOST_FOR_A_WORKER.saturating_mul(100));
     println!("\n| bar | wanted | counted |  |\n|---|---|---|---|");
     println!("| resilience adds | ≤ {MOST_FOR_RESILIENCE} | {added} | {} |", judge(lean));
-    println!("| two workers ÷ one, % | ≤ {MOST_FOR_A_WORKER} | {}.{:02} | {} |", share / 100, share % 100, judge(alone));
+    println!(
+        "| two workers ÷ one, % | ≤ {MOST_FOR_A_WORKER} | {}.{:02} | {} |",
+        share / 100,
+        share % 100,
+        judge(alone)
+    );
     lean && alone
 }
 
@@ -139,8 +144,7 @@ fn count(stage: &Stage, row: Row, requests: u32) -> Result<Count> {
     let under = [&valgrind.display().to_string(), "--tool=callgrind", "--trace-children=no", &out].map(str::to_owned);
     let running = stage.spawn(row.program, row.template, &under)?;
     running.first_answer("/s", PATIENCE)?;
-    let mut clients: Vec<Client> =
-        (0..CONNECTIONS).map(|_| Client::connect(running.port)).collect::<Result<_>>()?;
+    let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::connect(running.port)).collect::<Result<_>>()?;
     for (client, _) in (0..CONNECTIONS).cycle().zip(0..requests) {
         let Some(client) = clients.get_mut(client) else { continue };
         let answer = client.get("/s")?;

@@ -184,7 +184,7 @@ impl Balancer {
                     (Method::LeastRequest, _) => least::pick(&self.weights, skip, endpoints, &mut random),
                     (Method::Ewma, _) => ewma::pick(&self.weights, skip, endpoints, &mut random),
                     (Method::RingHash | Method::Maglev, Some(table)) => table.find(key, skip),
-                    (Method::Prequal, _) => self.probed.pick(&skip).or_else(|| lot(&self.weights, skip, &mut random)),
+                    (Method::Prequal, _) => self.probed.pick(skip).or_else(|| lot(&self.weights, skip, &mut random)),
                     (Method::Random | Method::RingHash | Method::Maglev, _) => lot(&self.weights, skip, &mut random),
                 }
             }

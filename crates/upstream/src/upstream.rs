@@ -426,7 +426,9 @@ impl Shared {
         let mut next: Vec<Endpoint> = written.chain(found).collect();
         if self.generation.load(Acquire) == 0 || self.set.load().endpoints != next {
             if let Some(sticky) = &self.sticky {
-                next.iter_mut().for_each(|one| one.name = Some(sticky.name(self.name.as_str(), &one.id)));
+                for one in &mut next {
+                    one.name = Some(sticky.name(self.name.as_str(), &one.id));
+                }
             }
             let next = EndpointSet::new(next, self.method, &self.locality);
             self.standings.retain(|id| next.endpoints.iter().any(|endpoint| *endpoint.id == *id));

@@ -181,7 +181,9 @@ pub(super) fn run(scenario: &Scenario, way: Way, seed: u64) -> Outcome {
     }
     // Who still waits has waited for so long.
     let waiting: Vec<Request> = world.endpoints.iter().flat_map(|endpoint| endpoint.queue.iter().copied()).collect();
-    waiting.into_iter().for_each(|request| world.count(request));
+    for request in waiting {
+        world.count(request);
+    }
     world.outcome.times.sort_unstable();
     world.outcome
 }

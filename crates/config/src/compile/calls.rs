@@ -18,13 +18,17 @@ pub(super) struct Calls<'a> {
     /// Who calls; nobody of whom breakers are told, where that is none.
     pub(super) caller: Option<Caller<'a>>,
     timeout: Option<&'a TimeoutSpec>,
-    retry: Option<Option<Arc<Retry>>>,
+    retry: Option<OwnRetry>,
     hedge: Option<Arc<Hedge>>,
 }
 
+/// What a route itself says of retries: none where it says `off`.
+#[derive(Debug)]
+struct OwnRetry(Option<Arc<Retry>>);
+
 impl Calls<'_> {
     pub(super) fn said(&self) -> OfRoute<'_> {
-        OfRoute { timeout: self.timeout, retry: self.retry.as_ref(), hedge: self.hedge.as_ref() }
+        OfRoute { timeout: self.timeout, retry: self.retry.as_ref().map(|own| &own.0), hedge: self.hedge.as_ref() }
     }
 }
 
@@ -32,7 +36,7 @@ impl Compiler<'_> {
     /// What a route says of its calls; what is wrong with it is noted.
     pub(super) fn calls<'s>(&mut self, caller: Caller<'s>, at: &FieldPath) -> Calls<'s> {
         let (spec, _) = caller;
-        let retry = spec.retry.as_ref().map(|retry| self.retry(retry, &at.clone().key("retry")));
+        let retry = spec.retry.as_ref().map(|retry| OwnRetry(self.retry(retry, &at.clone().key("retry"))));
         // Each route has its own: the share is one of its requests.
         let hedge = spec.hedge.as_ref().or(self.document.defaults.hedge.as_ref());
         Calls {

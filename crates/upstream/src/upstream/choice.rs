@@ -151,7 +151,9 @@ impl Worker {
             }
         });
         let now = probes.nanos(now);
-        tiers.iter_mut().for_each(|tier| tier.balancer.age(now));
+        for tier in tiers.iter_mut() {
+            tier.balancer.age(now);
+        }
     }
 
     /// The tiers, where there are several.

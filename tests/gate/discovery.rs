@@ -68,7 +68,9 @@ pub(crate) fn nobody(gate: &Binary, path: &str, why: &str) {
 pub(crate) fn rolls(gate: &Binary, put: impl Fn(SocketAddr), take: impl Fn(SocketAddr)) {
     let mut all: Vec<Upstream> = (0..3).map(|_| Upstream::named("x")).collect();
     let addresses = |all: &[Upstream]| all.iter().map(Upstream::address).collect::<Vec<_>>();
-    all.iter().for_each(|one| put(one.address()));
+    for one in &all {
+        put(one.address());
+    }
     becomes(gate, &addresses(&all));
     let load = Load::start(&Plan { address: gate.address(), clients: 4, rate: 100, path: "/x", text: "x" });
     for _ in 0..4 {

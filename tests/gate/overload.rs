@@ -242,7 +242,9 @@ fn shed(scale: &Scale, concurrency: &str) -> (f64, f64) {
         }
     }
     counts.stop.store(true, SeqCst);
-    clients.into_iter().for_each(|client| client.join().expect("a client got neither an answer nor a refusal"));
+    for client in clients {
+        client.join().expect("a client got neither an answer nor a refusal");
+    }
     best
 }
 

@@ -11,10 +11,13 @@ use parking_lot::Mutex;
 use pylon_core::carry::Carry;
 use pylon_core::priority::Priority::{self, Critical, Normal};
 use pylon_net::resolve::Resolver;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::*;
+use super::Limited;
+use crate::spec::UpstreamSpec;
+use crate::upstream::Building;
 
 /// A service and those who call it.
 #[derive(Debug, Clone, Copy)]

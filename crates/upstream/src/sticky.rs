@@ -5,10 +5,12 @@
 //! and so does the same gateway after a restart. Cookies are those of RFC 6265.
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderValue};
+use pylon_core::carry::Carry;
 use pylon_core::cookie;
 use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::short::FromScalar;
@@ -74,6 +76,8 @@ pub(crate) type Name = NonZero<u128>;
 pub(crate) struct Sticky {
     cookie: String,
     key: hmac::Key,
+    /// The key that was drawn where none is written: it lives for as long as somebody uses it, reloads included.
+    _drawn: Option<Arc<Secret>>,
     /// What stands behind the value, with and without `Secure`.
     attributes: [String; 2],
 }
@@ -102,7 +106,8 @@ impl Sticky {
         };
         let attributes = format!("; Path={}{age}; HttpOnly; SameSite={site}", spec.path);
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
-        Ok(Self { cookie: spec.cookie.clone(), key, attributes: [attributes.clone(), attributes + "; Secure"] })
+        let attributes = [attributes.clone(), attributes + "; Secure"];
+        Ok(Self { cookie: spec.cookie.clone(), key, _drawn: None, attributes })
     }
 
     /// The name of an endpoint of an upstream.
@@ -138,21 +143,34 @@ impl Sticky {
 /// Keeps clients at endpoints, where that is written.
 pub(crate) fn compile(spec: &UpstreamSpec, cx: &Building<'_>) -> Result<Option<Sticky>, SpecError> {
     let Some(sticky) = &spec.balance.sticky else { return Ok(None) };
-    let drawn = || (*cx.carry.keep("the key of sticky cookies", drawn_key)).clone();
     let at = FieldPath::root().key("balance").key("sticky");
-    let key = sticky.key.as_ref().map(cx.secrets).transpose();
-    let key = key.map_err(|error| error.below(&at.clone().key("key")))?.unwrap_or_else(drawn);
-    Sticky::compile(sticky, &key).map(Some).map_err(|error| error.below(&at))
+    let compiled = match &sticky.key {
+        Some(key) => {
+            let key = (cx.secrets)(key).map_err(|error| error.below(&at.clone().key("key")))?;
+            Sticky::compile(sticky, &key)
+        }
+        None => drawn_key(cx.carry).and_then(|key| {
+            let compiled = Sticky::compile(sticky, &key)?;
+            Ok(Sticky { _drawn: Some(key), ..compiled })
+        }),
+    };
+    compiled.map(Some).map_err(|error| error.below(&at))
 }
 
-/// A key for as long as somebody uses it.
-fn drawn_key() -> Secret {
-    let mut key = [0; 32];
-    // Without randomness there is no TLS either; a key that is guessed gives away which endpoint is which.
-    if aws_lc_rs::rand::fill(&mut key).is_err() {
-        fastrand::fill(&mut key);
+/// The key that this process has drawn, or a new one.
+fn drawn_key(carry: &Carry) -> Result<Arc<Secret>, SpecError> {
+    const KEPT: &str = "the key of sticky cookies";
+    if let Some(key) = carry.living(KEPT) {
+        return Ok(key);
     }
-    Secret::new(key)
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| {
+        let error = SpecError::new(FieldPath::root(), "the system has no random numbers from which to draw a key");
+        error.help("write one: `key: env:STICKY_KEY`")
+    })?;
+    let key = Arc::new(Secret::new(key));
+    carry.hold(KEPT, &key);
+    Ok(key)
 }
 
 fn whole(span: Duration) -> u64 {

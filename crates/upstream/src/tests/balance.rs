@@ -6,9 +6,10 @@ use std::time::Duration;
 use http::Method;
 use http::header::SET_COOKIE;
 use pylon_core::body::Body;
+use pylon_core::carry::Carry;
 use tokio::runtime::Handle;
 
-use super::fixture::{Service, call, get, request, upstream, whole};
+use super::fixture::{Service, call, carried, get, request, upstream, whole};
 use crate::standing::Bar;
 use crate::upstream::Upstream;
 
@@ -146,7 +147,8 @@ async fn a_cookie_keeps_a_client_at_its_endpoint_until_that_is_barred() {
         one.url(),
         other.url()
     );
-    let upstream = upstream(&document);
+    let carry = Carry::default();
+    let upstream = carried(&document, &["127.0.0.1:9".parse().unwrap()], &carry);
     let with = |cookie: &str| {
         let mut request = request(&Method::GET, "/", Body::Empty);
         request.headers_mut().insert("cookie", cookie.parse().unwrap());
@@ -174,6 +176,10 @@ async fn a_cookie_keeps_a_client_at_its_endpoint_until_that_is_barred() {
     upstream.bar(&at.addr.to_string(), Bar::Open, false);
     let (answer, _) = call(&upstream, with(&next)).await;
     assert_eq!(whole(answer.unwrap()).await.0, now, "the new cookie counts from then on");
+    // Another upstream of that name draws no other key, as long as this one lives.
+    let after = carried(&document.replace("1h", "2h"), &["127.0.0.1:9".parse().unwrap()], &carry);
+    let (answer, _) = call(&after, with(&next)).await;
+    assert_eq!(whole(answer.unwrap()).await.0, now, "nor is a reload a reason to go elsewhere");
     // A cookie that somebody made up is worth nothing, and is replaced.
     let (answer, _) = call(&upstream, with("at=00000000000000000000000000000001")).await;
     assert!(answer.unwrap().headers().get(SET_COOKIE).is_some());

@@ -56,7 +56,6 @@ impl http_body::Body for Capped {
 mod tests {
     use super::*;
     use crate::testing::{Frames, read};
-    use http::{HeaderMap, HeaderName, HeaderValue};
     use http_body::Body as _;
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) fn write(out: &mut String, action: &Action) -> fmt::Result {
     let parts = |words: fn(&Forward) -> Option<String>| {
         forwards.iter().map(|forward| (forward.upstream.name(), words(forward))).collect::<Vec<_>>()
     };
-    for (key, parts) in [("timers", parts(timers)), ("adds", parts(additions))] {
+    for (key, parts) in [("timers", parts(|forward| Some(timers(forward)))), ("adds", parts(additions))] {
         let same = parts.windows(2).all(|two| matches!(two, [(_, one), (_, other)] if one == other));
         match parts.first() {
             Some((_, Some(words))) if same => writeln!(out, "{key:7} {words}")?,
@@ -34,7 +34,7 @@ pub(super) fn write(out: &mut String, action: &Action) -> fmt::Result {
 }
 
 /// `connect 3s, response 30s, idle 1m`
-fn timers(forward: &Forward) -> Option<String> {
+fn timers(forward: &Forward) -> String {
     let Timeouts { connect, first_byte, response, idle, total } = forward.options.timeouts;
     let all = [
         ("connect", Some(connect)),
@@ -44,7 +44,7 @@ fn timers(forward: &Forward) -> Option<String> {
         ("total", total),
     ];
     let written = all.iter().filter_map(|(name, span)| span.map(|span| format!("{name} {}", self::span(span))));
-    Some(written.collect::<Vec<_>>().join(", "))
+    written.collect::<Vec<_>>().join(", ")
 }
 
 /// `the gateway's own credential (bearer), edits of x-api-key, cookie`

@@ -157,7 +157,9 @@ mod tests {
 
     fn pool(probes: &[Probe]) -> Pool {
         let mut pool = Pool::new();
-        probes.iter().for_each(|probe| pool.learn(*probe));
+        for probe in probes {
+            pool.learn(*probe);
+        }
         pool
     }
 

@@ -189,10 +189,8 @@ async fn a_cookie_keeps_a_client_at_its_endpoint_until_that_is_barred() {
 async fn probed(name: &'static str, rif: u32) -> Service {
     Service::new(move |mut peer, _| async move {
         while let Some((head, _)) = peer.request().await {
-            let text = match head.starts_with("GET /load ") {
-                true => format!(r#"{{"rif": {rif}, "latency_ms": 5}}"#),
-                false => name.to_owned(),
-            };
+            let load = || format!(r#"{{"rif": {rif}, "latency_ms": 5}}"#);
+            let text = if head.starts_with("GET /load ") { load() } else { name.to_owned() };
             let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
             if !peer.write(answer.as_bytes()).await {
                 return;

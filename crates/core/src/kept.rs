@@ -1,7 +1,7 @@
 //! Names and values of headers that stand in documents, kept so that a request copies them for nothing.
 //!
 //! A header made of static bytes is copied without allocation and without touching a count that other workers write
-//! too. Each distinct text is kept once for the life of the process, up to [`CAP`] bytes in all; what is over is counted
+//! too. Each distinct text is kept once for the life of the process, up to `CAP` bytes in all; what is over is counted
 //! like any other, so that a thousand reloads with new texts cost a bound and no more.
 
 use std::collections::BTreeSet;

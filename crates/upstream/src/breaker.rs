@@ -1,7 +1,7 @@
 //! Circuit breakers: what fails too often gets no more requests for a while, and then a few to find out.
 //!
 //! A breaker is closed, open or half open (`word.rs`), and opens by what a sliding window of calls says (`judge.rs`); both are
-//! pure. The state is the process's own, one atomic word that all workers read (`state.rs`). Each worker has a [`Fuse`] of it,
+//! pure. The state is the process's own, one atomic word that all workers read (`state.rs`). Each worker has a `Fuse` of it,
 //! by which it asks and tells: a call that went well is counted in a word of that worker's own, one that went badly at once for
 //! all. There is a breaker for each endpoint, for the upstream as a whole, for the calls of a route, or for several of these at
 //! once (`scopes.rs`). What is told of calls by leases stands in `lease.rs`.

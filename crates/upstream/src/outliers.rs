@@ -1,6 +1,6 @@
 //! Passive ejection of outliers: an endpoint that does worse than it should is left out for a while, by how requests fare there.
 //!
-//! Workers tell each attempt ([`tally`]); a row of failures is judged at once, shares and times each second on the control runtime.
+//! Workers tell each attempt (`tally`); a row of failures is judged at once, shares and times each second on the control runtime.
 //! Who goes, for how long, and how many may be out is decided in [`judge`] alone, without a clock.
 
 pub mod judge;

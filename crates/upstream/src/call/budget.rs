@@ -1,7 +1,7 @@
 //! How much further load an upstream is given by retries and hedges: a share of its requests, and a few in any case.
 //!
 //! The budget is one word for the process. Each request puts a share of a token in, the floor adds some with time, and a
-//! further attempt takes a whole one. What is not used within [`WINDOW`] is lost, so that a quiet hour buys no storm. Requests
+//! further attempt takes a whole one. What is not used within `WINDOW` is lost, so that a quiet hour buys no storm. Requests
 //! are counted by each worker for itself: what they put in is brought here once a second, and before the worker takes a token.
 //! The machine is pure; the idea is that of Finagle's `RetryBudget`.
 

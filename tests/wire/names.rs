@@ -25,10 +25,10 @@ fn services() -> (Upstream, Upstream, u16) {
     (two, named_at((THREE, port).into(), "three"), port)
 }
 
-/// What the admin API says of the first name of an upstream.
+/// What the admin API says of the first source of an upstream.
 fn view(gate: &Binary, upstream: &str) -> Value {
     let views = gate.admin("/api/upstreams").json();
-    views.as_array().unwrap().iter().find(|view| view["name"] == upstream).unwrap()["names"][0].clone()
+    views.as_array().unwrap().iter().find(|view| view["name"] == upstream).unwrap()["sources"][0].clone()
 }
 
 #[test]

@@ -148,6 +148,8 @@ pub(crate) struct Endpoint {
     pub(crate) priority: u32,
     /// Its name in cookies, where clients stay at endpoints.
     pub(crate) name: Option<Name>,
+    /// When it joined others that were there already.
+    pub(crate) joined: Option<Instant>,
     pub(crate) source: &'static str,
     /// None in cleartext.
     pub(crate) tls: Option<Towards>,
@@ -217,6 +219,8 @@ pub(crate) struct Lane {
     pub(crate) weight: u32,
     /// The endpoint's name in cookies.
     pub(crate) name: Option<Name>,
+    /// When the endpoint joined others that were there already.
+    pub(crate) joined: Option<Instant>,
     /// What is measured of the endpoint, where the choice asks for it.
     pub(crate) gauge: Option<Arc<Gauge>>,
     /// The breakers that hear of each call here: the endpoint's own, and the upstream's.
@@ -271,6 +275,7 @@ impl Lane {
             tls: endpoint.tls.clone(),
             slot: Arc::clone(slot),
             standing: judged.standing,
+            joined: endpoint.joined,
             watched: judged.watched,
             weight: endpoint.weight.max(1),
             name: endpoint.name,

@@ -1,5 +1,6 @@
 //! A named service: compiled from its spec, kept current by tasks on the control runtime, read by the workers.
 
+use std::collections::HashMap;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
@@ -430,6 +431,7 @@ impl Shared {
                     one.name = Some(sticky.name(self.name.as_str(), &one.id));
                 }
             }
+            join(&self.set.load().endpoints, &mut next);
             let next = EndpointSet::new(next, self.method, &self.locality);
             self.standings.retain(|id| next.endpoints.iter().any(|endpoint| *endpoint.id == *id));
             self.set.store(Arc::new(next));
@@ -446,6 +448,15 @@ impl Shared {
     /// For the log: what names and sources say.
     fn why_empty(&self) -> String {
         self.sources.why_empty().into_iter().fold(String::new(), |all, why| format!("{all}: {why}"))
+    }
+}
+
+/// Notes when endpoints come to others that are there already. Those of the beginning are equally cold.
+fn join(before: &[Endpoint], next: &mut [Endpoint]) {
+    let now = tokio::time::Instant::now().into_std();
+    let before: HashMap<&str, Option<Instant>> = before.iter().map(|one| (&*one.id, one.joined)).collect();
+    for one in next {
+        one.joined = before.get(&*one.id).copied().unwrap_or_else(|| (!before.is_empty()).then_some(now));
     }
 }
 

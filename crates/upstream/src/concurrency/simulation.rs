@@ -135,7 +135,7 @@ fn exponential(lots: &mut fastrand::Rng, mean: Duration) -> Duration {
 async fn at_three_times_the_load_a_limit_that_is_found_out_keeps_goodput_and_critical_requests() {
     let mut wrong = 0;
     for seed in 0..2 {
-        for (slots, millis, steady) in [(8, 40, true), (8, 40, false), (2, 20, true), (40, 200, false)] {
+        for (slots, millis, steady) in [(8, 40, true), (8, 40, false), (2, 20, true)] {
             let world = World { slots, service: Duration::from_millis(millis), steady, ..WORLD };
             let outcome = run(world, &limited(r#""adaptive""#), seed).await;
             let (goodput, critical) = (outcome.goodput(world), outcome.success(Critical));

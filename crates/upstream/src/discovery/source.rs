@@ -239,6 +239,7 @@ impl Held {
         };
         let epoch = self.pool.allow(&addrs);
         (!addrs.is_empty()).then(|| Endpoint {
+            joined: None,
             id: target.to_string().into(),
             path: None,
             authority: self.place.authority.clone(),

@@ -33,6 +33,7 @@ impl Member {
         };
         let epoch = self.pool.allow(&addrs);
         (!addrs.is_empty()).then(|| Endpoint {
+            joined: None,
             id: self.place.id(),
             authority: self.place.authority.clone(),
             path: self.place.path.clone(),

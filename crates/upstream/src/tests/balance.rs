@@ -50,12 +50,6 @@ async fn the_second_priority_stands_in_at_once_and_the_first_comes_back_when_it_
     }
     assert!(back.elapsed() >= Duration::from_millis(300));
     assert_eq!(count(&upstream, "first", 10).await, 10);
-    // Both are well or neither is trusted: whom nobody trusts yet is better than nobody.
-    upstream.bar(&first.addr.to_string(), Bar::Open, true);
-    upstream.bar(&second.addr.to_string(), Bar::Open, true);
-    assert!(get(&upstream, "/").await.0.is_err());
-    upstream.bar(&first.addr.to_string(), Bar::Open, false);
-    assert_eq!(met(&upstream).await, "first");
 }
 
 #[tokio::test]
@@ -167,13 +161,13 @@ async fn a_cookie_keeps_a_client_at_its_endpoint_until_that_is_barred() {
         assert_eq!(whole(answer).await.0, was);
     }
     let at = if was == "one" { &one } else { &other };
-    upstream.bar(&at.addr.to_string(), Bar::Open, true);
+    upstream.bar(&at.addr.to_string(), Bar::Unhealthy, true);
     let (answer, _) = call(&upstream, with(&cookie)).await;
     let answer = answer.unwrap();
     let next = answer.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
     let now = whole(answer).await.0;
     assert!(next != cookie && now != was);
-    upstream.bar(&at.addr.to_string(), Bar::Open, false);
+    upstream.bar(&at.addr.to_string(), Bar::Unhealthy, false);
     let (answer, _) = call(&upstream, with(&next)).await;
     assert_eq!(whole(answer.unwrap()).await.0, now, "the new cookie counts from then on");
     // Another upstream of that name draws no other key, as long as this one lives.
@@ -186,10 +180,10 @@ async fn a_cookie_keeps_a_client_at_its_endpoint_until_that_is_barred() {
 }
 
 /// A service that says how busy it is when it is asked, and else its name.
-async fn probed(name: &'static str, rif: u32) -> Service {
+async fn probed(name: &'static str, rif: u32, latency: u32) -> Service {
     Service::new(move |mut peer, _| async move {
         while let Some((head, _)) = peer.request().await {
-            let load = || format!(r#"{{"rif": {rif}, "latency_ms": 5}}"#);
+            let load = || format!(r#"{{"rif": {rif}, "latency_ms": {latency}}}"#);
             let text = if head.starts_with("GET /load ") { load() } else { name.to_owned() };
             let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
             if !peer.write(answer.as_bytes()).await {
@@ -202,7 +196,7 @@ async fn probed(name: &'static str, rif: u32) -> Service {
 
 #[tokio::test]
 async fn who_answers_to_probes_that_it_is_busy_is_left_alone() {
-    let (idle, busy, third) = (probed("idle", 0).await, probed("busy", 90).await, probed("idle", 1).await);
+    let (idle, busy, third) = (probed("idle", 0, 5).await, probed("busy", 90, 80).await, probed("idle", 1, 5).await);
     let upstream = Arc::new(upstream(&format!(
         r#"{{"endpoints": ["{}", "{}", "{}"], "balance": {{"method": "prequal", "probe": {{"path": "/load"}}}}}}"#,
         busy.url(),

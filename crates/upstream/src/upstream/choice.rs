@@ -306,11 +306,9 @@ impl Upstream {
         let before = std::mem::take(&mut worker.lanes);
         let known = |lane: &Lane| before.iter().position(|other| Arc::ptr_eq(&other.slot, &lane.slot));
         worker.lanes = set.endpoints.iter().filter_map(|endpoint| self.lane(endpoint, &before, now)).collect();
-        // All that are there at the beginning are equally cold.
-        let begins = before.is_empty();
         let warming = worker.lanes.iter().map(|lane| match known(lane) {
             Some(index) => worker.warming.get(index).copied().flatten(),
-            None => (!begins).then_some(now),
+            None => lane.joined,
         });
         worker.warming = warming.collect();
         let barred = worker.lanes.iter().map(|lane| known(lane).and_then(|index| worker.barred.get(index).copied()));

@@ -11,6 +11,7 @@
 
 mod aborts;
 mod admin;
+mod api_keys;
 mod balancing;
 mod bodies;
 mod breakers;

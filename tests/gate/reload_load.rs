@@ -12,6 +12,9 @@ use pylon_testkit::wait::{ms, now, pause};
 
 use crate::streams::Services;
 
+/// How long streams may be silent: under load a phase can take longer than `timeout.idle`.
+const SILENT: Duration = Duration::from_secs(15);
+
 struct Scale {
     /// Each has a phase without reloads and one with them.
     rounds: usize,
@@ -44,7 +47,7 @@ fn endures(scale: &Scale) {
     streams.speak();
     let load =
         Load::start(&Plan { address: gate.address(), clients: scale.clients, rate: scale.rate, path: "/", text: "x" });
-    let mut number = 0;
+    let (mut number, mut spoke) = (0, now());
     for round in 0..scale.rounds {
         for (phase, reloading) in [(2 * round, false), (2 * round + 1, true)] {
             load.phase(phase);
@@ -54,9 +57,10 @@ fn endures(scale: &Scale) {
                     number += 1;
                     gate.apply(&document(number));
                 }
-                // Alike in both phases, as it costs something, too.
-                if turn == scale.reloads {
+                // Alike in both phases, as it costs something, too; and before one is closed for being silent.
+                if turn == scale.reloads || spoke.elapsed() > SILENT {
                     streams.speak();
+                    spoke = now();
                 }
                 pause(due.saturating_duration_since(now()));
             }

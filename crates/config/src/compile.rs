@@ -9,8 +9,9 @@ use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::spec::{FieldPath, SpecError, Step};
 use pylon_net::resolve::Resolver;
 use pylon_observe::metrics::Metrics;
+use pylon_policy::consumers::Consumers;
 use pylon_policy::pipeline::Pipeline;
-use pylon_policy::policy::Compiling;
+use pylon_policy::policy::{Around, Compiling};
 use pylon_policy::registry::AnySpec;
 use pylon_proxy::action::Action;
 use pylon_proxy::action::forward::Forward;
@@ -88,7 +89,9 @@ pub struct Origin {
 
 /// Compiles a document whose parts were read without error.
 pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result<Compiled, Vec<Diagnostic>> {
-    let mut compiler = Compiler { source, document, cx, upstreams: BTreeMap::new(), wrong: Vec::new() };
+    let around = Around::new(Arc::default(), cx.resolver.clone(), cx.secrets.reveal());
+    let mut compiler = Compiler { source, document, cx, around, upstreams: BTreeMap::new(), wrong: Vec::new() };
+    compiler.consumers();
     compiler.upstreams();
     let (routes, origins, matches) = compiler.routes();
     let table = compiler.table(matches);
@@ -102,8 +105,8 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
                 pseudonym: cx.pseudonym.to_owned(),
                 reason_header: document.telemetry.reason_header,
             };
-            let upstreams = compiler.upstreams;
-            let snapshot = Snapshot { table, routes, nowhere, settings, upstreams, tcp, hash: hash(source) };
+            let (upstreams, services) = (compiler.upstreams, compiler.around.services.into_all());
+            let snapshot = Snapshot { table, routes, nowhere, settings, upstreams, services, tcp, hash: hash(source) };
             let origins = origins.into_iter().chain([origin]).collect();
             Ok(Compiled { snapshot, origins, warnings })
         }
@@ -133,6 +136,7 @@ struct Compiler<'a> {
     source: &'a Source,
     document: &'a Document,
     cx: &'a Context<'a>,
+    around: Around,
     upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
     wrong: Vec<Diagnostic>,
 }
@@ -141,6 +145,13 @@ impl Compiler<'_> {
     fn note(&mut self, base: &FieldPath, errors: impl IntoIterator<Item = SpecError>) {
         let source = self.source;
         self.wrong.extend(errors.into_iter().map(|error| plan::mask(source, &error.below(base))));
+    }
+
+    fn consumers(&mut self) {
+        match Consumers::compile(&self.document.consumers) {
+            Ok(consumers) => self.around.consumers = Arc::new(consumers),
+            Err(errors) => self.note(&FieldPath::root().key("consumers"), errors),
+        }
     }
 
     fn routes(&mut self) -> (Vec<Route>, Vec<Origin>, Vec<RouteMatch>) {
@@ -339,7 +350,7 @@ impl Compiler<'_> {
             None => self.document.defaults.shadow.iter().filter(|key| present(key)).cloned().collect(),
         };
         let specs: Vec<AnySpec> = policies.iter().map(|(spec, _)| spec.clone()).collect();
-        match Pipeline::build(&specs, &shadow, &Compiling { carry: self.cx.carry }) {
+        match Pipeline::build(&specs, &shadow, &Compiling { carry: self.cx.carry, around: &self.around }) {
             Ok(pipeline) => Some((pipeline, policies, shadow)),
             Err(errors) => {
                 for error in errors {

@@ -7,6 +7,7 @@ use pylon_core::short::{OneOrMany, Several, Short};
 use pylon_core::spec::FieldPath;
 use pylon_net::spec::{LimitsSpec, ListenerSpec};
 use pylon_observe::spec::TelemetrySpec;
+use pylon_policy::consumers::ConsumerSpec;
 use pylon_policy::registry::{self, AnySpec, CATALOGUE, SpecReader};
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
@@ -59,6 +60,8 @@ pub struct Document {
     pub discovery: DiscoverySpec,
     /// The upstreams by name, in the order of the document.
     pub upstreams: Vec<(String, UpstreamSpec)>,
+    /// Who may call, by name, in the order of the document.
+    pub consumers: Vec<(String, ConsumerSpec)>,
     /// What holds for each route that does not say otherwise.
     pub defaults: Defaults,
     /// The routes, in the order of the document.
@@ -171,7 +174,8 @@ impl Reader<'_> {
                 "paths" => document.paths = self.part(key, node, &at).unwrap_or_default(),
                 "locality" => document.locality = self.locality(key, node, &at),
                 "discovery" => document.discovery = self.part(key, node, &at).unwrap_or_default(),
-                "upstreams" => document.upstreams = self.upstreams(key, node, &at),
+                "upstreams" => document.upstreams = self.named(key, node, &at, "upstream"),
+                "consumers" => document.consumers = self.named(key, node, &at, "consumer"),
                 "defaults" => document.defaults = self.defaults(key, node, &at),
                 "routes" => document.routes = self.routes(key, node, &at),
                 other => self.unknown(key, other, &names(keys::TOP), &at),
@@ -209,24 +213,26 @@ impl Reader<'_> {
         None
     }
 
-    fn upstreams(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Vec<(String, UpstreamSpec)> {
-        if !self.is_map(key, node, at, "a map of upstreams by name") {
+    /// A map of things by name.
+    fn named<T: DeserializeOwned>(&mut self, key: &Key, node: &Node, at: &FieldPath, what: &str) -> Vec<(String, T)> {
+        if !self.is_map(key, node, at, &format!("a map of {what}s by name")) {
             return Vec::new();
         }
-        let mut upstreams = Vec::new();
+        let mut things = Vec::new();
         for (name, node) in node.entries() {
             let at = at.clone().key(&*name.text);
             if name.text.is_empty()
                 || !name.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
             {
                 let help = "use letters, digits, `-`, `_` and `.`".to_owned();
-                self.complain_at_key(name, &at, format!("`{}` is not a name for an upstream", name.text), Some(help));
+                let problem = format!("`{}` is not a name for {}", name.text, with_article(what));
+                self.complain_at_key(name, &at, problem, Some(help));
             }
             if let Some(spec) = self.part(name, node, &at) {
-                upstreams.push((name.text.to_string(), spec));
+                things.push((name.text.to_string(), spec));
             }
         }
-        upstreams
+        things
     }
 
     fn defaults(&mut self, key: &Key, node: &Node, at: &FieldPath) -> Defaults {
@@ -323,6 +329,11 @@ impl SpecReader for PartReader<'_, '_> {
     fn read<T: DeserializeOwned>(self) -> Option<T> {
         self.reader.part(self.key, self.node, self.at)
     }
+}
+
+fn with_article(what: &str) -> String {
+    let article = if what.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {what}")
 }
 
 fn names(keys: &[KeyDoc]) -> Vec<&'static str> {

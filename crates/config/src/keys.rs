@@ -6,6 +6,7 @@ use pylon_core::networks::PeerSpec;
 use pylon_core::short::{OneOrMany, Short};
 use pylon_net::spec::{LimitsSpec, ListenerSpec};
 use pylon_observe::spec::TelemetrySpec;
+use pylon_policy::consumers::ConsumerSpec;
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
@@ -55,6 +56,15 @@ pub const TOP: &[KeyDoc] = &[
         schema: |g| {
             let upstream = g.subschema_for::<UpstreamSpec>();
             json_schema!({ "type": "object", "additionalProperties": upstream })
+        },
+    },
+    KeyDoc {
+        key: "consumers",
+        doc: "Who may call, by name: applications, partners, teams, with their groups and the hashes of their API keys. Default: none.",
+        example: "consumers: { shop-app: { groups: partners, keys: [\"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"] } }",
+        schema: |g| {
+            let consumer = g.subschema_for::<ConsumerSpec>();
+            json_schema!({ "type": "object", "additionalProperties": consumer })
         },
     },
     KeyDoc {
@@ -236,14 +246,12 @@ pub const ROUTE: &[KeyDoc] = &[
 
 /// Keys that are planned and not built: errors that say so.
 pub const LATER: &[&str] = &[
-    "consumers",
     "stores",
     "clients",
     "aggregate",
     "transcode",
     "cache",
     "jwt",
-    "api_key",
     "basic",
     "signature",
     "client_cert",

@@ -190,7 +190,7 @@ impl Gateway {
         let facts = watch::Sender::new(Arc::new(Facts::of(&prepared, token, now)));
         let last = watch::Sender::new(Arc::new(Report::of_start(&prepared, &past.because)));
         prepared.lasting.metrics.snapshot_in_force(&prepared.compiled.snapshot.hash, now);
-        control.block_on(reload::start_upstreams(&prepared));
+        control.block_on(reload::start_parts(&prepared));
         let seen = Arc::new(Seen::of(&prepared, &past.because));
         let document = prepared.origin.path.clone().map(|path| (path, Arc::clone(&seen)));
         let admin = ports.with_others(sockets::admin);
@@ -251,7 +251,7 @@ impl Gateway {
     /// reload gives it up.
     pub async fn try_out(&self, prepared: Prepared, share: Percent) {
         let _alone = self.state.ports.changing.lock().await;
-        reload::start_upstreams(&prepared).await;
+        reload::start_parts(&prepared).await;
         *self.state.tried.lock() = Some(Arc::new(Told::of(&prepared)));
         self.state.world.roll(prepared.compiled.snapshot, share);
     }

@@ -246,7 +246,7 @@ impl Reloading {
     async fn put_in_force(&self, prepared: Prepared, change: Change, cause: Cause, rollback: Option<Draft>) -> Report {
         let state = &self.state;
         let restart = self.fixed.differs(&prepared.document);
-        start_upstreams(&prepared).await;
+        start_parts(&prepared).await;
         // Before the routes: whoever meets those has met what the listeners demand.
         let Some(mut changed) = state.ports.put_in_force(change, &prepared) else {
             return self.refuse(vec![Diagnostic::error(ENDING)], cause);
@@ -338,10 +338,13 @@ impl Reloading {
     }
 }
 
-/// Starts what an upstream needs, and waits for the names that are new, so that the first request finds them known.
-pub(crate) async fn start_upstreams(prepared: &Prepared) {
-    let upstreams = &prepared.compiled.snapshot.upstreams;
+/// Starts what upstreams and policies need, and waits for names and keys that are new, so that the first request finds them known.
+pub(crate) async fn start_parts(prepared: &Prepared) {
+    let (upstreams, services) = (&prepared.compiled.snapshot.upstreams, &prepared.compiled.snapshot.services);
     let control = Handle::current();
+    for service in services {
+        service.start(&control);
+    }
     for upstream in upstreams.values() {
         upstream.start(&control);
         upstream.start_probes(&control);
@@ -350,6 +353,9 @@ pub(crate) async fn start_upstreams(prepared: &Prepared) {
     let settled = tokio::time::Instant::now() + SETTLE;
     for upstream in upstreams.values() {
         let _ = tokio::time::timeout_at(settled, upstream.settle()).await;
+    }
+    for service in services {
+        let _ = tokio::time::timeout_at(settled, service.settle()).await;
     }
 }
 

@@ -14,6 +14,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Version};
 
 use crate::attempts::{Cause, Hedged, Retried};
+use crate::caller::Caller;
 use crate::connection::{Connection, Scheme};
 use crate::priority::Priority;
 use crate::rejection::{Reason, Rejection};
@@ -53,6 +54,10 @@ pub struct Exchange {
     pub websocket: Option<Box<Handshake>>,
     /// Whether it is a call of gRPC, whose refusals have a form of their own.
     pub grpc: bool,
+    /// Who is asking, once a policy has proved it.
+    pub caller: Option<Arc<Caller>>,
+    /// Whether a credential came that no policy has claimed so far.
+    pub unclaimed: bool,
     /// How much it matters where there is not enough for all.
     pub priority: Priority,
     /// What happened, for the access log.
@@ -80,6 +85,8 @@ impl Exchange {
             deadline: None,
             websocket: None,
             grpc: false,
+            caller: None,
+            unclaimed: false,
             priority: Priority::default(),
             trail: Trail::default(),
             guards: Vec::new(),
@@ -106,6 +113,7 @@ impl Exchange {
         aside.upstream_host.clone_from(&self.upstream_host);
         aside.announced.clone_from(&self.announced);
         aside.grpc = self.grpc;
+        aside.caller.clone_from(&self.caller);
         // Nobody waits for what comes of it.
         aside.priority = Priority::Low;
         aside

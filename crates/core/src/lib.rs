@@ -5,6 +5,7 @@
 pub mod attempts;
 pub mod body;
 pub mod by_host;
+pub mod caller;
 pub mod carry;
 pub mod connection;
 pub mod cookie;

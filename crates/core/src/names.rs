@@ -1,4 +1,4 @@
-//! Names of things in a document: routes, upstreams. Cheap to clone, compared by text.
+//! Names of things in a document: routes, upstreams, consumers. Cheap to clone, compared by text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,4 +43,14 @@ name! {
 name! {
     /// The name of an upstream, unique in a document.
     UpstreamName
+}
+name! {
+    /// The name of a consumer, unique in a document.
+    ConsumerName
+}
+
+impl Default for ConsumerName {
+    fn default() -> Self {
+        Self::from("")
+    }
 }

@@ -143,6 +143,14 @@ rejections! {
     ROUTE_REWRITE = "route.rewrite", 400, "The path cannot be rewritten", "route key `rewrite`";
     /// The address of the client is not allowed.
     IP_DENIED = "ip_filter.denied", 403, "This address is not allowed", "policy `ip_filter`";
+    /// No credential came where one is demanded.
+    CALLER_MISSING = "caller.missing", 401, "Credentials are required", "RFC 9110 §15.5.2";
+    /// A credential came and proves nothing. What is wrong with it stands in the log alone.
+    CALLER_INVALID = "caller.invalid", 401, "The credentials are not valid", "RFC 9110 §15.5.2";
+    /// Whether a credential is good cannot be found out: who would know does not answer.
+    CALLER_UNKNOWN = "caller.unknown", 503, "The credentials cannot be checked now", "RFC 9110 §15.6.4";
+    /// The caller may not do this.
+    CALLER_FORBIDDEN = "caller.forbidden", 403, "This is not allowed to the caller", "RFC 9110 §15.5.4";
     /// The route is under maintenance.
     MAINTENANCE = "maintenance.on", 503, "Under maintenance", "policy `maintenance`";
     /// The request is over a limit of the route.

@@ -14,9 +14,11 @@ use pylon_core::body::Body;
 use pylon_core::carry::Carry;
 use pylon_core::connection::{Connection, Scheme};
 use pylon_core::exchange::{Exchange, Head};
+use pylon_core::secret::Secret;
 use pylon_core::{Request, Response};
+use pylon_net::resolve::Resolver;
 use pylon_policy::pipeline::Pipeline;
-use pylon_policy::policy::{Compiling, Stop};
+use pylon_policy::policy::{Around, Compiling, Stop};
 use pylon_policy::registry::{AnySpec, SpecReader, read_spec};
 
 const USUAL: &[(&str, &str)] = &[
@@ -85,7 +87,10 @@ fn pipeline(specs: &[(&str, &str)]) -> Pipeline {
         .iter()
         .map(|(key, json)| read_spec(key, Json(json)).flatten().unwrap_or_else(|| unreachable!("{key}")))
         .collect();
-    Pipeline::build(&specs, &[], &Compiling { carry: &Carry::default() })
+    let servers = [SocketAddr::from(([127, 0, 0, 1], 53))];
+    let resolver = Resolver::new(&servers).unwrap_or_else(|error| unreachable!("{error}"));
+    let around = Around::new(Arc::default(), resolver, |_| Ok(Secret::new("")));
+    Pipeline::build(&specs, &[], &Compiling { carry: &Carry::default(), around: &around })
         .unwrap_or_else(|errors| unreachable!("{errors:?}"))
 }
 

@@ -5,7 +5,10 @@
 //! documentation is its page in the manual. No policy knows another: they meet in the fields of the exchange.
 
 pub mod admit;
+pub mod authorize;
+pub mod consumers;
 pub mod guard;
+pub mod identify;
 pub mod limit;
 pub mod pipeline;
 pub mod policy;
@@ -13,8 +16,10 @@ pub mod registry;
 pub mod shape;
 
 mod bodies;
+mod identity;
 mod manual;
 mod origin;
+mod proofs;
 mod table;
 mod template;
 mod vary;

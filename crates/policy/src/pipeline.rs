@@ -17,7 +17,8 @@ use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::{Request, Response};
 use smallvec::SmallVec;
 
-use crate::policy::{Compiling, Step, Stop};
+use crate::authorize::anonymous::{Anonymous, AnonymousSpec};
+use crate::policy::{Compiling, Policy as _, Step, Stop};
 use crate::registry::{AnyMemo, AnyPolicy, AnySpec, CATALOGUE, Entry, Phase, entry};
 
 /// The code that stands in the log for a policy in shadow that would have answered instead of refusing.
@@ -61,6 +62,7 @@ impl Pipeline {
                 }
             }
         }
+        demand_caller(&mut stations, specs, cx).unwrap_or_else(|found| errors.extend(found));
         stations.sort_by_key(|station| station.policy.place());
         if errors.is_empty() { Ok(Self { stations: stations.into() }) } else { Err(errors) }
     }
@@ -159,18 +161,50 @@ impl Pipeline {
     }
 }
 
+/// Wherever a policy finds out who is asking, a caller is demanded, unless the document says otherwise. A shadow lifts nothing.
+fn demand_caller(stations: &mut Vec<Station>, specs: &[AnySpec], cx: &Compiling<'_>) -> Result<(), Vec<SpecError>> {
+    let phase = |key| entry(key).map(|entry| entry.phase);
+    let identifies = specs.iter().any(|spec| phase(spec.key()) == Some(Phase::Identify));
+    let authorizes = specs.iter().find(|spec| phase(spec.key()) == Some(Phase::Authorize));
+    match authorizes {
+        Some(spec) if !identifies => {
+            let at = FieldPath::root().key(spec.key());
+            let error =
+                SpecError::new(at, format!("`{}` means nothing here: nothing finds out who is asking", spec.key()));
+            return Err(vec![error.help("add a policy that does, such as `api_key`")]);
+        }
+        _ if !identifies => return Ok(()),
+        _ => {}
+    }
+    if !specs.iter().any(|spec| matches!(spec, AnySpec::Anonymous(_))) {
+        let policy = AnyPolicy::Anonymous(Anonymous::compile(&AnonymousSpec::Deny, cx)?);
+        stations.push(Station { policy, shadow: false });
+    }
+    let enforced = stations.iter().filter(|station| !station.shadow);
+    let challenges: Vec<_> = enforced.filter_map(|station| station.policy.challenge()).collect();
+    for station in stations {
+        if let AnyPolicy::Anonymous(anonymous) = &mut station.policy {
+            anonymous.challenge_by(challenges.clone());
+        }
+    }
+    Ok(())
+}
+
 impl Station {
-    /// Lets the policy judge a copy, and notes a verdict that would have stopped the request.
+    /// Lets the policy judge a copy, and notes a verdict that would have stopped the request. What it finds out of the caller
+    /// counts for nothing.
     async fn rehearse(&self, req: &mut Request, cx: &mut Exchange) {
         let mut copy = Request::new(stand_in(req.body()));
         *copy.method_mut() = req.method().clone();
         *copy.uri_mut() = req.uri().clone();
         *copy.version_mut() = req.version();
         *copy.headers_mut() = req.headers().clone();
+        let before = (cx.caller.clone(), cx.unclaimed, cx.path.clone(), cx.upstream_path.clone());
         let outcome = match self.policy.on_request(&mut copy, cx) {
             Step::Done(outcome) => outcome,
             Step::Wait(waiting) => waiting.await,
         };
+        (cx.caller, cx.unclaimed, cx.path, cx.upstream_path) = before;
         let code = match outcome {
             Ok(_) => return,
             Err(Stop::Reject(rejection)) => rejection.reason.code,

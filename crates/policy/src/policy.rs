@@ -2,15 +2,23 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use http::HeaderValue;
+use parking_lot::Mutex;
 use pylon_core::carry::Carry;
 use pylon_core::exchange::Exchange;
 use pylon_core::rejection::{Reason, Rejection};
+use pylon_core::secret::Reveal;
 use pylon_core::spec::SpecError;
 use pylon_core::{Request, Response};
+use pylon_net::resolve::Resolver;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+
+use crate::consumers::Consumers;
 
 /// One concern, applied once to each request of a route.
 ///
@@ -28,6 +36,11 @@ pub trait Policy: Sized + fmt::Debug + Send + Sync + 'static {
 
     /// Meets a request on its way in. A stop ends the way: the policies behind are never reached.
     fn on_request<'a>(&'a self, req: &'a mut Request, cx: &'a mut Exchange) -> Step<'a, Self::Memo>;
+
+    /// What stands in `WWW-Authenticate` where no credential came, if this policy takes any (RFC 9110 §11.6.1).
+    fn challenge(&self) -> Option<HeaderValue> {
+        None
+    }
 
     /// Meets a request that a guard refused before this policy was reached. What it remembers of it brings the policy onto
     /// the way out of the refusal; most have no business there.
@@ -50,6 +63,56 @@ pub trait Policy: Sized + fmt::Debug + Send + Sync + 'static {
 pub struct Compiling<'a> {
     /// The living state of older snapshots.
     pub carry: &'a Carry,
+    /// What the document has beside its routes.
+    pub around: &'a Around,
+}
+
+/// What a document has beside its routes, for policies that need it.
+#[derive(Debug)]
+pub struct Around {
+    /// Those who may ask, by their credentials.
+    pub consumers: Arc<Consumers>,
+    /// Finds the services that policies ask.
+    pub resolver: Resolver,
+    /// Reads secrets.
+    pub secrets: Reveal,
+    /// What policies have to have done off the workers.
+    pub services: Services,
+}
+
+impl Around {
+    /// Nothing has been asked to be done yet.
+    pub fn new(consumers: Arc<Consumers>, resolver: Resolver, secrets: Reveal) -> Self {
+        Self { consumers, resolver, secrets, services: Services::default() }
+    }
+}
+
+/// Work that a policy has done off the workers, such as keys that are fetched again. It lives as long as a snapshot holds it.
+pub trait Service: fmt::Debug + Send + Sync {
+    /// Begins it on the control runtime, once: it is called for each document that holds the service.
+    fn start(&self, control: &Handle);
+
+    /// Waits until it has come to a first result, good or bad.
+    fn settle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// The services of a document.
+#[derive(Debug, Default)]
+pub struct Services(Mutex<Vec<Arc<dyn Service>>>);
+
+impl Services {
+    /// Adds one, unless it is there already.
+    pub fn add(&self, service: Arc<dyn Service>) {
+        let mut all = self.0.lock();
+        if !all.iter().any(|other| Arc::ptr_eq(other, &service)) {
+            all.push(service);
+        }
+    }
+
+    /// All that were added.
+    pub fn into_all(self) -> Vec<Arc<dyn Service>> {
+        self.0.into_inner()
+    }
 }
 
 /// What a policy answers: at once, or later by a boxed future for its cold path.

@@ -25,6 +25,12 @@ policies! {
     Admit in admit {
         cors: Cors, "Cross-origin requests (CORS)", acts;
     }
+    Identify in identify {
+        api_key: ApiKey, "API keys", judges;
+    }
+    Authorize in authorize {
+        anonymous: Anonymous, "Requests without a caller", acts;
+    }
     Limit in limit {
         priority: Priority, "Classes of priority", acts;
     }
@@ -56,6 +62,10 @@ pub enum Phase {
     Guard,
     /// Answers or turns away before anybody asks who sent the request.
     Admit,
+    /// Finds out who is asking.
+    Identify,
+    /// Says what the caller may do.
+    Authorize,
     /// Bounds what a request may have.
     Limit,
     /// Changes requests and responses that pass.
@@ -67,6 +77,8 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Guard => "guard",
             Self::Admit => "admit",
+            Self::Identify => "identify",
+            Self::Authorize => "authorize",
             Self::Limit => "limit",
             Self::Shape => "shape",
         })
@@ -105,6 +117,8 @@ mod tests {
             (Phase::Guard, "ip_filter"),
             (Phase::Guard, "request_limits"),
             (Phase::Admit, "cors"),
+            (Phase::Identify, "api_key"),
+            (Phase::Authorize, "anonymous"),
             (Phase::Limit, "priority"),
             (Phase::Shape, "headers"),
             (Phase::Shape, "fault"),

@@ -145,6 +145,16 @@ macro_rules! policies {
                 }
             }
 
+            /// See [`Policy::challenge`]($crate::policy::Policy::challenge).
+            pub fn challenge(&self) -> Option<http::HeaderValue> {
+                match self {
+                    $($(
+                        $(#[$when])*
+                        Self::$Policy(policy) => $crate::policy::Policy::challenge(policy),
+                    )*)*
+                }
+            }
+
             /// See [`Policy::on_refused`]($crate::policy::Policy::on_refused).
             pub fn on_refused(&self, req: &pylon_core::Request) -> Option<AnyMemo> {
                 match self {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pylon_core::names::{RouteId, UpstreamName};
 use pylon_observe::series::RouteSeries;
 use pylon_policy::pipeline::Pipeline;
+use pylon_policy::policy::Service;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::table::Table;
 use pylon_upstream::upstream::Upstream;
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub settings: Settings,
     /// The upstreams by name.
     pub upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
+    /// What policies have done off the workers.
+    pub services: Vec<Arc<dyn Service>>,
     /// Where connections of listeners go that speak no HTTP, by the ids of those.
     pub tcp: HashMap<Arc<str>, Arc<Tcp>>,
     /// The hash of the document's content, in hexadecimal.

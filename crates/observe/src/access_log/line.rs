@@ -11,6 +11,7 @@
 //! | `bytes_in`, `bytes_out` | lengths of the bodies, or what a WebSocket carried each way, in bytes |
 //! | `duration_ms` | from the head of the request to the last byte of the answer |
 //! | `route` | the id of the route |
+//! | `caller`, `consumer`, `identified_by` | who asked, once proved: the subject, the consumer of the document, the policy |
 //! | `upstream`, `endpoint`, `attempts`, `reused` | who was called, how often, and whether on a connection from the pool |
 //! | `retries` | why each attempt but the first was made: `stale`, `connect`, `refused`, `reset`, a timer, a status, a code of gRPC |
 //! | `retry_refused` | why no further attempt was made where one was called for: `budget_exhausted`, `too_late` or `body_gone` |
@@ -35,6 +36,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use http::Version;
+use pylon_core::caller::Caller;
 use pylon_core::exchange::{Exchange, Failing, Trail};
 use pylon_core::priority::Priority;
 
@@ -80,6 +82,9 @@ impl Line<'_> {
         json::millis(out, micros(self.took));
         out.extend_from_slice(self.route.logged());
         let trail = &self.exchange.trail;
+        if let Some(who) = &self.exchange.caller {
+            caller(out, who);
+        }
         upstream(out, trail);
         if let Some(injected) = trail.injected {
             let words: &[u8] = match injected.parts() {
@@ -173,6 +178,18 @@ pub(crate) fn upstream(out: &mut Vec<u8>, trail: &Trail) {
         out.extend_from_slice(br#","upstream_ms":"#);
         json::millis(out, micros(took));
     }
+}
+
+fn caller(out: &mut Vec<u8>, caller: &Caller) {
+    out.extend_from_slice(br#","caller":"#);
+    json::string(out, &caller.subject, VALUE);
+    if let Some(consumer) = &caller.consumer {
+        out.extend_from_slice(br#","consumer":"#);
+        json::string(out, consumer.name.as_str(), VALUE);
+    }
+    out.extend_from_slice(br#","identified_by":""#);
+    out.extend_from_slice(caller.by.as_bytes());
+    out.push(b'"');
 }
 
 fn turn(out: &mut Vec<u8>, exchange: &Exchange) {

@@ -2,10 +2,9 @@
 
 use super::*;
 use crate::registry::read_spec;
-use crate::testing::{Frames, Json, Seen, run, stopped};
+use crate::testing::{Frames, Json, Seen, compiling, run, stopped};
 use http::HeaderMap;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, RETRY_AFTER};
-use pylon_core::carry::Carry;
 
 fn spec(key: &str, json: &str) -> AnySpec {
     read_spec(key, Json(json)).unwrap().unwrap()
@@ -17,7 +16,7 @@ fn probe(json: &str) -> AnySpec {
 
 fn try_build(specs: &[AnySpec], shadow: &[&str]) -> Result<Pipeline, Vec<SpecError>> {
     let shadow: Vec<String> = shadow.iter().map(|key| (*key).into()).collect();
-    Pipeline::build(specs, &shadow, &Compiling { carry: &Carry::default() })
+    compiling(|cx| Pipeline::build(specs, &shadow, cx))
 }
 
 fn build(specs: &[AnySpec], shadow: &[&str]) -> Pipeline {

@@ -14,10 +14,14 @@ use pylon_core::body::{Body, BodyError};
 use pylon_core::carry::Carry;
 use pylon_core::connection::{Connection, Scheme};
 use pylon_core::exchange::{Exchange, Head};
+use pylon_core::secret::SecretSpec;
+use pylon_core::spec::{FieldPath, SpecError};
+use pylon_net::resolve::Resolver;
 
 use serde::de::DeserializeOwned;
 
-use crate::policy::{Compiling, Policy, Step, Stop};
+use crate::consumers::{ConsumerSpec, Consumers, KeyHash};
+use crate::policy::{Around, Compiling, Policy, Step, Stop};
 use crate::registry::SpecReader;
 
 pub(crate) mod probe;
@@ -108,10 +112,27 @@ fn start() -> Instant {
 /// Reads and compiles a policy from JSON. The error is a text: that of the reader, or all of the compiler's.
 pub(crate) fn compile<P: Policy>(json: &str) -> Result<P, String> {
     let spec = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    P::compile(&spec, &Compiling { carry: &Carry::default() }).map_err(|errors| {
+    compiling(|cx| P::compile(&spec, cx)).map_err(|errors| {
         let texts = errors.iter().map(|error| format!("{}: {}", error.at, error.problem));
         texts.collect::<Vec<_>>().join("\n")
     })
+}
+
+/// Compiles within a document that has one consumer, `app` in group `apps`, whose API key is `key-of-app`.
+pub(crate) fn compiling<T>(work: impl FnOnce(&Compiling<'_>) -> T) -> T {
+    let spec: ConsumerSpec = serde_json::from_value(serde_json::json!({
+        "groups": "apps",
+        "plan": "gold",
+        "keys": [KeyHash::of(b"key-of-app").to_string()],
+    }))
+    .unwrap();
+    let consumers = Consumers::compile(&[("app".to_owned(), spec)]).unwrap();
+    let resolver = Resolver::new(&[SocketAddr::from(([127, 0, 0, 1], 53))]).unwrap();
+    let around = Around::new(Arc::new(consumers), resolver, |spec| match spec {
+        SecretSpec::Plain(secret) => Ok(secret.clone()),
+        SecretSpec::Env(_) | SecretSpec::File(_) => Err(SpecError::new(FieldPath::root(), "tests have plain secrets")),
+    });
+    work(&Compiling { carry: &Carry::default(), around: &around })
 }
 
 /// A spec as JSON.

@@ -1,0 +1,3 @@
+//! Authorize: says what the caller may do, and that there has to be one.
+
+pub mod anonymous;

@@ -1,0 +1,256 @@
+//! The consumers of a document: whom it knows by name, in which groups they are, and by which credentials they are known.
+//!
+//! Credentials are kept as hashes alone. An API key is 256 bits of chance, so that one round of SHA-256 tells nothing of it; a
+//! password is not, and has a hash that is slow on purpose.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use pylon_core::caller::Consumer;
+use pylon_core::names::ConsumerName;
+use pylon_core::short::{FromScalar, OneOrMany, Several, Short};
+use pylon_core::spec::{FieldPath, SpecError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::written;
+
+/// One consumer: an application, a partner, a team.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumerSpec {
+    /// The groups that it is in, for `require: { groups: … }`. Default: none.
+    #[serde(default, skip_serializing_if = "written::is_empty")]
+    #[schemars(example = vec!["partners", "mobile"])]
+    pub groups: OneOrMany<String>,
+    /// The plan that it has, for limits. Default: none.
+    #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", example = &"gold")]
+    pub plan: Option<String>,
+    /// What else is known of it, as words by name; `headers` of an identity policy can tell it to services. Default: nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(example = BTreeMap::from([("team", "shop")]))]
+    pub metadata: BTreeMap<String, String>,
+    /// Its API keys, one or a list: hashes as `pylon keys create` prints them. Default: none.
+    #[serde(default, skip_serializing_if = "Several::is_empty")]
+    #[schemars(example = vec!["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
+    pub keys: Several<Short<KeySpec>>,
+}
+
+/// One API key. Short: its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeySpec {
+    /// The hash of the key: `sha256:` and 64 hexadecimal digits. Required.
+    #[schemars(example = &"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub hash: String,
+    /// A name for the key, by which log and people tell it from others. Default: the first digits of its hash.
+    #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", example = &"k_9f86d081")]
+    pub id: Option<String>,
+    /// When it ends: a date (its first moment, UTC) or a moment by RFC 3339. Default: never.
+    #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", example = &"2027-01-01")]
+    pub expires: Option<String>,
+}
+
+impl FromScalar for KeySpec {
+    const EXPECTING: &'static str = "the hash of a key, as `pylon keys create` prints it";
+
+    fn from_scalar(text: &str) -> Result<Self, String> {
+        Ok(Self { hash: text.into(), id: None, expires: None })
+    }
+}
+
+/// The SHA-256 of an API key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// The hash of a key as a client shows it.
+    pub fn of(key: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, key).as_ref());
+        Self(hash)
+    }
+
+    /// Reads the written form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("sha256:")?.as_bytes();
+        let nibble = |byte: u8| (byte as char).to_digit(16);
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+            let [high, low] = pair else { return None };
+            *byte = (nibble(*high)? << 4 | nibble(*low)?) as u8;
+        }
+        Some(Self(hash))
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One API key, as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Whose it is.
+    pub consumer: Arc<Consumer>,
+    /// By what people tell it from others.
+    pub id: Box<str>,
+    /// When it ends, in seconds since 1970.
+    pub until: Option<u64>,
+}
+
+/// All consumers of a document.
+#[derive(Debug, Default)]
+pub struct Consumers {
+    all: BTreeMap<ConsumerName, Arc<Consumer>>,
+    keys: HashMap<KeyHash, Key>,
+}
+
+impl Consumers {
+    /// Reads them; errors begin at the name of a consumer.
+    pub fn compile(specs: &[(String, ConsumerSpec)]) -> Result<Self, Vec<SpecError>> {
+        let (mut consumers, mut errors) = (Self::default(), Vec::new());
+        for (name, spec) in specs {
+            let boxed = |words: &[String]| words.iter().map(|word| word.as_str().into()).collect();
+            let consumer = Arc::new(Consumer {
+                name: name.as_str().into(),
+                groups: boxed(&spec.groups),
+                plan: spec.plan.as_deref().map(Into::into),
+                metadata: spec.metadata.clone(),
+            });
+            for (i, key) in spec.keys.0.iter().enumerate() {
+                let at = FieldPath::root().key(name).key("keys").index(i);
+                consumers.key(key, &consumer, &at).unwrap_or_else(|error| errors.push(error));
+            }
+            consumers.all.insert(consumer.name.clone(), consumer);
+        }
+        if errors.is_empty() { Ok(consumers) } else { Err(errors) }
+    }
+
+    fn key(&mut self, spec: &KeySpec, consumer: &Arc<Consumer>, at: &FieldPath) -> Result<(), SpecError> {
+        let hash = KeyHash::parse(&spec.hash).ok_or_else(|| {
+            // Not shown: it may well be a key.
+            let error = SpecError::new(at.clone().key("hash"), "this is not the hash of a key");
+            error.help("let `pylon keys create` make a key: it prints `sha256:` and 64 digits to stand here")
+        })?;
+        let until = spec.expires.as_deref().map(moment).transpose().map_err(|problem| {
+            SpecError::new(at.clone().key("expires"), problem).help("write `2027-01-01` or `2027-01-01T12:00:00Z`")
+        })?;
+        let id = spec.id.clone().unwrap_or_else(|| short(&hash));
+        let key = Key { consumer: Arc::clone(consumer), id: id.into(), until };
+        match self.keys.insert(hash, key) {
+            None => Ok(()),
+            Some(other) => {
+                let problem = format!("`{}` has the same key", other.consumer.name);
+                Err(SpecError::new(at.clone(), problem).help("a key belongs to one consumer: take one of them out"))
+            }
+        }
+    }
+
+    /// The consumer of this name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Consumer>> {
+        self.all.get(&ConsumerName::from(name))
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &ConsumerName> {
+        self.all.keys()
+    }
+
+    /// The key that has this hash.
+    pub fn key_by(&self, hash: &KeyHash) -> Option<&Key> {
+        self.keys.get(hash)
+    }
+
+    /// Whether nobody has an API key.
+    pub fn has_no_key(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+/// The name of a key that has none.
+fn short(hash: &KeyHash) -> String {
+    let text = hash.to_string();
+    format!("k_{}", text.get(7..15).unwrap_or_default())
+}
+
+/// A date or a moment, in seconds since 1970.
+pub fn moment(text: &str) -> Result<u64, String> {
+    let moment = match text.parse::<jiff::Timestamp>() {
+        Ok(moment) => moment.as_second(),
+        Err(_) => {
+            let date: jiff::civil::Date =
+                text.parse().map_err(|_| format!("`{text}` is neither a date nor a moment"))?;
+            let midnight = date.to_datetime(jiff::civil::Time::midnight());
+            jiff::tz::Offset::UTC.to_timestamp(midnight).map_err(|error| error.to_string())?.as_second()
+        }
+    };
+    u64::try_from(moment).map_err(|_| format!("`{text}` was before 1970"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(json: &str) -> Result<Consumers, Vec<String>> {
+        let specs: BTreeMap<String, ConsumerSpec> = serde_json::from_str(json).unwrap();
+        let specs: Vec<_> = specs.into_iter().collect();
+        Consumers::compile(&specs)
+            .map_err(|errors| errors.iter().map(|error| format!("{}: {}", error.at, error.problem)).collect())
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_hash_and_by_nothing_else() {
+        let hash = KeyHash::of(b"secret");
+        let consumers = compile(&format!(
+            r#"{{ "app": {{ "groups": "a", "plan": "gold", "keys": ["{hash}", {{ "hash": "{}", "id": "old", "expires": "2020-01-01" }}] }} }}"#,
+            KeyHash::of(b"other")
+        ))
+        .unwrap();
+        let key = consumers.key_by(&hash).unwrap();
+        assert_eq!((key.consumer.name.as_str(), &*key.id, key.until), ("app", &*short(&hash), None));
+        assert_eq!(short(&hash).len(), 10);
+        assert_eq!(consumers.key_by(&KeyHash::of(b"other")).unwrap().until, Some(1_577_836_800));
+        assert_eq!(consumers.key_by(&KeyHash::of(b"")), None);
+        assert_eq!(KeyHash::parse(&hash.to_string()), Some(hash));
+        assert_eq!(consumers.get("app").unwrap().plan.as_deref(), Some("gold"));
+        assert!(consumers.get("ap").is_none() && consumers.names().count() == 1);
+    }
+
+    #[test]
+    fn what_is_no_hash_is_refused_and_not_shown() {
+        let errors =
+            compile(r#"{ "a": { "keys": ["pk_secret", { "hash": "sha256:12", "expires": "soon" }] } }"#).unwrap_err();
+        assert_eq!(errors.len(), 2);
+        assert!(errors[0].starts_with("a.keys[0].hash: ") && !errors.concat().contains("pk_secret"), "{errors:?}");
+        let hash = KeyHash::of(b"x");
+        let twice = format!(r#"{{ "a": {{ "keys": "{hash}" }}, "b": {{ "keys": "{hash}" }} }}"#);
+        assert_eq!(compile(&twice).unwrap_err(), ["b.keys[0]: `a` has the same key"]);
+        let late = format!(r#"{{ "a": {{ "keys": {{ "hash": "{hash}", "expires": "tomorrow" }} }} }}"#);
+        assert_eq!(compile(&late).unwrap_err(), ["a.keys[0].expires: `tomorrow` is neither a date nor a moment"]);
+    }
+
+    #[test]
+    fn dates_and_moments_are_read() {
+        assert_eq!(moment("1970-01-02"), Ok(86_400));
+        assert_eq!(moment("1970-01-01T01:00:00+01:00"), Ok(0));
+        assert!(moment("1969-12-31").is_err() && moment("").is_err());
+    }
+}

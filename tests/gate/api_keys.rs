@@ -62,7 +62,7 @@ fn a_key_that_is_taken_out_of_the_document_opens_nothing_once_that_is_in_force()
     let gate = Binary::start(&document(&service, &format!("\"{HASH}\""), ""));
     let status = || gate.ask("GET", "/x", &[("x-api-key", "key-of-shop")], b"").status();
     assert_eq!((status(), status()), (200, 200));
-    let other = HASH.replace('6', "7");
+    let other = HASH.replace("61a8d", "61a8e");
     gate.apply(&document(&service, &format!("\"{other}\""), ""));
     // On a connection of its own each, so that all workers have a part.
     assert!((0..8).all(|_| status() == 401));
@@ -90,6 +90,11 @@ fn a_document_whose_keys_are_wrong_is_refused_and_the_one_before_keeps_guarding(
         assert_eq!(gate.reload().status(), 422, "{to}: {wrong}");
         assert_eq!(gate.get("/x").status(), 401, "{to}");
     }
+    let plain = right.replace(HASH, "key-of-shop");
+    gate.write(&plain);
+    let refused = gate.reload();
+    assert_eq!(refused.status(), 422);
+    assert!(!refused.text().contains("key-of-shop"), "{}", refused.text());
     let nobody = document(&service, "", "");
     gate.write(&nobody);
     assert_eq!(gate.reload().status(), 422, "a route that nobody could call");

@@ -150,7 +150,10 @@ impl Compiler<'_> {
     fn consumers(&mut self) {
         match Consumers::compile(&self.document.consumers) {
             Ok(consumers) => self.around.consumers = Arc::new(consumers),
-            Err(errors) => self.note(&FieldPath::root().key("consumers"), errors),
+            Err(errors) => {
+                self.around.consumers = Arc::new(Consumers::broken());
+                self.note(&FieldPath::root().key("consumers"), errors);
+            }
         }
     }
 

@@ -121,9 +121,16 @@ pub struct Key {
 pub struct Consumers {
     all: BTreeMap<ConsumerName, Arc<Consumer>>,
     keys: HashMap<KeyHash, Key>,
+    /// Whether what was written could not be read, which has been told.
+    broken: bool,
 }
 
 impl Consumers {
+    /// Stands in for those that are wrong, so that nobody is told of what only follows from that.
+    pub fn broken() -> Self {
+        Self { broken: true, ..Self::default() }
+    }
+
     /// Reads them; errors begin at the name of a consumer.
     pub fn compile(specs: &[(String, ConsumerSpec)]) -> Result<Self, Vec<SpecError>> {
         let (mut consumers, mut errors) = (Self::default(), Vec::new());
@@ -147,7 +154,8 @@ impl Consumers {
     fn key(&mut self, spec: &KeySpec, consumer: &Arc<Consumer>, at: &FieldPath) -> Result<(), SpecError> {
         let hash = KeyHash::parse(&spec.hash).ok_or_else(|| {
             // Not shown: it may well be a key.
-            let error = SpecError::new(at.clone().key("hash"), "this is not the hash of a key");
+            let problem = "this is not the hash of a key, and a key must not stand here in plain text";
+            let error = SpecError::new(at.clone().key("hash"), problem);
             error.help("let `pylon keys create` make a key: it prints `sha256:` and 64 digits to stand here")
         })?;
         let until = spec.expires.as_deref().map(moment).transpose().map_err(|problem| {
@@ -181,7 +189,7 @@ impl Consumers {
 
     /// Whether nobody has an API key.
     pub fn has_no_key(&self) -> bool {
-        self.keys.is_empty()
+        self.keys.is_empty() && !self.broken
     }
 }
 

@@ -17,6 +17,8 @@ pub enum Cause {
     Reset,
     /// This timer fired.
     Timeout(Timer),
+    /// The answer was no valid HTTP.
+    Protocol,
     /// The answer had this status.
     Status(u16),
     /// The answer to a call of gRPC told this code.
@@ -31,6 +33,7 @@ impl fmt::Display for Cause {
             Self::Refused => f.write_str("refused"),
             Self::Reset => f.write_str("reset"),
             Self::Timeout(timer) => timer.fmt(f),
+            Self::Protocol => f.write_str("protocol"),
             Self::Status(status) => status.fmt(f),
             Self::Grpc(code) => f.write_str(code),
         }

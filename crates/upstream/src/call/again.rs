@@ -69,7 +69,7 @@ impl Upstream {
             return None;
         }
         let cause = retry.after_answer(status, head.headers(), cx.grpc)?;
-        let asked = Asked::by(head.headers(), cx.grpc);
+        let asked = Asked::by(head.headers(), cx.grpc, pylon_observe::clock::unix_now);
         self.wanted(retry, &Wish { cause, unsent: false, asked }, out, cx, options, past)
     }
 

@@ -4,7 +4,7 @@
 //! needs nothing from here.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
@@ -15,6 +15,7 @@ use pylon_core::units::ByteSize;
 
 use self::spec::{MethodsSpec, On, RetrySpec};
 use crate::error::Fault;
+use crate::h1::parse::HeadError;
 
 pub mod spec;
 
@@ -99,6 +100,9 @@ impl Retry {
             Fault::Unsent(_) | Fault::Reset { .. } => (On::Reset, Cause::Reset),
             // Those of the whole exchange end it.
             Fault::Timeout(timer @ (Timer::PerTry | Timer::FirstByte), _) => (On::Timeout, Cause::Timeout(*timer)),
+            // What is too long for `limits.response_headers` would be so again.
+            Fault::Head(HeadError::TooLarge { .. } | HeadError::TooMany) => return None,
+            Fault::Head(_) | Fault::Protocol(_) => (On::Protocol, Cause::Protocol),
             _ => return None,
         };
         self.on.contains(&on).then_some(cause)
@@ -134,20 +138,25 @@ impl Retry {
 pub(crate) enum Asked {
     /// So much time.
     Span(Duration),
-    /// To come back at a date, or never, or what cannot be read: in any case not now.
+    /// Never to come back, or what cannot be read: in any case not now.
     NotNow,
 }
 
 impl Asked {
-    /// What these fields ask for; calls of gRPC have a field of their own (gRFC A6, "server pushback").
-    pub(crate) fn by(headers: &HeaderMap, grpc: bool) -> Option<Self> {
+    /// What these fields ask for; calls of gRPC have a field of their own (gRFC A6, "server pushback"). `now` is the time since
+    /// 1970, by which a date is so far away; one that is over asks for nothing more.
+    pub(crate) fn by(headers: &HeaderMap, grpc: bool, now: impl FnOnce() -> Duration) -> Option<Self> {
         if let Some(pushback) = headers.get("grpc-retry-pushback-ms").filter(|_| grpc) {
             let millis = pushback.to_str().ok().and_then(|text| text.trim().parse().ok());
             return Some(millis.map_or(Self::NotNow, |millis| Self::Span(Duration::from_millis(millis))));
         }
-        let value = headers.get(RETRY_AFTER)?;
-        let seconds = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-        Some(seconds.map_or(Self::NotNow, |seconds| Self::Span(Duration::from_secs(seconds))))
+        let text = headers.get(RETRY_AFTER)?.to_str().unwrap_or_default().trim();
+        let date = || httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok();
+        let span = match text.parse().ok() {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => date().map(|date| date.saturating_sub(now())),
+        };
+        Some(span.map_or(Self::NotNow, Self::Span))
     }
 }
 
@@ -191,6 +200,11 @@ mod tests {
         let some = retry(r#"{"on": ["connect", "4xx", 503]}"#).unwrap().unwrap();
         assert_eq!(some.after_fault(&Fault::Connect(eof())), Some(Cause::Connect));
         assert_eq!((some.after_fault(&reset), usual().after_fault(&reset)), (None, Some(Cause::Reset)));
+        let garbage = Fault::Head(HeadError::Interim);
+        let too_long = Fault::Head(HeadError::TooMany);
+        let named = retry(r#"{"on": "protocol"}"#).unwrap().unwrap();
+        assert_eq!((named.after_fault(&garbage), usual().after_fault(&garbage)), (Some(Cause::Protocol), None));
+        assert_eq!(named.after_fault(&too_long), None);
         let none = HeaderMap::new();
         let asked = [429, 500, 502, 503].map(|status| some.after_answer(status, &none, false));
         assert_eq!(asked, [Some(Cause::Status(429)), None, None, Some(Cause::Status(503))]);
@@ -215,15 +229,20 @@ mod tests {
     fn what_a_service_asks_for_is_waited_for_or_the_answer_is_passed_on() {
         let after = |text: &str| {
             let value = http::HeaderValue::from_str(text).unwrap();
-            usual().wait(0, Asked::by(&HeaderMap::from_iter([(RETRY_AFTER, value)]), false), 1.0)
+            let now = || Duration::from_secs(1_445_412_479);
+            usual().wait(0, Asked::by(&HeaderMap::from_iter([(RETRY_AFTER, value)]), false, now), 1.0)
         };
         assert_eq!(after("0"), Some(Duration::from_millis(25)));
         assert_eq!(after("1"), Some(Duration::from_secs(1)));
         assert_eq!(after("2"), None);
-        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), None);
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(1)), "a second from now");
+        assert_eq!(after("Wed, 21 Oct 2015 07:27:59 GMT"), Some(Duration::from_millis(25)));
+        assert_eq!(after("Wednesday, 21-Oct-15 07:00:00 GMT"), Some(Duration::from_millis(25)), "it is over");
+        assert_eq!((after("Wed, 21 Oct 2015 07:28:01 GMT"), after("soon"), after("-1")), (None, None, None));
         let pushback =
             HeaderMap::from_iter([(http::HeaderName::from_static("grpc-retry-pushback-ms"), "-1".parse().unwrap())]);
-        assert_eq!((Asked::by(&pushback, true), Asked::by(&pushback, false)), (Some(Asked::NotNow), None));
+        let asked = |grpc| Asked::by(&pushback, grpc, Duration::default);
+        assert_eq!((asked(true), asked(false)), (Some(Asked::NotNow), None));
     }
 
     proptest! {

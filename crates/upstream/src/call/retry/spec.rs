@@ -16,8 +16,8 @@ pub struct RetrySpec {
     /// How many attempts may follow the first. A number from 0 (`off`) to 5; default 2. Example: `3`.
     pub attempts: u8,
     /// After what, one or a list: `connect` (no connection), `refused` (the service says that it has not looked at the
-    /// request), `reset` (the connection ended before the answer), `timeout` (`per_try` or `timeout.first_byte` was over);
-    /// a status or class of the answer, such as `503` or `5xx`; a code of gRPC, such as `unavailable`. Default
+    /// request), `reset` (the connection ended before the answer), `timeout` (`per_try` or `timeout.first_byte` was over),
+    /// `protocol` (the answer was no valid HTTP); a status or class of the answer, such as `503` or `5xx`; a code of gRPC, such as `unavailable`. Default
     /// `[connect, refused, reset, timeout, 502, 503, 504, unavailable]`. Example: `[connect, 5xx]`.
     pub on: OneOrMany<On>,
     /// How long is waited before each of them. Default `{ base: 25ms, max: 250ms }`. Example: `{ base: 100ms, max: 2s }`.
@@ -104,6 +104,8 @@ pub enum On {
     Reset,
     /// A timer of the attempt fired.
     Timeout,
+    /// The answer was no valid HTTP.
+    Protocol,
     /// An answer of this class, 4 or 5.
     Class(u16),
     /// An answer of this status.
@@ -115,11 +117,12 @@ pub enum On {
 const DEFAULT_ON: [On; 8] =
     [On::Connect, On::Refused, On::Reset, On::Timeout, On::Status(502), On::Status(503), On::Status(504), On::Grpc(14)];
 
-const WORDS: [(&str, On); 6] = [
+const WORDS: [(&str, On); 7] = [
     ("connect", On::Connect),
     ("refused", On::Refused),
     ("reset", On::Reset),
     ("timeout", On::Timeout),
+    ("protocol", On::Protocol),
     ("4xx", On::Class(4)),
     ("5xx", On::Class(5)),
 ];
@@ -189,7 +192,7 @@ impl<'de> Deserialize<'de> for On {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "`connect`, `refused`, `reset`, `timeout`, `4xx`, `5xx`, a status from 400 to 599 or a code of gRPC such as `unavailable`",
+                    "`connect`, `refused`, `reset`, `timeout`, `protocol`, `4xx`, `5xx`, a status from 400 to 599 or a code of gRPC such as `unavailable`",
                 )
             }
 

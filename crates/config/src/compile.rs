@@ -299,7 +299,9 @@ impl Compiler<'_> {
             return None;
         }
         let mut options = upstream.options(&calls.said(), self.document.limits.response_headers.as_usize());
-        let breaker = |(spec, id): Caller<'_>| upstream.breaker_for(id.as_str(), spec.breaker.as_ref(), self.cx.carry);
+        let usual = self.document.defaults.breaker.as_ref();
+        let breaker =
+            |(spec, id): Caller<'_>| upstream.breaker_for(id.as_str(), spec.breaker.as_ref(), usual, self.cx.carry);
         options.breaker = calls.caller.and_then(breaker);
         Some(Forward { upstream, options })
     }

@@ -83,6 +83,13 @@ pub struct Defaults {
     pub hedge: Option<HedgeSpec>,
     /// What stands in on every route.
     pub fallback: Option<FallbackSpec>,
+    /// When the calls of each route are held back.
+    pub breaker: Option<BreakerSpec>,
+}
+
+impl Defaults {
+    /// The keys beside those of policies.
+    pub(crate) const KEYS: [&str; 6] = ["timeout", "retry", "hedge", "fallback", "breaker", "shadow"];
 }
 
 /// One item of `routes`.
@@ -248,10 +255,9 @@ impl Reader<'_> {
                 "hedge" => defaults.hedge = self.part::<ShortHedge>(key, node, &at).map(|short| short.0),
                 "shadow" => defaults.shadow = self.part::<OneOrMany<String>>(key, node, &at).unwrap_or_default().0,
                 "fallback" => defaults.fallback = self.part(key, node, &at),
+                "breaker" => defaults.breaker = self.part::<Short<BreakerSpec>>(key, node, &at).map(|short| short.0),
                 _ => {
-                    if let Some(entry) =
-                        self.policy(key, node, &at, &["timeout", "retry", "hedge", "fallback", "shadow"])
-                    {
+                    if let Some(entry) = self.policy(key, node, &at, &Defaults::KEYS) {
                         defaults.policies.push(entry);
                     }
                 }

@@ -205,7 +205,7 @@ pub const ROUTE: &[KeyDoc] = &[
     },
     KeyDoc {
         key: "breaker",
-        doc: "When this route's calls are held back from its upstream: `true`, a share of failed calls, or a map; `off` takes away what `per: route` of the upstream says. It is beside those of the upstream and its endpoints. Default: what `per: route` of the upstream says.",
+        doc: "When this route's calls are held back from its upstream: `true`, a share of failed calls, or a map; the nearer wins over `per: route` of the upstream, and that over `defaults`. `off` takes away what those say. It is beside those of the upstream and its endpoints. Default: none.",
         example: "breaker: { errors: 30%, consecutive: 5 }",
         schema: |g| g.subschema_for::<Short<BreakerSpec>>(),
     },

@@ -4,6 +4,7 @@ use pylon_policy::registry::{self, CATALOGUE};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use crate::document::Defaults;
 use crate::keys::{KeyDoc, ROUTE, TOP};
 
 /// The schema of a whole document.
@@ -32,7 +33,7 @@ pub(crate) fn route(generator: &mut SchemaGenerator) -> Schema {
 /// The schema of `defaults`.
 pub(crate) fn defaults(generator: &mut SchemaGenerator) -> Schema {
     let mut all = properties(ROUTE, generator);
-    all.retain(|key, _| ["timeout", "retry", "hedge", "fallback", "shadow"].contains(&key.as_str()));
+    all.retain(|key, _| Defaults::KEYS.contains(&key.as_str()));
     all.extend(policies(generator));
     json_schema!({ "type": "object", "properties": all, "additionalProperties": false })
 }

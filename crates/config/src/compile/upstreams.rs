@@ -17,6 +17,8 @@ impl Compiler<'_> {
     pub(super) fn upstreams(&mut self) {
         let base = FieldPath::root().key("upstreams");
         let defaults = &self.document.defaults;
+        let wrong = defaults.breaker.iter().flat_map(|breaker| breaker.check(true));
+        self.note(&FieldPath::root().key("defaults").key("breaker"), wrong);
         let inherited = defaults.retry.as_ref();
         // What is wrong there is told there, and not of each upstream.
         let at = FieldPath::root().key("defaults").key("retry");

@@ -27,6 +27,8 @@ pub(crate) struct Breakers {
     rules: Option<Arc<Rules>>,
     per_endpoint: bool,
     per_route: bool,
+    /// Whether this upstream is to have none, though its document has one for all routes.
+    off: bool,
     /// Of the upstream as a whole. Where there is none by the document, it stands for orders alone.
     whole: Option<Breaker>,
     judges_whole: bool,
@@ -65,6 +67,7 @@ impl Breakers {
         if !errors.is_empty() {
             return Err(errors);
         }
+        let off = spec.is_some_and(|spec| !spec.on);
         let spec = spec.filter(|spec| spec.on);
         let has = |scope| spec.is_some_and(|spec| spec.has(scope));
         let rules = spec.map(|spec| Arc::new(Rules::compile(spec)));
@@ -79,6 +82,7 @@ impl Breakers {
             rules,
             per_endpoint: has(Scope::Endpoint),
             per_route: has(Scope::Route),
+            off,
             whole,
             judges_whole: has(Scope::Upstream),
             routes: Mutex::default(),
@@ -164,12 +168,23 @@ pub enum NoBreaker {
 }
 
 impl Upstream {
-    /// The breaker of a route's calls here, where the route has one of its own or this upstream has one for each route.
-    pub fn breaker_for(&self, route: &str, own: Option<&BreakerSpec>, carry: &Carry) -> Option<Arc<Breaker>> {
+    /// The breaker of a route's calls here, where the route has one of its own, this upstream has one for each route, or there is
+    /// a `usual` one.
+    pub fn breaker_for(
+        &self,
+        route: &str,
+        own: Option<&BreakerSpec>,
+        usual: Option<&BreakerSpec>,
+        carry: &Carry,
+    ) -> Option<Arc<Breaker>> {
         let breakers = &self.breakers;
-        let rules = match own {
-            Some(spec) => spec.on.then(|| Arc::new(Rules::compile(spec)))?,
-            None => Arc::clone(breakers.rules.as_ref().filter(|_| breakers.per_route)?),
+        let of_upstream = breakers.rules.as_ref().filter(|_| breakers.per_route);
+        let rules = match (own, of_upstream) {
+            (None, Some(rules)) => Arc::clone(rules),
+            (own, _) => {
+                let spec = own.or(usual.filter(|_| !breakers.off)).filter(|spec| spec.on)?;
+                Arc::new(Rules::compile(spec))
+            }
         };
         let key = format!("breaker of {:?} for {route:?}", breakers.upstream);
         let whose = || Whose { upstream: Arc::clone(&breakers.upstream), scope: Scope::Route, name: route.into() };

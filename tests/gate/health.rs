@@ -107,7 +107,9 @@ fn what_is_known_outlives_reloads_and_who_is_removed_is_asked_no_more() {
     let before = endpoint(&gate, &a)["health"]["failed_in_a_row"].as_u64();
     for timeout in 5..10 {
         gate.apply(&document(&[&a, &b], &format!("{QUICK}\n    timeout: {timeout}s")));
-        assert!(round(&gate).iter().all(|name| name == "b"), "no request finds out by itself");
+        let met = round(&gate);
+        // Lines of the log tell which it was, should one come: a bar that was lifted, or panic because checks of `b` failed.
+        assert!(met.iter().all(|name| name == "b"), "no request finds out by itself: {met:?}\n{}", gate.stderr());
     }
     until(SOON, "it goes on", || endpoint(&gate, &a)["health"]["failed_in_a_row"].as_u64() > before);
     assert_eq!(a.requests(), 0);

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pylon_core::body::{Body, BodyError};
-use pylon_core::exchange::{Exchange, Timer, Trail};
+use pylon_core::exchange::{Exchange, Trail};
 use pylon_core::{Request, Response};
 
 use self::again::pause;
 use self::deadline::{Times, await_head};
 use self::hedge::Hedge;
-use self::outcome::Outcome;
+use self::outcome::Missed;
 use self::outgoing::Outgoing;
 use self::past::Past;
 use self::retry::Retry;
@@ -116,7 +116,7 @@ impl Upstream {
         let asked = self.attempt(&lease.lane, &mut out, cx, options, &mut past).await;
         let (flight, head) = asked.map_err(Fault::into_error)?;
         let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
-        flight.answer(head, (lease, None), clocks, now()).map_err(Fault::into_error)
+        flight.answer(head, lease, clocks, now()).map_err(Fault::into_error)
     }
 
     async fn attempts(
@@ -194,9 +194,10 @@ impl Upstream {
         let (flight, head) = match came {
             Ok(answered) => answered,
             Err(fault) => {
-                let excused = own_deadline && matches!(fault, Fault::Timeout(Timer::Total, _))
-                    || past.is_stale(&fault, &out.method, cx);
-                let error = failed(&mut lease, fault, past, excused);
+                let stale = past.is_stale(&fault, &out.method, cx);
+                let (error, now) = (fault.into_error(), now());
+                lease.missed(Missed::of(&error, stale, own_deadline), past.began, now);
+                past.began = now;
                 if let (Some(permit), Fault::Timeout(..)) = (&past.permit, &error.source) {
                     permit.timed_out();
                 }
@@ -215,9 +216,7 @@ impl Upstream {
         if let (401, Some(outbound)) = (head.status(), &self.outbound) {
             outbound.refused(&out.headers);
         }
-        let took = now.saturating_duration_since(past.began);
-        lease.lane.observe(Outcome::Answered(head.status()), past.began, now);
-        let end = lease.answered(|| Said::of(cx.grpc, head.status(), head.headers()), took, now, own_deadline);
+        lease.heard(Said::of(cx.grpc, head.status(), head.headers()), past.began, now, own_deadline);
         let began = std::mem::replace(&mut past.began, now);
         let again = self.after_answer(&head, out, cx, options, past);
         match again {
@@ -227,7 +226,7 @@ impl Upstream {
         let clocks = Clocks { idle: Some(options.timeouts.idle), total: cx.deadline };
         cx.trail.upstream_time = Some(past.took(cx.started));
         let lane = self.reads_heads().then(|| Arc::clone(&lease.lane));
-        let mut answer = flight.answer(head, (lease, end), clocks, now).map_err(Fault::into_error);
+        let mut answer = flight.answer(head, lease, clocks, now).map_err(Fault::into_error);
         if let (Some(lane), Ok(answer)) = (lane, &mut answer) {
             self.read_head(answer.headers_mut(), &lane, &out.headers, cx, now);
         }
@@ -415,22 +414,6 @@ fn concluded(flight: Option<Flight>, head: Result<Head, Fault>, out: &mut Outgoi
             Err(fault)
         }
     }
-}
-
-/// An attempt brought no answer. The next one begins now. `excused` says that it tells nothing against the service.
-fn failed(lease: &mut Lease, fault: Fault, past: &mut Past, excused: bool) -> CallError {
-    let (error, now) = (fault.into_error(), now());
-    if let Some(outcome) = Outcome::of(&error) {
-        let took = now.saturating_duration_since(past.began);
-        lease.lane.observe(outcome, past.began, now);
-        if excused {
-            lease.ran_out(took, now);
-        } else {
-            lease.failed(took, now);
-        }
-    }
-    past.began = now;
-    error
 }
 
 /// Whether the time that is left was set by the client, and not by the document.

@@ -158,9 +158,24 @@ pub(crate) struct Endpoint {
     pub(crate) epoch: u32,
 }
 
+/// Begins the id of an endpoint under TLS whose place is another endpoint in cleartext.
+pub(crate) const UNDER_TLS: &str = "https://";
+
+impl Endpoint {
+    /// As people know it.
+    pub(crate) fn shown(&self) -> String {
+        match &self.path {
+            Some(path) => format!("unix:{path}"),
+            None if self.id.starts_with(UNDER_TLS) => self.id.to_string(),
+            None => String::from_utf8_lossy(self.authority.as_bytes()).into_owned(),
+        }
+    }
+}
+
 impl PartialEq for Endpoint {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.pool, &other.pool)
+            && self.id == other.id
             && self.addrs == other.addrs
             && self.weight == other.weight
             && (&self.zone, &self.region, self.priority) == (&other.zone, &other.region, other.priority)
@@ -290,13 +305,8 @@ impl Lane {
         })
     }
 
-    /// Tells those of an attempt who ask for it: the choice, and whoever ejects outliers.
+    /// Tells the choice of an attempt, where it asks for that.
     pub(crate) fn measure(&self, began: Instant, now: Instant, failed: bool) {
-        match &self.watched {
-            Some(watched) if failed => watched.failed(),
-            Some(watched) => watched.passed(now.saturating_duration_since(began)),
-            None => {}
-        }
         if let Some(gauge) = &self.gauge {
             gauge.observe(now.saturating_duration_since(began), failed, now);
         }

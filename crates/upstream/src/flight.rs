@@ -7,7 +7,6 @@ use std::time::Instant;
 use http::{HeaderMap, Response};
 use pylon_core::body::Body;
 
-use crate::breaker::lease::End;
 use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
@@ -92,13 +91,13 @@ impl Flight {
     pub(crate) fn answer(
         self,
         head: Head,
-        (lease, end): (Lease, Option<End>),
+        lease: Lease,
         clocks: Clocks,
         now: Instant,
     ) -> Result<Response<Body>, Fault> {
         match (self, head) {
             (Self::Http1(flight), Head::Http1(head)) => flight.answer(head, lease, clocks, now),
-            (Self::Http2(flight), Head::Http2(head)) => Ok(flight.answer(head, (lease, end), clocks)),
+            (Self::Http2(flight), Head::Http2(head)) => Ok(flight.answer(head, lease, clocks)),
             _ => Err(Fault::Connect(io::ErrorKind::NotConnected.into())),
         }
     }

@@ -102,9 +102,9 @@ impl Checks {
         }
     }
 
-    /// Whether an endpoint is not to be chosen.
-    pub(crate) fn is_unhealthy(&self, endpoint: &Endpoint) -> bool {
-        self.followed.lock().get(&endpoint.id).is_some_and(|one| one.checked.verdict() == Verdict::Unhealthy)
+    /// What is thought of an endpoint.
+    pub(crate) fn verdict(&self, endpoint: &Endpoint) -> Verdict {
+        self.followed.lock().get(&endpoint.id).map_or(Verdict::Unknown, |one| one.checked.verdict())
     }
 
     /// Counts the checks since the last time.

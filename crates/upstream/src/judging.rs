@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::endpoint::{Endpoint, EndpointSet};
 use crate::health::Checks;
+use crate::health::state::Verdict;
 use crate::outliers::judge::Change;
 use crate::outliers::{Outliers, Watched};
 use crate::spec::UpstreamSpec;
@@ -40,6 +41,8 @@ pub(crate) struct Judging {
     pub(crate) panic: Percent,
     /// Told of new sets and new verdicts.
     news: Arc<Notify>,
+    /// Where checks run, once they do.
+    handle: OnceLock<Handle>,
     say: Mutex<Option<Say>>,
     series: OnceLock<Arc<UpstreamSeries>>,
     /// Whether panic was in force when it was last looked at.
@@ -75,14 +78,26 @@ impl Judging {
             outliers,
             panic,
             news: Arc::default(),
+            handle: OnceLock::new(),
             say: Mutex::default(),
             series: OnceLock::new(),
             panicked: AtomicBool::new(false),
         })
     }
 
-    /// There is another set of endpoints.
-    pub(crate) fn poke(&self) {
+    /// These are the endpoints from now on. Nothing is asked of them before [`Judging::start`].
+    ///
+    /// At once, and not when the task that judges has its turn: what the document before has found lives for as long as it or
+    /// this one holds it, and the one before may be gone by then.
+    pub(crate) fn these(&self, set: &EndpointSet) {
+        let Some(handle) = self.handle.get() else { return };
+        if let Some(checks) = &self.checks {
+            checks.follow(set, &self.news, handle);
+        }
+        // A source that has not answered yet says nothing about those whom the document before knows.
+        if let Some(outliers) = self.outliers.as_ref().filter(|_| !set.endpoints.is_empty()) {
+            outliers.follow(set);
+        }
         self.news.notify_one();
     }
 
@@ -105,8 +120,10 @@ impl Judging {
         if let Some(series) = series {
             self.series.get_or_init(|| series);
         }
+        self.handle.get_or_init(|| handle.clone());
+        shared.judge_all();
         let judges = self.checks.is_some() || self.outliers.is_some();
-        judges.then(|| judge(Arc::downgrade(shared), handle.clone()))
+        judges.then(|| judge(Arc::downgrade(shared)))
     }
 
     /// Completes what the admin API shows of an endpoint.
@@ -148,15 +165,6 @@ impl Judging {
         }
     }
 
-    fn follow(&self, set: &EndpointSet, handle: &Handle) {
-        if let Some(checks) = &self.checks {
-            checks.follow(set, &self.news, handle);
-        }
-        if let Some(outliers) = &self.outliers {
-            outliers.follow(set);
-        }
-    }
-
     fn lay(&self, shared: &Shared) {
         let Some(say) = self.say.lock().clone() else { return };
         let set = shared.set.load();
@@ -165,7 +173,12 @@ impl Judging {
             for endpoint in &set.endpoints {
                 let standing = shared.standings.of(&endpoint.id);
                 standing.bar(Bar::Ejected, self.outliers.as_ref().is_some_and(|outliers| outliers.is_out(endpoint)));
-                let unhealthy = self.checks.as_ref().is_some_and(|checks| checks.is_unhealthy(endpoint));
+                let verdict = self.checks.as_ref().map(|checks| checks.verdict(endpoint));
+                let unhealthy = match verdict {
+                    // Checks that ask something new have yet to find out: until then what others found holds.
+                    Some(Verdict::Unknown) => continue,
+                    verdict => verdict == Some(Verdict::Unhealthy),
+                };
                 if !standing.bar(Bar::Unhealthy, unhealthy) {
                     continue;
                 }
@@ -205,7 +218,7 @@ impl Shared {
             self.standings.by(&say, || _ = self.standings.of(id).bar(Bar::Ejected, true));
         }
         judging.tell(self, &change);
-        judging.poke();
+        judging.news.notify_one();
     }
 
     /// The bars on the endpoints of the present set.
@@ -239,17 +252,12 @@ impl Shared {
     }
 }
 
-async fn judge(shared: Weak<Shared>, handle: Handle) {
-    let (mut generation, mut next) = (0, now() + TICK);
+async fn judge(shared: Weak<Shared>) {
+    let mut next = now() + TICK;
     loop {
         let news = {
             let Some(shared) = shared.upgrade() else { return };
             let judging = &shared.judging;
-            let newest = shared.generation();
-            if newest != generation {
-                generation = newest;
-                judging.follow(&shared.set.load(), &handle);
-            }
             if now() >= next {
                 next = now() + TICK;
                 judging.second(&shared);

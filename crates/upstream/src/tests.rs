@@ -11,6 +11,7 @@ mod discovery;
 mod dns;
 mod fetch;
 pub(crate) mod fixture;
+mod grpc;
 mod health;
 mod hedges;
 mod interim;

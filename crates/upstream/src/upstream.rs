@@ -1,6 +1,6 @@
 //! A named service: compiled from its spec, kept current by tasks on the control runtime, read by the workers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
@@ -39,7 +39,7 @@ use crate::discovery::file::ReadYaml;
 use crate::discovery::ledger::Known;
 use crate::discovery::source::Source;
 use crate::discovery::static_list::Member;
-use crate::endpoint::{Endpoint, EndpointSet};
+use crate::endpoint::{Endpoint, EndpointSet, UNDER_TLS};
 use crate::judging::Judging;
 use crate::key::{self, KeyBy};
 use crate::locality::LocalitySpec;
@@ -352,10 +352,7 @@ impl Upstream {
             let standing = self.shared.standings.of(&endpoint.id);
             let [attempts, connects, connect_failures, reuses] = endpoint.pool.counters();
             let mut view = EndpointView {
-                endpoint: endpoint
-                    .path
-                    .as_ref()
-                    .map_or_else(|| text(&endpoint.authority), |path| format!("unix:{path}")),
+                endpoint: endpoint.shown(),
                 addresses: if endpoint.path.is_some() { Vec::new() } else { endpoint.addrs.to_vec() },
                 weight: endpoint.weight,
                 effective_weight: shown.weights.get(index).copied().unwrap_or_else(|| f64::from(endpoint.weight)),
@@ -425,6 +422,7 @@ impl Shared {
         let written = self.sources.members.iter().filter_map(Member::endpoint);
         let found = self.sources.discovered.iter().flat_map(Source::endpoints);
         let mut next: Vec<Endpoint> = written.chain(found).collect();
+        tell_apart(&mut next);
         if self.generation.load(Acquire) == 0 || self.set.load().endpoints != next {
             if let Some(sticky) = &self.sticky {
                 for one in &mut next {
@@ -436,18 +434,28 @@ impl Shared {
             self.standings.retain(|id| next.endpoints.iter().any(|endpoint| *endpoint.id == *id));
             self.set.store(Arc::new(next));
             self.generation.fetch_add(1, Release);
-            self.judging.poke();
+            self.judging.these(&self.set.load());
         }
     }
 
-    /// Rises with each new set.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Acquire)
+    /// Has the present set judged.
+    pub(crate) fn judge_all(&self) {
+        let _no_other_meanwhile = self.rebuilding.lock();
+        self.judging.these(&self.set.load());
     }
 
     /// For the log: what names and sources say.
     fn why_empty(&self) -> String {
         self.sources.why_empty().into_iter().fold(String::new(), |all, why| format!("{all}: {why}"))
+    }
+}
+
+/// One place that is reached both in cleartext and under TLS is two endpoints: what is found out about one is not the other's.
+fn tell_apart(endpoints: &mut [Endpoint]) {
+    let cleartext: HashSet<Arc<str>> =
+        endpoints.iter().filter(|one| one.tls.is_none()).map(|one| Arc::clone(&one.id)).collect();
+    for one in endpoints.iter_mut().filter(|one| one.tls.is_some() && cleartext.contains(&one.id)) {
+        one.id = format!("{UNDER_TLS}{}", one.id).into();
     }
 }
 
@@ -493,8 +501,4 @@ async fn look_after(upstream: UpstreamName, tls: Arc<ClientTls>) {
             Ok(None) | Err(_) => {}
         }
     }
-}
-
-fn text(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }

@@ -1,10 +1,11 @@
-//! What breakers are told of a call: at the head of its answer, and for calls of gRPC at their end.
+//! What breakers, and whoever ejects outliers, are told of a call: at the head of its answer, and for calls of gRPC at their end.
 //!
 //! Failures are: no answer by the fault of the upstream, a timer of the gateway, a status that counts, a body that the upstream
 //! breaks off. A call of gRPC is judged by the status in its head or its trailers: UNKNOWN, INTERNAL, UNAVAILABLE and DATA_LOSS
 //! fail (the classes that Envoy takes for errors of a server, without UNIMPLEMENTED, which tells of the request), and
 //! DEADLINE_EXCEEDED where the deadline is not the client's own. A client that goes away tells nothing, nor does a client whose
-//! own deadline is over, unless the call was slow by then: otherwise one client could open the breaker of all.
+//! own deadline is over, unless the call was slow by then: otherwise one client could open the breaker of all. To outliers each
+//! answer of 5xx is a failure, whatever statuses a breaker counts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub(crate) struct Pass {
     pub(crate) route: Option<Arc<Fuse>>,
     /// Those that are half open and let it through. An attempt that is dropped gives them back.
     probes: Option<Box<Probes>>,
+    /// What was known at the head of an answer whose end tells how the call went.
+    end: Option<Box<End>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +52,7 @@ impl Pass {
 
 /// What is known at the head of a call whose end tells how it went.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct End {
+struct End {
     at: Instant,
     took: Duration,
     own_deadline: bool,
@@ -74,33 +77,46 @@ impl Said {
         }
         grpc_status(headers).map_or(Self::Later, Self::Grpc)
     }
+
+    /// The status of HTTP.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Http(status) => status,
+            Self::Grpc(_) | Self::Later => 200,
+        }
+    }
+
+    /// Whether it tells of a failure already.
+    pub(crate) fn is_failure(self) -> bool {
+        match self {
+            Self::Http(status) => status >= 500,
+            Self::Grpc(code) => fails(code, false),
+            Self::Later => false,
+        }
+    }
 }
 
 impl Lease {
     /// The head of the answer is here, after so long. `own_deadline` says whether the client set the time that it has.
-    /// Gives what has to be told at the end, where that is when it is known.
-    pub(crate) fn answered(
-        &mut self,
-        said: impl FnOnce() -> Said,
-        took: Duration,
-        at: Instant,
-        own_deadline: bool,
-    ) -> Option<End> {
+    pub(crate) fn answered(&mut self, said: Said, took: Duration, at: Instant, own_deadline: bool) {
         if !self.is_judged() {
-            return None;
+            return;
         }
-        match said() {
-            Said::Http(status) => self.tell(at, |rules| rules.by_status(status, took)),
-            Said::Grpc(code) => self.tell(at, |rules| by_code(rules, code, took, own_deadline)),
-            Said::Later => return Some(End { at, took, own_deadline }),
+        match said {
+            Said::Http(status) => {
+                self.watch(status >= 500, took);
+                self.tell(at, |rules| rules.by_status(status, took));
+            }
+            Said::Grpc(code) => self.tell_code(code, End { at, took, own_deadline }),
+            Said::Later => self.pass.end = Some(Box::new(End { at, took, own_deadline })),
         }
-        None
     }
 
     /// A connection stands that carries bytes, and nothing else is known of it.
     pub(crate) fn connected(&mut self, asked: Instant, at: Instant) {
         if self.is_judged() {
             let took = at.saturating_duration_since(asked);
+            self.watch(false, took);
             self.tell(at, |rules| Call { failed: false, slow: rules.is_slow(took) });
         }
     }
@@ -108,6 +124,7 @@ impl Lease {
     /// No answer came in so long, by the fault of the upstream.
     pub(crate) fn failed(&mut self, took: Duration, at: Instant) {
         if self.is_judged() {
+            self.watch(true, took);
             self.tell(at, |rules| Call { failed: true, slow: rules.is_slow(took) });
         }
     }
@@ -121,31 +138,51 @@ impl Lease {
     }
 
     /// The first data of the answer: a probe need not wait for the end of a stream.
-    pub(crate) fn goes_on(&mut self, end: Option<&End>) {
-        if let (Some(End { at, .. }), Some(probes)) = (end, &mut self.pass.probes) {
-            probes.0.drain(..).for_each(|probe| probe.end(Call::GOOD, *at));
+    pub(crate) fn goes_on(&mut self) {
+        if let Pass { end: Some(end), probes: Some(probes), .. } = &mut self.pass {
+            probes.0.drain(..).for_each(|probe| probe.end(Call::GOOD, end.at));
         }
     }
 
     /// The answer is over, with these trailers, if any.
-    pub(crate) fn ended(&mut self, end: End, trailers: Option<&HeaderMap>) {
-        let End { at, took, own_deadline } = end;
+    pub(crate) fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        let Some(end) = self.pass.end.take() else { return };
         // A call that ends without a status is UNKNOWN.
         let code = trailers.and_then(grpc_status).unwrap_or(2);
         // What went well is counted to the moment of its head: a bad one needs the present.
-        let at = if code == 0 { at } else { now() };
-        self.tell(at, |rules| by_code(rules, code, took, own_deadline));
+        let at = if code == 0 { end.at } else { now() };
+        self.tell_code(code, End { at, ..*end });
     }
 
     /// The answer broke off by the fault of the upstream.
     pub(crate) fn broke(&mut self) {
+        if let Some(end) = self.pass.end.take() {
+            self.watch(true, end.took);
+        }
         if self.is_judged() {
             self.tell(now(), |_| Call { failed: true, slow: false });
         }
     }
 
     fn is_judged(&self) -> bool {
-        self.pass.route.is_some() || self.lane.fuses.iter().any(Option::is_some)
+        let lane = &self.lane;
+        self.pass.route.is_some() || lane.watched.is_some() || lane.fuses.iter().any(Option::is_some)
+    }
+
+    /// Tells whoever ejects outliers.
+    fn watch(&self, failed: bool, took: Duration) {
+        match &self.lane.watched {
+            Some(watched) if failed => watched.failed(),
+            Some(watched) => watched.passed(took),
+            None => {}
+        }
+    }
+
+    /// A call of gRPC has come to this.
+    fn tell_code(&mut self, code: u16, End { at, took, own_deadline }: End) {
+        let failed = fails(code, own_deadline);
+        self.watch(failed, took);
+        self.tell(at, |rules| Call { failed, slow: rules.is_slow(took) });
     }
 
     fn fuses(&self) -> impl Iterator<Item = &Arc<Fuse>> {
@@ -154,7 +191,7 @@ impl Lease {
 
     /// Tells each breaker how the call went by its own rules.
     fn tell(&mut self, at: Instant, call: impl Fn(&Rules) -> Call) {
-        let Pass { route, probes } = &mut self.pass;
+        let Pass { route, probes, .. } = &mut self.pass;
         for fuse in self.lane.fuses.iter().flatten().chain(route.iter()) {
             let call = call(&fuse.rules);
             match probes.as_mut().and_then(|probes| probes.of(fuse)) {
@@ -165,13 +202,13 @@ impl Lease {
     }
 }
 
-fn by_code(rules: &Rules, code: u16, took: Duration, own_deadline: bool) -> Call {
-    let failed = match code {
+/// Whether a code of gRPC tells against the service.
+fn fails(code: u16, own_deadline: bool) -> bool {
+    match code {
         2 | 13 | 14 | 15 => true,
         4 => !own_deadline,
         _ => false,
-    };
-    Call { failed, slow: rules.is_slow(took) }
+    }
 }
 
 /// The status of gRPC in a head or in trailers; what is no number is 2 (UNKNOWN).

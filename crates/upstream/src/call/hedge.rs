@@ -18,7 +18,7 @@ use pylon_net::timer::timeout_at;
 
 use self::spec::{After, HedgeSpec};
 use super::deadline::{Times, await_head, tell};
-use super::outcome::Outcome;
+use super::outcome::Missed;
 use super::outgoing::{Outgoing, is_idempotent};
 use super::past::Past;
 use super::{CallOptions, Came, concluded, now};
@@ -206,17 +206,18 @@ impl Upstream {
         }
         cx.trail.attempts = cx.trail.attempts.saturating_add(second.cx.trail.attempts);
         past.remember(&second.lease.lane);
-        let now = now();
+        let (now, grpc) = (now(), cx.grpc);
+        let said = |head: &Head| Said::of(grpc, head.status(), head.headers());
         match ends.into_winner() {
             Winner::First(head, loser) => {
                 self.tell(Hedged::Lost, cx);
-                let loser = loser.map(|came| came.map(|(_, head)| head.status()));
+                let loser = loser.map(|came| came.map(|(_, head)| said(&head)));
                 lost(&mut second.lease, loser, second.past.began, now);
                 (lease, concluded(flight, head, out))
             }
             Winner::Second(came, loser) => {
                 self.tell(Hedged::Won, cx);
-                lost(&mut lease, loser.map(|head| head.map(|head| head.status())), began, now);
+                lost(&mut lease, loser.map(|head| head.map(|head| said(&head))), began, now);
                 let Trail { endpoint, socket, reused, .. } = std::mem::take(&mut second.cx.trail);
                 (cx.trail.endpoint, cx.trail.socket, cx.trail.reused) = (endpoint, socket, reused);
                 past.began = second.past.began;
@@ -271,20 +272,11 @@ fn is_good(head: &Head) -> bool {
 }
 
 /// Takes in how the loser did: what it brought counts as ever, and where it was cut short, the time that it had.
-fn lost(lease: &mut Lease, came: Option<Result<u16, Fault>>, began: Instant, now: Instant) {
-    let took = now.saturating_duration_since(began);
+fn lost(lease: &mut Lease, came: Option<Result<Said, Fault>>, began: Instant, now: Instant) {
     match came {
-        Some(Ok(status)) => {
-            lease.lane.observe(Outcome::Answered(status), began, now);
-            lease.answered(|| Said::Http(status), took, now, false);
-        }
-        Some(Err(fault)) => {
-            if let Some(outcome) = Outcome::of(&fault.into_error()) {
-                lease.lane.observe(outcome, began, now);
-                lease.failed(took, now);
-            }
-        }
-        None => lease.lane.slot.pace.record(took),
+        Some(Ok(said)) => lease.heard(said, began, now, false),
+        Some(Err(fault)) => lease.missed(Missed::of(&fault.into_error(), false, false), began, now),
+        None => lease.lane.slot.pace.record(now.saturating_duration_since(began)),
     }
 }
 

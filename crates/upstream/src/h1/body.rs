@@ -54,12 +54,15 @@ impl UpstreamBody {
         conn: Conn,
         keep: bool,
         pump: Option<Box<Pump>>,
-        lease: Lease,
+        mut lease: Lease,
         clocks: Clocks,
     ) -> Self {
         let first = match first {
             Piece::Data(data) => Some(Frame::data(data)),
-            Piece::Trailers(trailers) => Some(Frame::trailers(trailers)),
+            Piece::Trailers(trailers) => {
+                lease.ended(Some(&trailers));
+                Some(Frame::trailers(trailers))
+            }
             Piece::More | Piece::End => None,
         };
         let live = Some(Live { conn, pump, lease });
@@ -73,11 +76,9 @@ impl UpstreamBody {
     /// The body ended well. The connection is given back where nothing speaks against it.
     fn finish(&mut self) {
         self.pause.end();
-        if let Some(Live { conn, pump, lease }) = self.live.take()
-            && self.keep
-            && pump.is_none()
-            && conn.buf.is_empty()
-        {
+        let Some(Live { conn, pump, mut lease }) = self.live.take() else { return };
+        lease.ended(None);
+        if self.keep && pump.is_none() && conn.buf.is_empty() {
             lease.give_back(conn, tokio::time::Instant::now().into_std());
         }
     }
@@ -166,6 +167,7 @@ impl http_body::Body for UpstreamBody {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Ok(Piece::Trailers(trailers)) => {
+                    live.lease.ended(Some(&trailers));
                     this.finish();
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }

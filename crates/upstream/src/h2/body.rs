@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use pylon_core::body::BodyError;
 use pylon_core::exchange::Timer;
@@ -13,7 +12,6 @@ use pylon_http2::{Error, Piece, RecvStream};
 
 use super::conn::Place;
 use super::upload::Upload;
-use crate::breaker::lease::End;
 use crate::clocks::{Clocks, Pause};
 use crate::endpoint::Lease;
 
@@ -29,8 +27,6 @@ struct Live {
     upload: Option<Box<Upload>>,
     _place: Place,
     lease: Lease,
-    /// What the breakers have to be told at the end.
-    end: Option<End>,
 }
 
 impl fmt::Debug for AnswerBody {
@@ -44,10 +40,10 @@ impl AnswerBody {
         stream: RecvStream,
         upload: Option<Box<Upload>>,
         place: Place,
-        (lease, end): (Lease, Option<End>),
+        lease: Lease,
         clocks: Clocks,
     ) -> Self {
-        let live = Live { stream, upload, _place: place, lease, end };
+        let live = Live { stream, upload, _place: place, lease };
         Self { live: Some(live), pause: Pause::new(clocks) }
     }
 }
@@ -63,19 +59,13 @@ impl Live {
         Ok(())
     }
 
-    fn ended(&mut self, trailers: Option<&HeaderMap>) {
-        if let Some(end) = self.end.take() {
-            self.lease.ended(end, trailers);
-        }
-    }
-
-    /// Tells the breakers what has come of the answer.
+    /// Tells those who judge what has come of the answer.
     fn tell(&mut self, piece: Option<&Result<Piece, Error>>) {
         match piece {
-            Some(Ok(Piece::Data(_))) => self.lease.goes_on(self.end.as_ref()),
-            Some(Ok(Piece::Trailers(trailers))) => self.ended(Some(trailers)),
+            Some(Ok(Piece::Data(_))) => self.lease.goes_on(),
+            Some(Ok(Piece::Trailers(trailers))) => self.lease.ended(Some(trailers)),
             Some(Err(_)) => self.lease.broke(),
-            None => self.ended(None),
+            None => self.lease.ended(None),
         }
     }
 
@@ -113,6 +103,7 @@ impl http_body::Body for AnswerBody {
             Poll::Ready(Some(Ok(frame))) => {
                 this.pause.moved();
                 if live.stream.is_end_stream() {
+                    live.lease.ended(None);
                     this.live = None;
                 }
                 Poll::Ready(Some(Ok(frame)))

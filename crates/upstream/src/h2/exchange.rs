@@ -13,7 +13,6 @@ use super::conn::Place;
 use super::encode;
 use super::tunnel::{self, Tunnelled};
 use super::upload::{Progress, Upload};
-use crate::breaker::lease::End;
 use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
@@ -112,7 +111,7 @@ impl Flight {
     }
 
     /// The answer, whose body goes on sending what is left of the request.
-    pub(crate) fn answer(self, head: Answered, (lease, end): (Lease, Option<End>), clocks: Clocks) -> Response<Body> {
+    pub(crate) fn answer(self, head: Answered, mut lease: Lease, clocks: Clocks) -> Response<Body> {
         let Self { upload, place, tunnel, .. } = self;
         let switches = head.status() == StatusCode::SWITCHING_PROTOCOLS;
         head.map(|stream| {
@@ -126,9 +125,10 @@ impl Flight {
                 None => {}
             }
             if stream.is_end_stream() {
+                lease.ended(None);
                 Body::Empty
             } else {
-                Body::stream(AnswerBody::new(stream, upload, place, (lease, end), clocks))
+                Body::stream(AnswerBody::new(stream, upload, place, lease, clocks))
             }
         })
     }

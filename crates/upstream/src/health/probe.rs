@@ -1,6 +1,7 @@
 //! One check of one endpoint, on a connection of its own: an answer to GET, `grpc.health.v1.Health/Check`, or a connection alone.
 //!
-//! Redirects are not followed, interim answers are passed over, and of a body the first 64 KiB are read where they matter.
+//! Redirects are not followed, interim answers are passed over. Of a body the first 64 KiB are looked at; it is read to its end
+//! where that comes soon, so that the service sees the connection closed by somebody who was done with it.
 
 use std::future::poll_fn;
 use std::io;
@@ -31,13 +32,15 @@ use crate::h1::conn::Open;
 use crate::h1::encode::{self, Framing, RequestHead};
 use crate::h1::exchange::{Asked, MAX_INTERIM};
 use crate::h1::framing::{Decoder, Piece};
-use crate::h1::parse::HeadReader;
+use crate::h1::parse::{HeadReader, ResponseHead};
 use crate::h2;
 
 /// The longest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// How much of a body is read.
 const MAX_BODY: usize = 64 * 1024;
+/// For how long what is left of a body is waited for once the verdict stands.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// What is asked of endpoints, and how.
 #[derive(Debug)]
@@ -109,13 +112,18 @@ impl Aim {
 impl Probe {
     /// Asks once, for so long at the most. The error is for people.
     pub(crate) async fn run(&self, aim: &Aim, timeout: Duration) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now().into_std() + timeout;
+        let deadline = now() + timeout;
         let late =
             |_| format!("no answer within {}", Span::from_millis(timeout.as_millis().try_into().unwrap_or(u64::MAX)));
-        timeout_at(Some(deadline), self.ask(aim, deadline)).await.map_err(late)?
+        let mut rest = Rest::Nothing;
+        let verdict = timeout_at(Some(deadline), self.ask(aim, deadline, &mut rest)).await.map_err(late)?;
+        // How much is left of an answer, and how soon it comes, says nothing any more.
+        let _ended = timeout_at(Some(now() + LINGER), rest.read(MAX_BODY)).await;
+        verdict
     }
 
-    async fn ask(&self, aim: &Aim, deadline: Instant) -> Result<(), String> {
+    /// The verdict; what follows it on the wire is left in `rest`.
+    async fn ask(&self, aim: &Aim, deadline: Instant, rest: &mut Rest) -> Result<(), String> {
         let mut stream = self.reach(aim, deadline).await?;
         let question = Question::of(&self.ask);
         let Some(question) = question else { return Ok(()) };
@@ -130,18 +138,28 @@ impl Probe {
             websocket: false,
             expects: false,
         };
-        if stream.agreed_on_http2() || self.http2 && aim.tls.is_none() {
-            let (status, headers, body) = send_http2(stream, aim, &head, question.body, deadline).await?;
-            return match &self.ask {
-                Ask::Grpc { .. } => grpc::serving(status, &headers, body).await,
-                Ask::Http(http) => http.judge_http2(status, body).await,
-                Ask::Tcp => Ok(()),
-            };
-        }
+        let http2 = stream.agreed_on_http2() || self.http2 && aim.tls.is_none();
+        let status = match &self.ask {
+            Ask::Tcp => return Ok(()),
+            Ask::Grpc { .. } if !http2 => return Err("it does not speak HTTP/2".to_owned()),
+            Ask::Grpc { .. } => {
+                let (status, headers, body) = send_http2(stream, aim, &head, question.body, deadline).await?;
+                return grpc::serving(status, &headers, body).await;
+            }
+            Ask::Http(_) if http2 => {
+                let (status, _, body) = send_http2(stream, aim, &head, question.body, deadline).await?;
+                *rest = Rest::Http2(body);
+                status
+            }
+            Ask::Http(_) => {
+                let (answer, buf) = send_http1(&mut stream, &head).await?;
+                *rest = Rest::Http1 { stream, buf, decoder: Decoder::new(answer.length) };
+                answer.status
+            }
+        };
         match &self.ask {
-            Ask::Http(http) => http.ask_http1(&mut stream, &head).await,
-            Ask::Grpc { .. } => Err("it does not speak HTTP/2".to_owned()),
-            Ask::Tcp => Ok(()),
+            Ask::Http(http) => http.judge(status, rest).await,
+            Ask::Grpc { .. } | Ask::Tcp => Ok(()),
         }
     }
 
@@ -205,61 +223,82 @@ impl<'a> Question<'a> {
 }
 
 impl Http {
-    async fn ask_http1(&self, stream: &mut Stream, head: &RequestHead<'_>) -> Result<(), String> {
-        let mut out = Vec::with_capacity(512);
-        encode::request(&mut out, head).map_err(|error| error.to_string())?;
-        let broke = |error: io::Error| format!("the connection broke: {error}");
-        stream.write_all(&out).await.map_err(broke)?;
-        stream.flush().await.map_err(broke)?;
-        let (mut reader, mut buf, mut interim) = (HeadReader::default(), BytesMut::new(), 0);
-        let head = loop {
-            match reader.read(&mut buf, head.method, MAX_HEAD).map_err(|error| error.to_string())? {
-                Some(head) if !head.status.is_informational() => break head,
-                Some(_) if interim < MAX_INTERIM => interim += 1,
-                Some(_) => return Err("too many interim answers".to_owned()),
-                None if stream.read_buf(&mut buf).await.map_err(broke)? == 0 => {
-                    return Err("the connection was closed before an answer".to_owned());
-                }
-                None => {}
-            }
-        };
-        self.judge(head.status)?;
-        let Some(wanted) = &self.body else { return Ok(()) };
-        let (mut decoder, mut body) = (Decoder::new(head.length), BytesMut::new());
-        while body.len() < MAX_BODY {
-            match decoder.next(&mut buf).map_err(|error| error.to_string())? {
-                Piece::Data(data) => body.extend_from_slice(&data),
-                Piece::End | Piece::Trailers(_) => break,
-                Piece::More if stream.read_buf(&mut buf).await.map_err(broke)? == 0 => {
-                    decoder.close().map_err(|error| error.to_string())?;
-                    break;
-                }
-                Piece::More => {}
-            }
+    async fn judge(&self, status: StatusCode, body: &mut Rest) -> Result<(), String> {
+        if !self.status.iter().any(|good| good.has(status.as_u16())) {
+            let wanted: Vec<_> = self.status.iter().map(ToString::to_string).collect();
+            return Err(format!("the status {} is not {}", status.as_u16(), wanted.join(" or ")));
         }
-        contains(&body, wanted)
+        match &self.body {
+            Some(wanted) => contains(&body.read(MAX_BODY).await?, wanted),
+            None => Ok(()),
+        }
     }
+}
 
-    async fn judge_http2(&self, status: StatusCode, mut body: Answered) -> Result<(), String> {
-        self.judge(status)?;
-        let Some(wanted) = &self.body else { return Ok(()) };
+/// What is still to come of an answer, and the connection that it comes on.
+enum Rest {
+    Nothing,
+    Http1 { stream: Stream, buf: BytesMut, decoder: Decoder },
+    Http2(Answered),
+}
+
+impl Rest {
+    /// Reads to the end of the body, or until there are so many bytes of it.
+    async fn read(&mut self, most: usize) -> Result<BytesMut, String> {
         let mut read = BytesMut::new();
-        while read.len() < MAX_BODY {
-            match body.next().await? {
-                Some(Http2Piece::Data(data)) => read.extend_from_slice(&data),
-                Some(Http2Piece::Trailers(_)) | None => break,
-            }
+        while read.len() < most
+            && let Some(data) = self.next().await?
+        {
+            read.extend_from_slice(&data);
         }
-        contains(&read, wanted)
+        Ok(read)
     }
 
-    fn judge(&self, status: StatusCode) -> Result<(), String> {
-        if self.status.iter().any(|good| good.has(status.as_u16())) {
-            return Ok(());
+    /// The next piece of the body; none at its end.
+    async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        match self {
+            Self::Nothing => Ok(None),
+            Self::Http2(body) => match body.next().await? {
+                Some(Http2Piece::Data(data)) => Ok(Some(data)),
+                Some(Http2Piece::Trailers(_)) | None => Ok(None),
+            },
+            Self::Http1 { stream, buf, decoder } => loop {
+                match decoder.next(buf).map_err(|error| error.to_string())? {
+                    Piece::Data(data) => return Ok(Some(data)),
+                    Piece::End | Piece::Trailers(_) => return Ok(None),
+                    Piece::More if stream.read_buf(buf).await.map_err(broke)? == 0 => {
+                        decoder.close().map_err(|error| error.to_string())?;
+                        return Ok(None);
+                    }
+                    Piece::More => {}
+                }
+            },
         }
-        let wanted: Vec<_> = self.status.iter().map(ToString::to_string).collect();
-        Err(format!("the status {} is not {}", status.as_u16(), wanted.join(" or ")))
     }
+}
+
+/// Sends a question, and reads the head of its answer; what was read beyond that comes with it.
+async fn send_http1(stream: &mut Stream, head: &RequestHead<'_>) -> Result<(ResponseHead, BytesMut), String> {
+    let mut out = Vec::with_capacity(512);
+    encode::request(&mut out, head).map_err(|error| error.to_string())?;
+    stream.write_all(&out).await.map_err(broke)?;
+    stream.flush().await.map_err(broke)?;
+    let (mut reader, mut buf, mut interim) = (HeadReader::default(), BytesMut::new(), 0);
+    loop {
+        match reader.read(&mut buf, head.method, MAX_HEAD).map_err(|error| error.to_string())? {
+            Some(head) if !head.status.is_informational() => return Ok((head, buf)),
+            Some(_) if interim < MAX_INTERIM => interim += 1,
+            Some(_) => return Err("too many interim answers".to_owned()),
+            None if stream.read_buf(&mut buf).await.map_err(broke)? == 0 => {
+                return Err("the connection was closed before an answer".to_owned());
+            }
+            None => {}
+        }
+    }
+}
+
+fn broke(error: io::Error) -> String {
+    format!("the connection broke: {error}")
 }
 
 fn contains(body: &[u8], wanted: &[u8]) -> Result<(), String> {
@@ -317,4 +356,8 @@ pub(super) fn with_grpc(mut headers: HeaderMap) -> HeaderMap {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     headers
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

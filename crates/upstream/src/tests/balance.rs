@@ -10,6 +10,7 @@ use pylon_core::carry::Carry;
 use tokio::runtime::Handle;
 
 use super::fixture::{Service, call, carried, get, request, upstream, whole};
+use crate::breaker::word::Force;
 use crate::standing::Bar;
 use crate::upstream::Upstream;
 
@@ -36,7 +37,7 @@ async fn count(upstream: &Upstream, name: &str, of: usize) -> usize {
 async fn the_second_priority_stands_in_at_once_and_the_first_comes_back_when_it_has_stayed() {
     let (first, second) = (saying("first", "").await, saying("second", "").await);
     let upstream = upstream(&format!(
-        r#"{{"endpoints": ["{}", {{"url": "{}", "priority": 1}}], "balance": {{"return_after": "300ms"}}}}"#,
+        r#"{{"endpoints": ["{}", {{"url": "{}", "priority": 1}}], "balance": {{"return_after": "300ms"}}, "breaker": true}}"#,
         first.url(),
         second.url()
     ));
@@ -50,6 +51,12 @@ async fn the_second_priority_stands_in_at_once_and_the_first_comes_back_when_it_
     }
     assert!(back.elapsed() >= Duration::from_millis(300));
     assert_eq!(count(&upstream, "first", 10).await, 10);
+    let order = |service: &Service, force| upstream.force(force, Some(&service.addr.to_string()), None).unwrap();
+    order(&first, Force::Open);
+    order(&second, Force::Open);
+    assert!(get(&upstream, "/").await.0.is_err(), "a breaker is not doubted, however few are left");
+    order(&first, Force::Auto);
+    assert_eq!(met(&upstream).await, "first", "whom nobody trusts yet is better than nobody");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use pylon_core::carry::Carry;
 use tempfile::NamedTempFile;
 
 use super::fixture::{Peer, Service, carried, get, upstream, whole};
+use crate::breaker::word::Force;
 use crate::health::state::Verdict;
 use crate::upstream::Upstream;
 
@@ -29,7 +30,7 @@ impl Switched {
             let (well, checks, requests) = (Arc::clone(&is_well), Arc::clone(&seen), Arc::clone(&asked));
             async move {
                 while let Some(head) = peer.head().await {
-                    let status = if !head.starts_with("GET /healthz ") {
+                    let status = if !head.starts_with("GET /healthz") {
                         requests.fetch_add(1, SeqCst);
                         "200 OK"
                     } else {
@@ -201,6 +202,32 @@ async fn what_was_found_outlives_a_document_and_two_in_force_ask_once() {
     assert!(a.checks.load(SeqCst) <= checks + 1, "nobody holds it, so nobody asks");
 }
 
+#[tokio::test]
+async fn what_was_found_is_held_from_the_start_and_not_from_the_first_turn_of_the_task_that_judges() {
+    let (a, b) = (Switched::new().await, Switched::new().await);
+    a.is(false);
+    let carry = Carry::default();
+    let first = document(&[&a, &b], &format!(r#""path": "/healthz", {QUICK}"#));
+    let before = carried(&first, &[], &carry);
+    until("one is barred", || barred(&before, &a.service)).await;
+    let after = carried(&first.replacen('{', r#"{"timeout": "9s", "#, 1), &[], &carry);
+    // No task has had a turn since: on a busy machine one may wait for it for longer than the document before lives.
+    drop(before);
+    assert_eq!(verdict(&after, &a.service), Verdict::Unhealthy);
+    let failed = after.view().endpoints[0].health.as_ref().unwrap().failed;
+    until("it goes on", || after.view().endpoints[0].health.as_ref().unwrap().failed > failed + 3).await;
+    // Other checks have to find out for themselves, and meanwhile who was barred stays so.
+    let other = carried(&first.replace("/healthz", "/healthz?other"), &[], &carry);
+    drop(after);
+    assert_eq!((verdict(&other, &a.service), barred(&other, &a.service)), (Verdict::Unknown, true));
+    let checks = a.checks.load(SeqCst);
+    until("the first check", || a.checks.load(SeqCst) > checks).await;
+    assert!(barred(&other, &a.service), "one that failed once is not better known than before");
+    a.is(true);
+    until("it has passed", || !barred(&other, &a.service)).await;
+    assert_eq!(a.requests.load(SeqCst), 0);
+}
+
 /// What a check of one endpoint has found: none where it is well.
 async fn found(document: &str) -> Option<String> {
     let upstream = upstream(document);
@@ -245,6 +272,31 @@ async fn status_and_body_decide() {
         Some("the body does not contain `y`"),
         "of a body without an end the beginning is read"
     );
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_looks_at_is_read_to_its_end_and_the_connection_closed_cleanly() {
+    let (sender, mut ends) = tokio::sync::mpsc::channel(8);
+    let service = Service::new(move |mut peer: Peer, number| {
+        let sender = sender.clone();
+        async move {
+            peer.head().await;
+            let status = if number == 0 { "200 OK" } else { "503 Not Now" };
+            peer.write(format!("HTTP/1.1 {status}\r\ncontent-length: 60000\r\n\r\n").as_bytes()).await;
+            for _ in 0..60 {
+                tokio::task::yield_now().await;
+                peer.write(&[b'x'; 1000]).await;
+            }
+            // An end, and not a reset: whoever closes before it has read everything sends one.
+            let end = tokio::io::AsyncReadExt::read(&mut peer.stream, &mut [0; 8]).await;
+            let _ = sender.send(end.map_err(|error| error.kind())).await;
+        }
+    })
+    .await;
+    assert_eq!(found(&to(&service.url(), r#""path": "/""#)).await, None);
+    assert_eq!(ends.recv().await, Some(Ok(0)));
+    assert!(found(&to(&service.url(), r#""path": "/""#)).await.is_some());
+    assert_eq!(ends.recv().await, Some(Ok(0)), "though its status told all");
 }
 
 #[tokio::test]
@@ -372,4 +424,32 @@ async fn a_check_begins_with_the_header_of_the_proxy_protocol_where_requests_do(
     let document = to(&service.url(), r#""path": "/""#).replacen('{', r#"{"proxy_protocol": "v1", "#, 1);
     assert_eq!(found(&document).await, None);
     assert!(heads.recv().await.unwrap().starts_with("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn one_place_in_cleartext_and_under_tls_is_two_endpoints() {
+    // Closes on whoever begins with TLS.
+    let service = Service::new(|mut peer: Peer, _| async move {
+        while peer.bytes(1).await.is_some_and(|first| first == b"G") && peer.head().await.is_some() {
+            peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let address = service.addr;
+    let upstream = upstream(&format!(
+        r#"{{"endpoints": ["http://{address}", "https://{address}"], "tls": {{"verify": false}}, "panic": "0%",
+            "health": {{"path": "/healthz", {QUICK}}}, "outliers": {{"failures": 2}}, "breaker": {{"consecutive": 2}}}}"#
+    ));
+    let under_tls = format!("https://{address}");
+    let barred = |endpoint: &str| {
+        let endpoints = upstream.view().endpoints;
+        endpoints.iter().find(|one| one.endpoint == endpoint).unwrap().barred.clone()
+    };
+    for _ in 0..4 {
+        assert_eq!(whole(get(&upstream, "/x").await.0.unwrap()).await.0, "ok");
+    }
+    until("no TLS is found there", || barred(&under_tls) == ["unhealthy", "ejected", "breaker_open"]).await;
+    assert!(barred(&address.to_string()).is_empty());
+    assert_eq!(upstream.force(Force::Closed, Some(&under_tls), None), Ok(()));
+    assert_eq!(barred(&under_tls), ["unhealthy", "ejected"]);
 }

@@ -8,7 +8,7 @@ use pylon_core::exchange::Trail;
 use super::Upstream;
 use super::choice::Worker;
 use crate::breaker::spec::Scope;
-use crate::endpoint::Lease;
+use crate::endpoint::{Endpoint, Lease};
 use crate::error::Fault;
 use crate::standing::{Bar, Bars, Standings};
 
@@ -60,9 +60,10 @@ impl Upstream {
         &self.shared.standings
     }
 
-    /// The id of an endpoint in use.
-    pub(crate) fn endpoint_id(&self, id: &str) -> Option<Arc<str>> {
+    /// The id of an endpoint in use, by that or as it is shown.
+    pub(crate) fn endpoint_id(&self, name: &str) -> Option<Arc<str>> {
         let set = self.shared.set.load();
-        set.endpoints.iter().find(|endpoint| *endpoint.id == *id).map(|endpoint| Arc::clone(&endpoint.id))
+        let is = |endpoint: &&Endpoint| *endpoint.id == *name || endpoint.shown() == name;
+        set.endpoints.iter().find(is).map(|endpoint| Arc::clone(&endpoint.id))
     }
 }

@@ -12,6 +12,7 @@
 mod aborts;
 mod admin;
 mod api_keys;
+mod authorize;
 mod balancing;
 mod bodies;
 mod breakers;

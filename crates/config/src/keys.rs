@@ -267,7 +267,6 @@ pub const LATER: &[&str] = &[
     "security_headers",
     "csrf",
     "session",
-    "require",
     "expression",
     "external",
     "validate",

@@ -3,7 +3,7 @@
 //! Credentials are kept as hashes alone. An API key is 256 bits of chance, so that one round of SHA-256 tells nothing of it; a
 //! password is not, and has a hash that is slow on purpose.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::written;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConsumerSpec {
-    /// The groups that it is in, for `require: { groups: … }`. Default: none.
+    /// The groups that it is in, for `require: { any_group: … }`. Default: none.
     #[serde(default, skip_serializing_if = "written::is_empty")]
     #[schemars(example = vec!["partners", "mobile"])]
     pub groups: OneOrMany<String>,
@@ -180,6 +180,16 @@ impl Consumers {
     /// All names.
     pub fn names(&self) -> impl Iterator<Item = &ConsumerName> {
         self.all.keys()
+    }
+
+    /// All groups in which somebody is.
+    pub fn groups(&self) -> BTreeSet<&str> {
+        self.all.values().flat_map(|consumer| consumer.groups.iter().map(|group| &**group)).collect()
+    }
+
+    /// Whether what was written could not be read, so that nothing can be said of who is missing.
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// The key that has this hash.

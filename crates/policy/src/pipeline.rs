@@ -163,18 +163,11 @@ impl Pipeline {
 
 /// Wherever a policy finds out who is asking, a caller is demanded, unless the document says otherwise. A shadow lifts nothing.
 fn demand_caller(stations: &mut Vec<Station>, specs: &[AnySpec], cx: &Compiling<'_>) -> Result<(), Vec<SpecError>> {
-    let phase = |key| entry(key).map(|entry| entry.phase);
-    let identifies = specs.iter().any(|spec| phase(spec.key()) == Some(Phase::Identify));
-    let authorizes = specs.iter().find(|spec| phase(spec.key()) == Some(Phase::Authorize));
-    match authorizes {
-        Some(spec) if !identifies => {
-            let at = FieldPath::root().key(spec.key());
-            let error =
-                SpecError::new(at, format!("`{}` means nothing here: nothing finds out who is asking", spec.key()));
-            return Err(vec![error.help("add a policy that does, such as `api_key`")]);
-        }
-        _ if !identifies => return Ok(()),
-        _ => {}
+    let identifying: Vec<&AnySpec> =
+        specs.iter().filter(|spec| entry(spec.key()).is_some_and(|entry| entry.phase == Phase::Identify)).collect();
+    let errors = check_demands(&identifying, specs, cx);
+    if identifying.is_empty() || !errors.is_empty() {
+        return if errors.is_empty() { Ok(()) } else { Err(errors) };
     }
     if !specs.iter().any(|spec| matches!(spec, AnySpec::Anonymous(_))) {
         let policy = AnyPolicy::Anonymous(Anonymous::compile(&AnonymousSpec::Deny, cx)?);
@@ -183,11 +176,34 @@ fn demand_caller(stations: &mut Vec<Station>, specs: &[AnySpec], cx: &Compiling<
     let enforced = stations.iter().filter(|station| !station.shadow);
     let challenges: Vec<_> = enforced.filter_map(|station| station.policy.challenge()).collect();
     for station in stations {
-        if let AnyPolicy::Anonymous(anonymous) = &mut station.policy {
-            anonymous.challenge_by(challenges.clone());
+        match &mut station.policy {
+            AnyPolicy::Anonymous(anonymous) => anonymous.challenge_by(challenges.clone()),
+            AnyPolicy::Require(require) => require.challenge_by(challenges.clone()),
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// What is written of callers and could never hold, by the policies that find out who is asking.
+fn check_demands(identifying: &[&AnySpec], specs: &[AnySpec], cx: &Compiling<'_>) -> Vec<SpecError> {
+    let mut errors = Vec::new();
+    let present: Vec<&str> = identifying.iter().map(|spec| spec.key()).collect();
+    for spec in specs.iter().filter(|spec| matches!(spec, AnySpec::Anonymous(_) | AnySpec::Require(_))) {
+        let at = FieldPath::root().key(spec.key());
+        if identifying.is_empty() {
+            let error =
+                SpecError::new(at, format!("`{}` means nothing here: nothing finds out who is asking", spec.key()));
+            errors.push(error.help("add a policy that does, such as `api_key`"));
+        } else if let AnySpec::Require(require) = spec {
+            let mut wrong = require.0.check_by(&present);
+            if identifying.iter().all(|spec| spec.proves_consumers()) {
+                wrong.extend(require.0.check_groups(&cx.around.consumers));
+            }
+            errors.extend(wrong.into_iter().map(|error| error.below(&at)));
+        }
+    }
+    errors
 }
 
 impl Station {

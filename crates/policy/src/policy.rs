@@ -31,6 +31,9 @@ pub trait Policy: Sized + fmt::Debug + Send + Sync + 'static {
     /// What it holds is given back when the exchange is dropped.
     type Memo: fmt::Debug + Send + 'static;
 
+    /// Whether all callers that it proves are consumers of the document, so that they are in no other groups.
+    const PROVES_CONSUMERS: bool = false;
+
     /// Makes the policy from its spec, or tells everything that is wrong with it, with paths from the spec's own root.
     fn compile(spec: &Self::Spec, cx: &Compiling<'_>) -> Result<Self, Vec<SpecError>>;
 

@@ -30,6 +30,7 @@ policies! {
     }
     Authorize in authorize {
         anonymous: Anonymous, "Requests without a caller", acts;
+        require: Require, "Requirements of callers", judges;
     }
     Limit in limit {
         priority: Priority, "Classes of priority", acts;
@@ -119,6 +120,7 @@ mod tests {
             (Phase::Admit, "cors"),
             (Phase::Identify, "api_key"),
             (Phase::Authorize, "anonymous"),
+            (Phase::Authorize, "require"),
             (Phase::Limit, "priority"),
             (Phase::Shape, "headers"),
             (Phase::Shape, "fault"),
@@ -164,6 +166,10 @@ mod tests {
             ("ip_filter", r#"{ "deny": ["10.0.0.0/8"] }"#),
             ("request_limits", r#"{ "body": "1MiB", "content_types": ["text/*"] }"#),
             ("cors", "\"*\""),
+            (
+                "require",
+                r#"{ "scopes": ["a", "b"], "any_group": "c", "claims": { "level": [1, "2", true] }, "by": "jwt" }"#,
+            ),
             ("priority", r#"{ "header": "x-priority", "ceiling": "high", "from": "anyone" }"#),
             ("headers", r#"{ "request": { "set": { "x-a": "1" }, "add": { "x-b": ["1", "2"] } } }"#),
         ] {

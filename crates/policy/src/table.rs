@@ -82,6 +82,18 @@ macro_rules! policies {
                 }
             }
 
+            /// See [`Policy::PROVES_CONSUMERS`]($crate::policy::Policy::PROVES_CONSUMERS).
+            pub fn proves_consumers(&self) -> bool {
+                match self {
+                    $($(
+                        $(#[$when])*
+                        Self::$Policy(_) => {
+                            <$crate::$module::$key::$Policy as $crate::policy::Policy>::PROVES_CONSUMERS
+                        }
+                    )*)*
+                }
+            }
+
             /// Makes what runs: one policy for each step in which the key has its place. Paths of errors begin at the spec.
             pub fn compile(
                 &self,

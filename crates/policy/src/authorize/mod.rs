@@ -1,3 +1,4 @@
 //! Authorize: says what the caller may do, and that there has to be one.
 
 pub mod anonymous;
+pub mod require;

@@ -92,6 +92,8 @@ impl Policy for ApiKey {
     type Spec = Short<ApiKeySpec>;
     type Memo = ();
 
+    const PROVES_CONSUMERS: bool = true;
+
     fn compile(spec: &Self::Spec, cx: &Compiling<'_>) -> Result<Self, Vec<SpecError>> {
         let mut errors = Vec::new();
         let places = places(spec, &mut errors);

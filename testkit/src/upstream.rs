@@ -36,7 +36,8 @@ struct Shared {
 #[derive(Debug)]
 struct Record {
     received: Mutex<Vec<u8>>,
-    socket: TcpStream,
+    /// While it is open: a service that sees a hundred thousand connections must not hold them all.
+    socket: Mutex<Option<TcpStream>>,
 }
 
 /// How a connection ended, as the service saw it.
@@ -180,7 +181,9 @@ impl Drop for Upstream {
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(self.address);
         for record in self.shared.connections.lock().unwrap().iter() {
-            let _ = record.socket.shutdown(Shutdown::Both);
+            if let Some(socket) = &*record.socket.lock().unwrap() {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
         }
     }
 }
@@ -190,7 +193,7 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        let record = Arc::new(Record { received: Mutex::default(), socket: stream.try_clone().unwrap() });
+        let record = Arc::new(Record { received: Mutex::default(), socket: Mutex::new(stream.try_clone().ok()) });
         let mut connections = shared.connections.lock().unwrap();
         let number = connections.len();
         connections.push(Arc::clone(&record));
@@ -318,6 +321,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.close();
+        self.wire.stream.record.socket.lock().unwrap().take();
         self.shared.open.fetch_sub(1, SeqCst);
     }
 }

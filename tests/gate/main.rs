@@ -41,6 +41,7 @@ mod frozen;
 mod grpc;
 mod health;
 mod http2;
+mod keys;
 mod limits;
 mod logs;
 mod metrics;

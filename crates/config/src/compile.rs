@@ -11,7 +11,7 @@ use pylon_net::resolve::Resolver;
 use pylon_observe::metrics::Metrics;
 use pylon_policy::consumers::Consumers;
 use pylon_policy::pipeline::Pipeline;
-use pylon_policy::policy::{Around, Compiling};
+use pylon_policy::policy::{Around, Compiling, Service};
 use pylon_policy::registry::AnySpec;
 use pylon_proxy::action::Action;
 use pylon_proxy::action::forward::Forward;
@@ -92,6 +92,7 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
     let around = Around::new(Arc::default(), cx.resolver.clone(), cx.secrets.reveal());
     let mut compiler = Compiler { source, document, cx, around, upstreams: BTreeMap::new(), wrong: Vec::new() };
     compiler.consumers();
+    compiler.stores();
     compiler.upstreams();
     let (routes, origins, matches) = compiler.routes();
     let table = compiler.table(matches);
@@ -153,6 +154,22 @@ impl Compiler<'_> {
             Err(errors) => {
                 self.around.consumers = Arc::new(Consumers::broken());
                 self.note(&FieldPath::root().key("consumers"), errors);
+            }
+        }
+    }
+
+    fn stores(&mut self) {
+        match self.document.stores.key_file(self.cx.carry) {
+            Ok(file) => {
+                if let Some(file) = &file {
+                    self.around.services.add(Arc::clone(file) as Arc<dyn Service>);
+                }
+                self.around.keys = file;
+            }
+            Err(error) => {
+                // Whoever looks there is told of this, and of nothing that follows from it.
+                self.around.consumers = Arc::new(Consumers::broken());
+                self.note(&FieldPath::root().key("stores"), [error]);
             }
         }
     }

@@ -32,6 +32,7 @@ use crate::de;
 use crate::diagnostic::Diagnostic;
 use crate::keys::{self, KeyDoc};
 use crate::load::Source;
+use crate::stores::StoresSpec;
 use crate::suggest;
 use crate::tree::{Key, Node, Value};
 
@@ -62,6 +63,8 @@ pub struct Document {
     pub upstreams: Vec<(String, UpstreamSpec)>,
     /// Who may call, by name, in the order of the document.
     pub consumers: Vec<(String, ConsumerSpec)>,
+    /// Where is kept what changes without the document.
+    pub stores: StoresSpec,
     /// What holds for each route that does not say otherwise.
     pub defaults: Defaults,
     /// The routes, in the order of the document.
@@ -182,6 +185,7 @@ impl Reader<'_> {
                 "locality" => document.locality = self.locality(key, node, &at),
                 "discovery" => document.discovery = self.part(key, node, &at).unwrap_or_default(),
                 "upstreams" => document.upstreams = self.named(key, node, &at, "upstream"),
+                "stores" => document.stores = self.part(key, node, &at).unwrap_or_default(),
                 "consumers" => document.consumers = self.named(key, node, &at, "consumer"),
                 "defaults" => document.defaults = self.defaults(key, node, &at),
                 "routes" => document.routes = self.routes(key, node, &at),

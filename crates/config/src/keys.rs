@@ -27,6 +27,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::admin::AdminSpec;
 use crate::schema;
+use crate::stores::StoresSpec;
 
 /// One key.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +67,12 @@ pub const TOP: &[KeyDoc] = &[
             let consumer = g.subschema_for::<ConsumerSpec>();
             json_schema!({ "type": "object", "additionalProperties": consumer })
         },
+    },
+    KeyDoc {
+        key: "stores",
+        doc: "Where is kept what changes without the document. Default: nowhere.",
+        example: "stores: { keys: keys.json }",
+        schema: |g| g.subschema_for::<StoresSpec>(),
     },
     KeyDoc {
         key: "routes",
@@ -246,13 +253,11 @@ pub const ROUTE: &[KeyDoc] = &[
 
 /// Keys that are planned and not built: errors that say so.
 pub const LATER: &[&str] = &[
-    "stores",
     "clients",
     "aggregate",
     "transcode",
     "cache",
     "jwt",
-    "basic",
     "signature",
     "client_cert",
     "introspect",

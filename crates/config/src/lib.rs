@@ -17,6 +17,7 @@ pub mod plain;
 pub mod plan;
 pub mod reference;
 pub mod schema;
+mod stores;
 pub mod suggest;
 pub mod tree;
 

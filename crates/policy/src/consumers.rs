@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use argon2::Params;
+use argon2::password_hash::phc::PasswordHash;
 use aws_lc_rs::digest::{SHA256, digest};
 use pylon_core::caller::Consumer;
 use pylon_core::names::ConsumerName;
@@ -37,6 +39,22 @@ pub struct ConsumerSpec {
     #[serde(default, skip_serializing_if = "Several::is_empty")]
     #[schemars(example = vec!["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
     pub keys: Several<Short<KeySpec>>,
+    /// The names and passwords that it has, one or a list. Default: none.
+    #[serde(default, skip_serializing_if = "Several::is_empty")]
+    #[schemars(example = serde_json::json!({ "user": "ann", "password": "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$…" }))]
+    pub basic: Several<LoginSpec>,
+}
+
+/// A name with a password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginSpec {
+    /// The name; it holds no colon (RFC 7617 §2). Required.
+    #[schemars(example = &"ann")]
+    pub user: String,
+    /// The hash of the password, by Argon2 in the PHC form, as `pylon keys password` prints it. Required.
+    #[schemars(example = &"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$…")]
+    pub password: String,
 }
 
 /// One API key. Short: its hash.
@@ -116,9 +134,19 @@ pub struct Key {
     pub until: Option<u64>,
 }
 
+/// A name with the hash of its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Whose it is.
+    pub consumer: Arc<Consumer>,
+    /// The hash, in the PHC form.
+    pub hash: Arc<str>,
+}
+
 /// All consumers of a document.
 #[derive(Debug, Default)]
 pub struct Consumers {
+    logins: HashMap<Box<str>, Login>,
     all: BTreeMap<ConsumerName, Arc<Consumer>>,
     keys: HashMap<KeyHash, Key>,
     /// Whether what was written could not be read, which has been told.
@@ -146,6 +174,10 @@ impl Consumers {
                 let at = FieldPath::root().key(name).key("keys").index(i);
                 consumers.key(key, &consumer, &at).unwrap_or_else(|error| errors.push(error));
             }
+            for (i, login) in spec.basic.0.iter().enumerate() {
+                let at = FieldPath::root().key(name).key("basic").index(i);
+                consumers.login(login, &consumer, &at).unwrap_or_else(|error| errors.push(error));
+            }
             consumers.all.insert(consumer.name.clone(), consumer);
         }
         if errors.is_empty() { Ok(consumers) } else { Err(errors) }
@@ -170,6 +202,34 @@ impl Consumers {
                 Err(SpecError::new(at.clone(), problem).help("a key belongs to one consumer: take one of them out"))
             }
         }
+    }
+
+    fn login(&mut self, spec: &LoginSpec, consumer: &Arc<Consumer>, at: &FieldPath) -> Result<(), SpecError> {
+        if spec.user.is_empty() || spec.user.contains(|c: char| c == ':' || c.is_control()) {
+            return Err(SpecError::new(at.clone().key("user"), format!("`{}` is no name for a user", spec.user)));
+        }
+        if let Err(problem) = check_hash(&spec.password) {
+            let error = SpecError::new(at.clone().key("password"), problem);
+            return Err(error.help("let `pylon keys password` make the hash: it begins with `$argon2id$`"));
+        }
+        let login = Login { consumer: Arc::clone(consumer), hash: spec.password.as_str().into() };
+        match self.logins.insert(spec.user.as_str().into(), login) {
+            None => Ok(()),
+            Some(other) => {
+                let problem = format!("`{}` has the name `{}`, too", other.consumer.name, spec.user);
+                Err(SpecError::new(at.clone().key("user"), problem).help("a name belongs to one consumer"))
+            }
+        }
+    }
+
+    /// The login with this name.
+    pub fn login_by(&self, user: &str) -> Option<&Login> {
+        self.logins.get(user)
+    }
+
+    /// Whether nobody has a password.
+    pub fn has_no_login(&self) -> bool {
+        self.logins.is_empty() && !self.broken
     }
 
     /// The consumer of this name.
@@ -201,6 +261,21 @@ impl Consumers {
     pub fn has_no_key(&self) -> bool {
         self.keys.is_empty() && !self.broken
     }
+}
+
+/// Whether this is a hash of a password that can be checked, at costs that are neither nothing nor ruinous.
+fn check_hash(text: &str) -> Result<(), &'static str> {
+    let none = "this is not the hash of a password, and a password must not stand here in plain text";
+    let hash = PasswordHash::new(text).map_err(|_| none)?;
+    let params = Params::try_from(&hash).map_err(|_| none)?;
+    if !matches!(hash.algorithm.as_str(), "argon2id" | "argon2i" | "argon2d") || hash.hash.is_none() {
+        return Err(none);
+    }
+    let work = u64::from(params.m_cost()) * u64::from(params.t_cost());
+    if params.m_cost() > 1 << 18 || work > 1 << 20 {
+        return Err("this hash takes too much memory or time: at most 256 MiB, and 1 GiB over all passes");
+    }
+    Ok(())
 }
 
 /// The name of a key that has none.

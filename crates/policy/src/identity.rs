@@ -33,7 +33,6 @@ pub(crate) enum Proof {
     /// It is of this policy's kind and proves nothing. Why is for the log alone.
     Invalid(Cow<'static, str>),
     /// Whether it proves anything cannot be found out now. Why is for the log alone.
-    #[expect(dead_code, reason = "keys of issuers come next")]
     Unknown(Cow<'static, str>),
 }
 

@@ -17,8 +17,10 @@ pub mod shape;
 
 mod bodies;
 mod identity;
+pub mod keys;
 mod manual;
 mod origin;
+mod pool;
 mod proofs;
 mod table;
 mod template;

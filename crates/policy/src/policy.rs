@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
 use crate::consumers::Consumers;
+use crate::keys::KeyFile;
 
 /// One concern, applied once to each request of a route.
 ///
@@ -75,6 +76,8 @@ pub struct Compiling<'a> {
 pub struct Around {
     /// Those who may ask, by their credentials.
     pub consumers: Arc<Consumers>,
+    /// The file of API keys, where there is one.
+    pub keys: Option<Arc<KeyFile>>,
     /// Finds the services that policies ask.
     pub resolver: Resolver,
     /// Reads secrets.
@@ -86,7 +89,7 @@ pub struct Around {
 impl Around {
     /// Nothing has been asked to be done yet.
     pub fn new(consumers: Arc<Consumers>, resolver: Resolver, secrets: Reveal) -> Self {
-        Self { consumers, resolver, secrets, services: Services::default() }
+        Self { consumers, keys: None, resolver, secrets, services: Services::default() }
     }
 }
 

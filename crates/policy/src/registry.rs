@@ -27,6 +27,7 @@ policies! {
     }
     Identify in identify {
         api_key: ApiKey, "API keys", judges;
+        basic: Basic, "Names and passwords", judges;
     }
     Authorize in authorize {
         anonymous: Anonymous, "Requests without a caller", acts;
@@ -119,6 +120,7 @@ mod tests {
             (Phase::Guard, "request_limits"),
             (Phase::Admit, "cors"),
             (Phase::Identify, "api_key"),
+            (Phase::Identify, "basic"),
             (Phase::Authorize, "anonymous"),
             (Phase::Authorize, "require"),
             (Phase::Limit, "priority"),

@@ -6,6 +6,7 @@ mod diff;
 mod docs;
 mod explain;
 mod history;
+mod keys;
 mod rollback;
 mod run;
 mod schema;
@@ -42,6 +43,8 @@ enum Command {
     History(history::History),
     /// Put an older revision of the document in force again.
     Rollback(rollback::Rollback),
+    /// Make, list, revoke and replace API keys, and hash passwords.
+    Keys(keys::Keys),
     /// Start sample services with a gateway before them, and show the traffic.
     Demo(demo::Demo),
     /// Let the running gateway start the program that stands at its path now, and give it its place.
@@ -97,6 +100,7 @@ impl Arguments {
             Command::Diff(diff) => diff.run(),
             Command::History(history) => history.run(),
             Command::Rollback(rollback) => rollback.run(),
+            Command::Keys(keys) => keys.run(),
             Command::Demo(demo) => demo.run(),
             Command::Upgrade(upgrade) => upgrade.run(),
             Command::Schema => schema::run(),

@@ -10,7 +10,8 @@
 //!   headers: { x-consumer: consumer, x-plan: plan }
 //! ```
 //!
-//! A key belongs to one of the document's `consumers`, which holds its hash and not the key. `pylon keys create` makes one. A key that nobody
+//! A key belongs to one of the document's `consumers`, which holds its hash and not the key; more keys of theirs may stand in the file that
+//! `stores: { keys: keys.json }` names, which is watched. `pylon keys create` makes a key. A key that nobody
 //! has, or whose time is over, is answered with 401, also on routes that serve callers without a key: a client that shows a
 //! key means to be known.
 //!
@@ -36,8 +37,9 @@ use pylon_observe::clock::unix_now;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::consumers::{Consumers, KeyHash};
+use crate::consumers::{Consumers, Key, KeyHash};
 use crate::identity::{Identity, Look, Place, Proof, Telling};
+use crate::keys::KeyFile;
 use crate::policy::{Compiling, Policy, Step};
 use crate::proofs::{self, Proofs};
 use crate::written;
@@ -86,6 +88,7 @@ impl FromScalar for ApiKeySpec {
 pub struct ApiKey {
     identity: Identity,
     consumers: Arc<Consumers>,
+    file: Option<Arc<KeyFile>>,
 }
 
 impl Policy for ApiKey {
@@ -102,19 +105,22 @@ impl Policy for ApiKey {
             errors.extend(found.into_iter().map(|error| error.below(&FieldPath::root().key("headers"))));
         });
         let consumers = Arc::clone(&cx.around.consumers);
-        if consumers.has_no_key() {
+        let file = cx.around.keys.clone();
+        if consumers.has_no_key() && file.is_none() {
             let error = SpecError::new(FieldPath::root(), "no consumer has an API key, so nobody could call");
-            errors.push(error.help("add `consumers: { app: { keys: [sha256:…] } }`; `pylon keys create` makes a key"));
+            let help = "add `consumers: { app: { keys: [sha256:…] } }`, or `stores: { keys: keys.json }`";
+            errors.push(error.help(format!("{help}; `pylon keys create` makes a key")));
         }
         let (Ok(telling), true) = (telling, errors.is_empty()) else { return Err(errors) };
         let challenge = challenge(&places);
         let identity = Identity { places, telling, forward: spec.forward, challenge, proofs: Proofs::default() };
-        Ok(Self { identity, consumers })
+        Ok(Self { identity, consumers, file })
     }
 
     fn on_request<'a>(&'a self, req: &'a mut Request, cx: &'a mut Exchange) -> Step<'a, ()> {
-        // What a proof rests on is compiled with this policy, so that it never changes under it.
-        Step::Done(match self.identity.look(req, cx, 0) {
+        // What the document says is compiled with this policy, so that it never changes under it; the file may.
+        let generation = self.file.as_ref().map_or(0, |file| file.generation());
+        Step::Done(match self.identity.look(req, cx, generation) {
             Look::Settled(outcome) => outcome,
             Look::Shown(shown) => {
                 let proof = self.prove(&shown.credential, cx.started);
@@ -130,20 +136,30 @@ impl Policy for ApiKey {
 
 impl ApiKey {
     fn prove(&self, key: &[u8], now: Instant) -> Proof {
-        let Some(key) = self.consumers.key_by(&KeyHash::of(key)) else {
+        let Some(Key { consumer, id, until }) = self.key_by(&KeyHash::of(key)) else {
             return Proof::Invalid("nobody has this API key".into());
         };
-        let left = match key.until {
+        let left = match until {
             None => proofs::LONGEST,
             Some(until) => match until.saturating_sub(unix_now().as_secs()) {
-                0 => return Proof::Invalid(format!("the API key {} of {} is over", key.id, key.consumer.name).into()),
+                0 => return Proof::Invalid(format!("the API key {id} of {} is over", consumer.name).into()),
                 left => Duration::from_secs(left),
             },
         };
-        let mut caller = Caller::consumer("api_key", &key.consumer);
-        caller.until = key.until;
-        caller.claims.insert("key".into(), (*key.id).into());
+        let mut caller = Caller::consumer("api_key", &consumer);
+        caller.until = until;
+        caller.claims.insert("key".into(), (*id).into());
         Proof::Caller(caller, now + left.min(proofs::LONGEST))
+    }
+
+    /// The key of the document or of the file. One of the file whose consumer the document does not know is nobody's.
+    fn key_by(&self, hash: &KeyHash) -> Option<Key> {
+        if let Some(key) = self.consumers.key_by(hash) {
+            return Some(key.clone());
+        }
+        let filed = self.file.as_ref()?.key_by(hash)?;
+        let consumer = Arc::clone(self.consumers.get(&filed.consumer)?);
+        Some(Key { consumer, id: filed.id, until: filed.until })
     }
 }
 

@@ -1,3 +1,4 @@
 //! Identify: finds out who is asking, by credentials. A policy here accepts or ignores; it never demands.
 
 pub mod api_key;
+pub mod basic;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use argon2::PasswordHasher as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use http_body::Frame;
@@ -118,11 +119,14 @@ pub(crate) fn compile<P: Policy>(json: &str) -> Result<P, String> {
     })
 }
 
-/// Compiles within a document that has one consumer, `app` in group `apps`, whose API key is `key-of-app`.
+/// Compiles within a document that has one consumer, `app` in group `apps`, whose API key is `key-of-app`, and whose
+/// user `ann` has the password `open: sesame`.
 pub(crate) fn compiling<T>(work: impl FnOnce(&Compiling<'_>) -> T) -> T {
     let spec: ConsumerSpec = serde_json::from_value(serde_json::json!({
         "groups": "apps",
         "plan": "gold",
+        // `open: sesame`, at the least cost there is.
+        "basic": { "user": "ann", "password": hashed("open: sesame") },
         "keys": [KeyHash::of(b"key-of-app").to_string()],
     }))
     .unwrap();
@@ -133,6 +137,13 @@ pub(crate) fn compiling<T>(work: impl FnOnce(&Compiling<'_>) -> T) -> T {
         SecretSpec::Env(_) | SecretSpec::File(_) => Err(SpecError::new(FieldPath::root(), "tests have plain secrets")),
     });
     work(&Compiling { carry: &Carry::default(), around: &around })
+}
+
+/// The hash of a password, at the least cost there is.
+fn hashed(password: &str) -> String {
+    let costs = argon2::Params::new(argon2::Params::MIN_M_COST, 1, 1, None).unwrap();
+    let hash = argon2::Argon2::from(costs).hash_password_with_salt(password.as_bytes(), b"saltsaltsalt");
+    hash.unwrap().to_string()
 }
 
 /// A spec as JSON.

@@ -347,7 +347,6 @@ pub(crate) async fn start_parts(prepared: &Prepared) {
     }
     for upstream in upstreams.values() {
         upstream.start(&control);
-        upstream.start_probes(&control);
     }
     // Names that resolve quickly are known to the first request; those that do not hold up nobody else.
     let settled = tokio::time::Instant::now() + SETTLE;

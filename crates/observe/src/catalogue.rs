@@ -116,6 +116,10 @@ catalogue! {
         "Attempts to hear from a source that failed";
     DISCOVERY_AGE = Gauge "pylon_discovery_age_seconds" ["upstream", "source", "name"] "seconds",
         "Time since what a source names was last confirmed; nothing where it never was";
+    OUTBOUND_TOKENS = Counter "pylon_outbound_tokens_total" ["upstream", "outcome"] "tokens",
+        "Tokens that were asked for to be sent to an upstream (`outbound.oauth2`): `obtained`, or `failed`; upstreams that ask alike share them";
+    OUTBOUND_TOKEN_AGE = Gauge "pylon_outbound_token_age_seconds" ["upstream"] "seconds",
+        "Time since the token at hand was asked for; nothing where there is none that may be sent";
     CONNECTIONS = Gauge "pylon_connections" [] "connections",
         "Client connections that are open now";
     CONNECTIONS_ACCEPTED = Counter "pylon_connections_total" [] "connections",

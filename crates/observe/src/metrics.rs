@@ -18,9 +18,10 @@ use crate::clock::unix_now;
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
 use crate::reloads::Reloads;
 use crate::render;
-use crate::series::{OpenConnection, OpenTunnel, ProcessShard, RouteSeries, Sharded, UpstreamSeries};
+use crate::series::{OpenConnection, OpenTunnel, ProcessShard, RouteSeries, Sharded};
 use crate::tcp::{TcpEnd, TcpRecord};
 use crate::upgrades::Upgrades;
+use crate::upstream::UpstreamSeries;
 
 /// All counts of the process: made once, after [`worker::set_count`](pylon_core::worker::set_count).
 #[derive(Debug)]

@@ -7,23 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use pylon_core::attempts::{Hedged, Retried};
 use pylon_core::exchange::StoodIn;
-use pylon_core::priority::Priority;
 use pylon_core::rejection;
 
-use crate::breakers::BreakerScope;
 use crate::catalogue::{self, Metric};
-use crate::crowd::Crowd;
-use crate::endpoints;
 use crate::histogram::{BOUNDS, BUCKETS};
 use crate::json::Decimal;
 use crate::metrics::{Certificate, Metrics, ProcessTotals};
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
 use crate::process::Process;
-use crate::series::{CLASSES, RouteSeries, Total, UpstreamSeries};
-use crate::sources;
+use crate::series::{CLASSES, RouteSeries, Total};
 use crate::tcp::TcpEnd;
+
+mod upstreams;
 
 /// The media type of what [`Metrics::render`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -46,11 +42,7 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     by_name(out, &catalogue::FAULTS, &["delay", "abort"], &totals.faults);
     by_name(out, &catalogue::MIRRORED, &Mirrored::NAMES, &totals.mirrored);
     single(out, &catalogue::CLIENT_ABORTS, totals.client_aborts);
-    let upstreams_in_use = metrics.upstreams();
-    upstreams(out, &upstreams_in_use);
-    breakers(out, &upstreams_in_use);
-    crowds(out, &upstreams_in_use);
-    sources::render(out, &upstreams_in_use, now);
+    upstreams::render(out, &metrics.upstreams(), now);
     single(out, &catalogue::CONNECTIONS, totals.open);
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
     single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);
@@ -128,106 +120,6 @@ fn state(out: &mut String, metrics: &Metrics, now: Instant) {
     }
     if let Some(descriptors) = process.descriptors {
         single(out, &catalogue::PROCESS_FDS, descriptors);
-    }
-}
-
-fn upstreams(out: &mut String, series: &[Arc<UpstreamSeries>]) {
-    let named = series.iter().map(|s| Named::new(s.upstream().as_str(), s.total())).collect();
-    answers(out, &catalogue::UPSTREAM_REQUESTS, &catalogue::UPSTREAM_DURATION, named);
-    let mut counts: Vec<_> = series.iter().map(|s| (s.upstream().as_str(), s.counts())).collect();
-    counts.sort_unstable_by_key(|(name, _)| *name);
-    counts.retain(|(_, c)| c.connects + c.connect_failures + c.attempts > 0);
-    for (metric, pick) in [
-        (&catalogue::UPSTREAM_CONNECTS, 0),
-        (&catalogue::UPSTREAM_CONNECT_FAILURES, 1),
-        (&catalogue::UPSTREAM_CONNECTIONS, 2),
-    ] {
-        head(out, metric);
-        for (name, c) in &counts {
-            let value = match pick {
-                0 => c.connects,
-                1 => c.connect_failures,
-                _ => c.open,
-            };
-            labelled(out, metric, &[name], value);
-        }
-    }
-    let mut further: Vec<_> = series.iter().map(|s| (s.upstream().as_str(), s.further())).collect();
-    further.sort_unstable_by_key(|(name, _)| *name);
-    by_outcome(
-        out,
-        &catalogue::UPSTREAM_RETRIES,
-        &Retried::NAMES,
-        further.iter().map(|(name, f)| (*name, &f.retries[..])),
-    );
-    by_outcome(
-        out,
-        &catalogue::UPSTREAM_HEDGES,
-        &Hedged::NAMES,
-        further.iter().map(|(name, f)| (*name, &f.hedges[..])),
-    );
-    let mut found: Vec<_> = series.iter().map(|s| (s.upstream().as_str(), &s.endpoints)).collect();
-    found.sort_unstable_by_key(|(name, _)| *name);
-    endpoints::render(out, &found);
-}
-
-/// What there is one of for each upstream and outcome, where there was any.
-fn by_outcome<'a>(
-    out: &mut String,
-    metric: &Metric,
-    outcomes: &[&str],
-    upstreams: impl Iterator<Item = (&'a str, &'a [u64])>,
-) {
-    head(out, metric);
-    for (upstream, counts) in upstreams.filter(|(_, counts)| counts.iter().any(|count| *count > 0)) {
-        for (outcome, count) in outcomes.iter().zip(counts) {
-            labelled(out, metric, &[upstream, outcome], *count);
-        }
-    }
-}
-
-/// Circuit breakers, where an upstream has any.
-fn breakers(out: &mut String, series: &[Arc<UpstreamSeries>]) {
-    let mut all: Vec<_> = series.iter().map(|s| (s.upstream().as_str(), s.breakers.read(), s.held_back())).collect();
-    all.retain(|(_, states, held_back)| !states.is_empty() || *held_back != [0; 3]);
-    all.sort_unstable_by_key(|(name, ..)| *name);
-    head(out, &catalogue::BREAKERS);
-    for (name, states, _) in &all {
-        for (scope, state, now, _) in states {
-            labelled(out, &catalogue::BREAKERS, &[name, scope, state], (*now).max(0).unsigned_abs());
-        }
-    }
-    head(out, &catalogue::BREAKER_CHANGES);
-    for (name, states, _) in &all {
-        for (scope, state, _, changes) in states {
-            labelled(out, &catalogue::BREAKER_CHANGES, &[name, scope, state], *changes);
-        }
-    }
-    head(out, &catalogue::BREAKER_HELD_BACK);
-    for (name, _, held_back) in &all {
-        for (scope, count) in BreakerScope::NAMES.iter().zip(held_back).filter(|(_, count)| **count > 0) {
-            labelled(out, &catalogue::BREAKER_HELD_BACK, &[name, scope], *count);
-        }
-    }
-}
-
-/// Upstreams that have a limit of concurrency.
-fn crowds(out: &mut String, series: &[Arc<UpstreamSeries>]) {
-    let mut crowds: Vec<_> = series.iter().filter_map(|s| Some((s.upstream().as_str(), s.crowd()?))).collect();
-    crowds.sort_unstable_by_key(|(name, _)| *name);
-    let gauges = [&catalogue::UPSTREAM_LIMIT, &catalogue::UPSTREAM_UNDER_WAY, &catalogue::UPSTREAM_QUEUED];
-    for (index, metric) in gauges.into_iter().enumerate() {
-        head(out, metric);
-        for (name, Crowd { limit, under_way, waiting, .. }) in &crowds {
-            let values = [limit, under_way, waiting];
-            labelled(out, metric, &[name], values.get(index).map_or(0, |value| **value));
-        }
-    }
-    head(out, &catalogue::UPSTREAM_SHED);
-    for (name, crowd) in &crowds {
-        for (class, count) in Priority::NAMES.iter().zip(crowd.shed) {
-            labelled(out, &catalogue::UPSTREAM_SHED, &[name, class], count);
-        }
     }
 }
 
@@ -350,9 +242,14 @@ pub(crate) fn extend(out: &mut String, pieces: &[&str]) {
 mod tests {
     use super::*;
     use crate::clock::monotonic;
-    use crate::sources::SourceReading;
     use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Weak;
     use std::time::Duration;
+
+    use pylon_core::attempts::{Hedged, Retried};
+
+    use crate::breakers::BreakerScope;
+    use crate::insight::{Crowd, EndpointStates, Inside, Insight, SourceReading, TokenReading};
 
     fn scraped(metrics: &Metrics) -> String {
         let mut out = String::new();
@@ -378,32 +275,50 @@ mod tests {
         bound.map_or(f64::INFINITY, |(bound, _)| bound.as_secs_f64())
     }
 
-    /// An upstream that is crowded for the test.
+    /// An upstream that shows everything there is.
     #[derive(Debug)]
     struct Full;
 
-    impl crate::crowd::Crowded for Full {
-        fn crowd(&self) -> Crowd {
-            Crowd { limit: 10, under_way: 10, waiting: 3, shed: [4, 0, 0, 0] }
+    impl Inside for Full {
+        fn look(&self, _: Instant) -> Insight {
+            let source = SourceReading {
+                source: "consul",
+                name: "orders".to_owned(),
+                endpoints: 2,
+                age: Some(Duration::from_millis(1500)),
+                failures: 3,
+            };
+            Insight {
+                endpoints: EndpointStates::default(),
+                sources: vec![source],
+                crowd: Some(Crowd { limit: 10, under_way: 10, waiting: 3, shed: [4, 0, 0, 0] }),
+                token: Some(TokenReading { obtained: 5, failed: 1, age: Some(Duration::from_millis(2500)) }),
+            }
         }
     }
 
     #[test]
-    fn an_upstream_with_a_limit_tells_how_crowded_it_is_for_as_long_as_it_has_one() {
+    fn what_is_seen_of_an_upstream_is_told_for_as_long_as_it_is_there() {
         let metrics = Metrics::new(monotonic());
-        let upstream = metrics.upstream(&"u".into());
-        let full: Arc<dyn crate::crowd::Crowded> = Arc::new(Full);
-        upstream.crowded(Arc::downgrade(&full));
+        let (upstream, full) = (metrics.upstream(&"u".into()), Arc::new(Full));
+        let weak: Weak<Full> = Arc::downgrade(&full);
+        upstream.open_to(weak);
         let text = scraped(&metrics);
         for line in [
             "pylon_upstream_concurrency_limit{upstream=\"u\"} 10\n",
             "pylon_upstream_queued{upstream=\"u\"} 3\n",
             "pylon_upstream_shed_total{upstream=\"u\",class=\"low\"} 4\n",
+            "pylon_discovery_endpoints{upstream=\"u\",source=\"consul\",name=\"orders\"} 2\n",
+            "pylon_discovery_failures_total{upstream=\"u\",source=\"consul\",name=\"orders\"} 3\n",
+            "pylon_discovery_age_seconds{upstream=\"u\",source=\"consul\",name=\"orders\"} 1.500\n",
+            "pylon_outbound_tokens_total{upstream=\"u\",outcome=\"obtained\"} 5\n",
+            "pylon_outbound_tokens_total{upstream=\"u\",outcome=\"failed\"} 1\n",
+            "pylon_outbound_token_age_seconds{upstream=\"u\"} 2.500\n",
         ] {
-            assert!(text.contains(line), "{line}");
+            assert!(text.contains(line), "{line}: {text}");
         }
         drop(full);
-        assert!(!scraped(&metrics).contains("pylon_upstream_queued{"));
+        assert!(!scraped(&metrics).contains("upstream=\"u\""));
     }
 
     #[test]
@@ -414,34 +329,21 @@ mod tests {
         route.mine().end(200, Duration::from_millis(1));
         route.mine().fell_back(StoodIn::Respond);
         upstream.mine().answered(200, Duration::from_millis(1));
-        let full: Arc<dyn crate::crowd::Crowded> = Arc::new(Full);
-        upstream.crowded(Arc::downgrade(&full));
+        let full = Arc::new(Full);
+        let weak: Weak<Full> = Arc::downgrade(&full);
+        upstream.open_to(weak);
         upstream.breakers.appeared(BreakerScope::Endpoint);
         upstream.mine().held_back(BreakerScope::Endpoint);
         upstream.mine().retried(Retried::Safe);
         upstream.mine().hedged(Hedged::Won);
-        upstream.look_at(|| Some(endpoints::EndpointStates::default()));
         upstream.checked(1, 0);
         upstream.ejected(0);
-        let source = SourceReading {
-            source: "consul",
-            name: "orders".to_owned(),
-            endpoints: 2,
-            age: Some(Duration::from_millis(1500)),
-            failures: 3,
-        };
-        upstream.sources_told_by(Box::new(move |_| Some(vec![source.clone()])), monotonic());
         let _open = (upstream.mine().connected(), metrics.connected());
         metrics.shadow(("ip_filter", "ip_filter.denied"));
         metrics.snapshot_in_force("abc", monotonic());
         let file = |cert: &str, is_list| Certificate { cert: cert.into(), is_list, expires: 1, stale: false };
         metrics.certificates_in_force(vec![file("a.pem", false), file("a.crl", true)]);
         let text = scraped(&metrics);
-        let labels = r#"{upstream="u",source="consul",name="orders"}"#;
-        for (family, value) in [("endpoints", "2"), ("failures_total", "3"), ("age_seconds", "1.500")] {
-            let line = format!("\npylon_discovery_{family}{labels} {value}\n");
-            assert!(text.contains(&line), "{line}: {text}");
-        }
         let mut seen = BTreeSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, rest) = line.split_once(['{', ' ']).unwrap();

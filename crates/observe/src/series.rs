@@ -1,26 +1,21 @@
-//! The counts of one route or one upstream: a shard for each worker, so that no request writes what another core reads.
+//! The counts of one route: a shard for each worker, so that no request writes what another core reads. Those of an upstream
+//! (`upstream.rs`) are made alike.
 //!
 //! A shard comes into being with its worker's first request. An idle route costs its series alone: about 200 bytes with
 //! two workers, its id included, and 16 more for each further worker (`benches/finish.rs`: 1.85 MB for 10,000 routes and
 //! one worker). A route in use costs about 600 bytes for each worker that serves it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use pylon_core::attempts::{Hedged, Retried};
 use pylon_core::exchange::StoodIn;
-use pylon_core::names::{RouteId, UpstreamName};
+use pylon_core::names::RouteId;
 use pylon_core::worker;
 
-use crate::breakers::{BreakerCounts, BreakerScope};
-use crate::crowd::{Crowd, Crowded};
-use crate::endpoints::{EndpointSeries, EndpointStates};
 use crate::histogram::{Histogram, Totals};
 use crate::json;
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
-use crate::sources::{ReadSources, Sources};
 use crate::tcp::TcpEnd;
 
 /// The classes of status by the values of the label `status_class`.
@@ -118,231 +113,6 @@ impl RouteShard {
     }
 }
 
-/// The counts of one upstream, held by the upstream itself.
-#[derive(Debug)]
-pub struct UpstreamSeries {
-    upstream: UpstreamName,
-    crowd: Mutex<Option<Weak<dyn Crowded>>>,
-    shards: Sharded<UpstreamShard>,
-    /// Its circuit breakers.
-    pub breakers: BreakerCounts,
-    /// What was found out about its endpoints.
-    pub(crate) endpoints: EndpointSeries,
-    sources: Sources,
-}
-
-impl UpstreamSeries {
-    pub(crate) fn new(upstream: UpstreamName) -> Self {
-        let (shards, breakers, endpoints) = (Sharded::new(), BreakerCounts::default(), EndpointSeries::default());
-        Self { upstream, crowd: Mutex::new(None), shards, breakers, endpoints, sources: Sources::default() }
-    }
-
-    /// Has the states of endpoints told by `look` for as long as it finds some. Of several, the first that does is asked: while a
-    /// document is tried, that in force.
-    pub fn look_at(&self, look: impl Fn() -> Option<EndpointStates> + Send + Sync + 'static) {
-        self.endpoints.look_at(Box::new(look));
-    }
-
-    /// An endpoint was ejected: for `failures` in a row (0), for too many `errors` (1), or since it is `slow` (2).
-    pub fn ejected(&self, reason: usize) {
-        self.endpoints.ejected(reason);
-    }
-
-    /// Health checks are over, of which so many passed and so many failed.
-    pub fn checked(&self, passed: u64, failed: u64) {
-        self.endpoints.checked(passed, failed);
-    }
-
-    /// The upstream that is counted.
-    pub fn upstream(&self) -> &UpstreamName {
-        &self.upstream
-    }
-
-    /// From now on this one knows how crowded the upstream is, for as long as it lives.
-    pub fn crowded(&self, source: Weak<dyn Crowded>) {
-        *self.crowd.lock() = Some(source);
-    }
-
-    /// How crowded the upstream is, where it has a limit.
-    pub(crate) fn crowd(&self) -> Option<Crowd> {
-        let source = self.crowd.lock().as_ref().and_then(Weak::upgrade)?;
-        Some(source.crowd())
-    }
-
-    /// The shard of the current worker. Cloning it writes no count that another worker writes too.
-    pub fn mine(&self) -> &Arc<UpstreamShard> {
-        self.shards.mine(|| UpstreamShard::new(self.upstream.as_str()))
-    }
-
-    /// What its sources of endpoints come to is told by `read`, for as long as that answers.
-    pub fn sources_told_by(&self, read: ReadSources, now: Instant) {
-        self.sources.told_by(read, now);
-    }
-
-    pub(crate) fn sources(&self) -> &Sources {
-        &self.sources
-    }
-
-    /// What all workers have counted, for the admin API.
-    pub fn counts(&self) -> UpstreamCounts {
-        let mut counts = UpstreamCounts::default();
-        self.shards.each(|shard| {
-            // Closed before opened: a connection that opens in between must not make the difference negative.
-            let closed = shard.closed.load(Ordering::Acquire);
-            let opened = shard.connects.load(Ordering::Relaxed);
-            counts.open += opened.saturating_sub(closed);
-            counts.connects += opened;
-            counts.connect_failures += shard.connect_failures.load(Ordering::Relaxed);
-            counts.attempts += shard.answers.classes.iter().map(|n| n.load(Ordering::Relaxed)).sum::<u64>();
-        });
-        counts
-    }
-
-    pub(crate) fn total(&self) -> Total {
-        let mut total = Total::default();
-        self.shards.each(|shard| total.add(&shard.answers));
-        total
-    }
-
-    /// How many attempts open breakers held back, in the order of [`BreakerScope::NAMES`].
-    pub(crate) fn held_back(&self) -> [u64; 3] {
-        let mut all = [0; 3];
-        self.shards.each(|shard| {
-            for (sum, count) in all.iter_mut().zip(&shard.held_back) {
-                *sum += count.load(Ordering::Relaxed);
-            }
-        });
-        all
-    }
-
-    /// What became of retries and hedges, in the order of [`Retried::NAMES`] and [`Hedged::NAMES`].
-    pub(crate) fn further(&self) -> Further {
-        let mut all = Further::default();
-        self.shards.each(|shard| {
-            add_up(&mut all.retries, &shard.retries);
-            add_up(&mut all.hedges, &shard.hedges);
-        });
-        all
-    }
-}
-
-/// What became of retries and hedges, by outcome.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Further {
-    pub(crate) retries: [u64; Retried::NAMES.len()],
-    pub(crate) hedges: [u64; Hedged::NAMES.len()],
-}
-
-fn add_up(sums: &mut [u64], counts: &[AtomicU64]) {
-    for (sum, count) in sums.iter_mut().zip(counts) {
-        *sum += count.load(Ordering::Relaxed);
-    }
-}
-
-/// What became of the connections and attempts of an upstream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct UpstreamCounts {
-    /// Attempts that are over, answered or not.
-    pub attempts: u64,
-    /// Connections made.
-    pub connects: u64,
-    /// Connections that could not be made.
-    pub connect_failures: u64,
-    /// Connections that are open now.
-    pub open: u64,
-}
-
-/// One worker's counts of one upstream, on cache lines of their own.
-#[derive(Debug)]
-#[repr(align(128))]
-pub struct UpstreamShard {
-    answers: Answers,
-    connects: AtomicU64,
-    closed: AtomicU64,
-    connect_failures: AtomicU64,
-    /// By [`BreakerScope`].
-    held_back: [AtomicU64; 3],
-    /// By [`Retried`].
-    retries: [AtomicU64; Retried::NAMES.len()],
-    /// By [`Hedged`].
-    hedges: [AtomicU64; Hedged::NAMES.len()],
-    /// The worker's own copy of the name.
-    name: Arc<str>,
-}
-
-impl UpstreamShard {
-    fn new(name: &str) -> Self {
-        Self {
-            answers: Answers::default(),
-            connects: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
-            connect_failures: AtomicU64::new(0),
-            held_back: <[AtomicU64; 3]>::default(),
-            retries: <[AtomicU64; _]>::default(),
-            hedges: <[AtomicU64; _]>::default(),
-            name: name.into(),
-        }
-    }
-
-    /// The worker's own copy of the upstream's name, for [`Trail::upstream`](pylon_core::exchange::Trail::upstream).
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    /// An attempt brought the head of an answer, `took` after it began.
-    pub fn answered(&self, status: u16, took: Duration) {
-        self.answers.count(class_of(status), took);
-    }
-
-    /// An attempt failed without an answer, `took` after it began.
-    pub fn failed(&self, took: Duration) {
-        self.answers.count(0, took);
-    }
-
-    /// A connection was made; it counts as open until what this returns is dropped, so keep it with the connection.
-    pub fn connected(self: &Arc<Self>) -> OpenUpstreamConnection {
-        self.connects.fetch_add(1, Ordering::Relaxed);
-        OpenUpstreamConnection(Arc::clone(self))
-    }
-
-    /// An open breaker held an attempt back.
-    pub fn held_back(&self, scope: BreakerScope) {
-        if let Some(count) = self.held_back.get(scope as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A connection could not be made.
-    pub fn connect_failed(&self) {
-        self.connect_failures.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One more attempt was wanted.
-    pub fn retried(&self, what: Retried) {
-        if let Some(count) = self.retries.get(what as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A request was late, and was to be hedged.
-    pub fn hedged(&self, what: Hedged) {
-        if let Some(count) = self.hedges.get(what as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// An open connection to an upstream.
-#[derive(Debug)]
-#[must_use = "the connection counts as closed when this is dropped"]
-pub struct OpenUpstreamConnection(Arc<UpstreamShard>);
-
-impl Drop for OpenUpstreamConnection {
-    fn drop(&mut self) {
-        self.0.closed.fetch_add(1, Ordering::Release);
-    }
-}
-
 /// An open connection of a client.
 #[derive(Debug)]
 #[must_use = "the connection counts as closed when this is dropped"]
@@ -421,13 +191,18 @@ impl Default for ProcessShard {
 
 /// Answers by class of status and by duration.
 #[derive(Debug, Default)]
-struct Answers {
+pub(crate) struct Answers {
     classes: [AtomicU64; CLASSES.len()],
     durations: Histogram,
 }
 
 impl Answers {
-    fn count(&self, class: usize, took: Duration) {
+    /// How many there were.
+    pub(crate) fn sum(&self) -> u64 {
+        self.classes.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn count(&self, class: usize, took: Duration) {
         if let Some(count) = self.classes.get(class) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -443,7 +218,7 @@ pub(crate) struct Total {
 }
 
 impl Total {
-    fn add(&mut self, answers: &Answers) {
+    pub(crate) fn add(&mut self, answers: &Answers) {
         for (total, class) in self.classes.iter_mut().zip(&answers.classes) {
             *total += class.load(Ordering::Relaxed);
         }
@@ -484,7 +259,7 @@ impl<T> Sharded<T> {
     }
 }
 
-fn class_of(status: u16) -> usize {
+pub(crate) fn class_of(status: u16) -> usize {
     match status {
         100..600 => usize::from(status / 100),
         _ => CLASSES.len() - 1,
@@ -506,9 +281,7 @@ mod tests {
 
     #[test]
     fn shards_of_two_workers_share_no_cache_line() {
-        assert!(
-            align_of::<RouteShard>() >= 128 && align_of::<UpstreamShard>() >= 128 && align_of::<ProcessShard>() >= 128
-        );
+        assert!(align_of::<RouteShard>() >= 128 && align_of::<ProcessShard>() >= 128);
     }
 
     #[test]
@@ -516,18 +289,6 @@ mod tests {
         // Two workers; the text of the id, the entry in the registry and the allocator's own bytes come on top.
         assert!(size_of::<RouteSeries>() + 2 * size_of::<OnceLock<Arc<RouteShard>>>() <= 128);
         assert!(128 + size_of::<RouteShard>() <= 640, "{}", size_of::<RouteShard>());
-    }
-
-    #[test]
-    fn a_connection_is_open_until_its_guard_is_dropped() {
-        let series = UpstreamSeries::new("users".into());
-        let (first, second) = (series.mine().connected(), series.mine().connected());
-        series.mine().connect_failed();
-        drop(first);
-        let counts = series.counts();
-        assert_eq!((counts.connects, counts.open, counts.connect_failures), (2, 1, 1));
-        drop(second);
-        assert_eq!(series.counts().open, 0);
     }
 
     #[test]

@@ -4,19 +4,17 @@
 //! Dropping the future (the client is gone) drops the connection with it.
 
 use std::future::Future;
-use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use pylon_core::body::{Body, BodyError};
 use pylon_core::exchange::{Exchange, Trail};
 use pylon_core::{Request, Response};
 
 use self::again::pause;
-use self::deadline::{Times, await_head};
 use self::hedge::Hedge;
 use self::outcome::Missed;
 use self::outgoing::Outgoing;
@@ -25,18 +23,14 @@ use self::retry::Retry;
 use crate::breaker::lease::Said;
 use crate::breaker::scopes::Breaker;
 use crate::clocks::Clocks;
-use crate::dial::{Way, dial};
 use crate::endpoint::{Lane, Lease};
 use crate::error::{CallError, Fault};
 use crate::flight::{Flight, Head};
-use crate::h1;
-use crate::h1::encode::RequestHead;
-use crate::h1::pump::EXPECT;
-use crate::h2;
 use crate::timeouts::Timeouts;
-use crate::upstream::{Host, Upstream};
+use crate::upstream::Upstream;
 
 mod again;
+mod attempt;
 pub mod budget;
 mod deadline;
 mod entry;
@@ -183,40 +177,64 @@ impl Upstream {
     /// What an attempt came to: the wait for another one, or the end.
     fn judged(
         &self,
-        mut lease: Lease,
+        lease: Lease,
         came: Came,
         out: &mut Outgoing,
         cx: &mut Exchange,
         options: &CallOptions,
         past: &mut Past,
     ) -> ControlFlow<Result<Response, CallError>, Option<Wait>> {
-        let own_deadline = has_own_deadline(cx, options);
-        let (flight, head) = match came {
-            Ok(answered) => answered,
-            Err(fault) => {
-                let stale = past.is_stale(&fault, &out.method, cx);
-                let (error, now) = (fault.into_error(), now());
-                lease.missed(Missed::of(&error, stale, own_deadline), past.began, now);
-                past.began = now;
-                if let (Some(permit), Fault::Timeout(..)) = (&past.permit, &error.source) {
-                    permit.timed_out();
-                }
-                drop(lease);
-                if let Fault::Timeout(timer, _) | Fault::Body(BodyError::Timeout(timer)) = error.source {
-                    cx.trail.timer = Some(timer);
-                }
-                let Some(until) = self.after_fault(&error, out, cx, options, past) else {
-                    return ControlFlow::Break(Err(error));
-                };
-                past.last = Some(Box::new(Err(error)));
-                return ControlFlow::Continue((until > past.began).then(|| pause(until, None)));
-            }
+        match came {
+            Ok((flight, head)) => self.answered(lease, flight, head, out, cx, options, past),
+            Err(fault) => self.missed(lease, fault, out, cx, options, past),
+        }
+    }
+
+    /// There was no answer.
+    fn missed(
+        &self,
+        mut lease: Lease,
+        fault: Fault,
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        options: &CallOptions,
+        past: &mut Past,
+    ) -> ControlFlow<Result<Response, CallError>, Option<Wait>> {
+        let stale = past.is_stale(&fault, &out.method, cx);
+        let (error, now) = (fault.into_error(), now());
+        lease.missed(Missed::of(&error, stale, has_own_deadline(cx, options)), past.began, now);
+        past.began = now;
+        if let (Some(permit), Fault::Timeout(..)) = (&past.permit, &error.source) {
+            permit.timed_out();
+        }
+        drop(lease);
+        if let Fault::Timeout(timer, _) | Fault::Body(BodyError::Timeout(timer)) = error.source {
+            cx.trail.timer = Some(timer);
+        }
+        let Some(until) = self.after_fault(&error, out, cx, options, past) else {
+            return ControlFlow::Break(Err(error));
         };
+        past.last = Some(Box::new(Err(error)));
+        ControlFlow::Continue((until > past.began).then(|| pause(until, None)))
+    }
+
+    /// The head of an answer is here.
+    #[expect(clippy::too_many_arguments, reason = "an attempt, what came of it, and what a call consists of")]
+    fn answered(
+        &self,
+        mut lease: Lease,
+        flight: Flight,
+        head: Head,
+        out: &mut Outgoing,
+        cx: &mut Exchange,
+        options: &CallOptions,
+        past: &mut Past,
+    ) -> ControlFlow<Result<Response, CallError>, Option<Wait>> {
         let now = now();
         if let (401, Some(outbound)) = (head.status(), &self.outbound) {
             outbound.refused(&out.headers);
         }
-        lease.heard(Said::of(cx.grpc, head.status(), head.headers()), past.began, now, own_deadline);
+        lease.heard(Said::of(cx.grpc, head.status(), head.headers()), past.began, now, has_own_deadline(cx, options));
         let began = std::mem::replace(&mut past.began, now);
         let again = self.after_answer(&head, out, cx, options, past);
         match again {
@@ -244,175 +262,12 @@ impl Upstream {
         }
     }
 
-    /// One attempt at one endpoint: sends the request and waits for the head of its answer.
-    async fn attempt(
-        &self,
-        lane: &Lane,
-        out: &mut Outgoing,
-        cx: &mut Exchange,
-        options: &CallOptions,
-        past: &mut Past,
-    ) -> Came {
-        cx.trail.attempts = cx.trail.attempts.saturating_add(1);
-        let mut sent = self.dress(out, cx, options, past.began).await?;
-        out.keep(options.retry.as_deref());
-        let mut flight = self.launch_pooled(lane, out, cx, past)?;
-        if flight.is_none() {
-            // Boxed, so that a request that finds a connection is no larger for those that find none.
-            let (way, stood) = Box::pin(self.dialled(lane, cx, options, past)).await?;
-            sent = stood;
-            flight = Some(self.launch(way, lane, out, cx, stood)?);
-        }
-        let times = Times { began: &past.began, sent };
-        let head = await_head(&mut flight, &out.method, cx, options, times).await;
-        concluded(flight, head, out)
-    }
-
-    /// The first half of an attempt: sends what can be sent at once, and says when.
-    async fn launched(
-        &self,
-        lane: &Lane,
-        out: &mut Outgoing,
-        cx: &mut Exchange,
-        options: &CallOptions,
-        past: &mut Past,
-    ) -> Result<(Flight, Instant), Fault> {
-        cx.trail.attempts = cx.trail.attempts.saturating_add(1);
-        let sent = self.dress(out, cx, options, past.began).await?;
-        out.keep(options.retry.as_deref());
-        if let Some(flight) = self.launch_pooled(lane, out, cx, past)? {
-            return Ok((flight, sent));
-        }
-        let (way, sent) = self.dialled(lane, cx, options, past).await?;
-        Ok((self.launch(way, lane, out, cx, sent)?, sent))
-    }
-
-    async fn dialled(
-        &self,
-        lane: &Lane,
-        cx: &mut Exchange,
-        options: &CallOptions,
-        past: &mut Past,
-    ) -> Result<(Way, Instant), Fault> {
-        past.unsent = true;
-        let websocket = key(cx).is_some();
-        let dialled = dial(lane, cx, options, websocket, past.stale).await;
-        past.unsent = dialled.is_err();
-        dialled
-    }
-
-    /// Writes what `outbound` says into the head of an attempt, and says when it can leave.
-    async fn dress(
-        &self,
-        out: &mut Outgoing,
-        cx: &mut Exchange,
-        options: &CallOptions,
-        began: Instant,
-    ) -> Result<Instant, Fault> {
-        let Some(outbound) = &self.outbound else { return Ok(began) };
-        let mut began = began;
-        if !outbound.dress(&mut out.headers, &mut out.body, !out.dressed, began) {
-            let latest = cx.started + options.timeouts.response;
-            let latest = cx.deadline.map_or(latest, |at| at.min(latest));
-            began = Box::pin(outbound.obtained(latest)).await?;
-            if !outbound.dress(&mut out.headers, &mut out.body, !out.dressed, began) {
-                return Err(Fault::Credential("the one that came had no time left".to_owned()));
-            }
-        }
-        out.dressed = true;
-        Ok(began)
-    }
-
     /// There is no endpoint, which counts as a failed attempt unless a breaker wills it so.
     fn nowhere(&self, fault: Fault, began: Instant) -> CallError {
         if let Some(series) = self.series.as_ref().filter(|_| !matches!(fault, Fault::Open { .. })) {
             series.mine().failed(now().saturating_duration_since(began));
         }
         fault.into_error()
-    }
-
-    /// Sends on a connection from the pool, where there is one and the past does not speak against it.
-    fn launch_pooled(
-        &self,
-        lane: &Lane,
-        out: &mut Outgoing,
-        cx: &mut Exchange,
-        past: &mut Past,
-    ) -> Result<Option<Flight>, Fault> {
-        past.unsent = false;
-        // A WebSocket has its connection to itself, and so HTTP/1.1, where that may be spoken.
-        let alone = key(cx).is_some() && !lane.wants_http2() || !lane.speaks_http2();
-        let pooled = match (past.stale, alone) {
-            (true, _) => None,
-            (false, true) => lane.slot.take(past.began).map(Way::Alone),
-            (false, false) => lane.slot.multiplexed.take(past.began).map(Way::Shared),
-        };
-        cx.trail.reused = pooled.is_some();
-        let Some(way) = pooled else { return Ok(None) };
-        lane.slot.counters.reused();
-        self.launch(way, lane, out, cx, past.began).map(Some)
-    }
-
-    fn launch(
-        &self,
-        way: Way,
-        lane: &Lane,
-        out: &mut Outgoing,
-        cx: &mut Exchange,
-        now: Instant,
-    ) -> Result<Flight, Fault> {
-        cx.trail.endpoint = Some(match &way {
-            Way::Alone(conn) => conn.life.addr,
-            Way::Shared(place) => place.conn().addr,
-        });
-        cx.trail.socket.clone_from(&lane.path);
-        let head = RequestHead {
-            method: &out.method,
-            path: cx.sent_path(),
-            headers: &out.headers,
-            host: cx.upstream_host.as_ref().or(match &self.host {
-                Host::Keep => None,
-                Host::Endpoint => Some(&lane.authority),
-                Host::Name(name) => Some(name),
-            }),
-            announced: &cx.announced,
-            fallback_host: &lane.authority,
-            framing: out.framing,
-            websocket: key(cx).is_some(),
-            expects: out.expects,
-        };
-        match way {
-            Way::Alone(conn) => {
-                let expecting = out.expects.then(|| now + EXPECT);
-                h1::exchange::Flight::launch(conn, &head, &mut out.body, expecting).map(Flight::Http1)
-            }
-            Way::Shared(place) => {
-                let tls = lane.tls.is_some();
-                h2::exchange::Flight::launch(place, &head, tls, &mut out.body).map(Flight::Http2)
-            }
-        }
-    }
-}
-
-/// The key of the handshake, where the service is to be asked for a WebSocket.
-fn key(cx: &Exchange) -> Option<&HeaderValue> {
-    cx.websocket.as_ref().filter(|handshake| handshake.allowed)?.key.as_ref().ok()
-}
-
-/// What an attempt came to, once its flight brought a head or a fault.
-fn concluded(flight: Option<Flight>, head: Result<Head, Fault>, out: &mut Outgoing) -> Came {
-    // Only now, since what lives across a wait is counted for every connection.
-    let Some(flight) = flight else { return Err(Fault::Connect(io::ErrorKind::NotConnected.into())) };
-    match head {
-        Ok(head) => Ok((flight, head)),
-        Err(fault) => {
-            match fault {
-                Fault::Timeout(..) => flight.gave_up(),
-                Fault::Refused(_) => flight.take_back().into_iter().for_each(|body| out.body = body),
-                _ => {}
-            }
-            Err(fault)
-        }
     }
 }
 

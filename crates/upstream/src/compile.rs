@@ -8,7 +8,7 @@ use pylon_core::short::Short;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use pylon_net::tls::client::{Alpn, ClientTls, Towards};
-use pylon_observe::sources::SourceReading;
+use pylon_observe::insight::SourceReading;
 
 use crate::discovery::consul::Service;
 use crate::discovery::dns::{Addresses, Name};
@@ -21,6 +21,7 @@ use crate::discovery::srv::Records;
 use crate::discovery::static_list::Member;
 use crate::discovery::target::Target;
 use crate::endpoint::Place;
+use crate::locality::Whereabouts;
 use crate::pool::Pool;
 use crate::spec::{EndpointSpec, ProtocolSpec, Speaks, UpstreamSpec, one_hour};
 use crate::upstream::Building;
@@ -187,9 +188,8 @@ impl Compiler<'_> {
             else {
                 continue;
             };
-            let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
-            let (zone, region) = (shared(zone), shared(region));
-            members.push(Member { place, weight: *weight, zone, region, priority: *priority, tls, pool, name });
+            let whereabouts = Whereabouts::new(zone.as_deref(), region.as_deref());
+            members.push(Member { place, weight: *weight, whereabouts, priority: *priority, tls, pool, name });
         }
         members
     }

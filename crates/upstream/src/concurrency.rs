@@ -17,8 +17,7 @@ use pylon_core::priority::Priority;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::worker;
 use pylon_net::timer::timeout_at;
-use pylon_observe::crowd::{Crowd, Crowded};
-use pylon_observe::series::UpstreamSeries;
+use pylon_observe::insight::Crowd;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -88,11 +87,7 @@ impl Limited {
     }
 
     /// The document is in force: its limit holds from now on.
-    pub(crate) fn start(&self, handle: &Handle, series: Option<&UpstreamSeries>) {
-        if let Some(series) = series {
-            let crowd = Arc::<Concurrency>::downgrade(&self.concurrency);
-            series.crowded(crowd);
-        }
+    pub(crate) fn start(&self, handle: &Handle) {
         self.concurrency.limiter.set(&self.settings, now());
         let mut task = self.concurrency.task.lock();
         if self.settings.bounds.is_none() {
@@ -118,6 +113,14 @@ impl Limited {
         }
         let caller = hasher.hash_one(caller(client));
         Some(Err(Box::pin(wait(Arc::clone(gate), class, caller, now, deadline))))
+    }
+
+    /// How crowded it is, for the metrics.
+    pub(crate) fn crowd(&self) -> Crowd {
+        let limiter = &self.concurrency.limiter;
+        let (waiting, shed) = limiter.by_class();
+        let (limit, under_way) = (limiter.limit().into(), limiter.under_way().into());
+        Crowd { limit, under_way, waiting: waiting.into_iter().sum::<usize>() as u64, shed }
     }
 
     /// What the admin API shows.
@@ -153,18 +156,6 @@ impl Concurrency {
             window.drops = window.drops.saturating_add(heard.drops);
         }
         window
-    }
-}
-
-impl Crowded for Concurrency {
-    fn crowd(&self) -> Crowd {
-        let (waiting, shed) = self.limiter.by_class();
-        Crowd {
-            limit: self.limiter.limit().into(),
-            under_way: self.limiter.under_way().into(),
-            waiting: waiting.into_iter().sum::<usize>() as u64,
-            shed,
-        }
     }
 }
 

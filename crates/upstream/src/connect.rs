@@ -6,7 +6,7 @@ use std::time::Instant;
 use pylon_core::connection::Connection;
 use pylon_core::exchange::{Timer, Trail};
 use pylon_net::stream::Stream;
-use pylon_observe::series::UpstreamShard;
+use pylon_observe::upstream::UpstreamShard;
 
 use crate::dial::reach;
 use crate::endpoint::Lease;

@@ -9,7 +9,7 @@ use pylon_core::exchange::{Exchange, Timer};
 use pylon_net::dial::{connect, connect_unix};
 use pylon_net::stream::Stream;
 use pylon_net::timer::timeout_at;
-use pylon_observe::series::UpstreamShard;
+use pylon_observe::upstream::UpstreamShard;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::call::CallOptions;

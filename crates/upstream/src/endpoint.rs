@@ -10,7 +10,7 @@ use pylon_core::connection::Connection;
 use pylon_net::proxy_protocol::{self, Version};
 use pylon_net::stream::Stream;
 use pylon_net::tls::client::Towards;
-use pylon_observe::series::UpstreamShard;
+use pylon_observe::upstream::UpstreamShard;
 
 use crate::balance::Method;
 use crate::balance::table::Table;
@@ -19,7 +19,7 @@ use crate::breaker::lease::Pass;
 use crate::concurrency::permit::Permit;
 use crate::gauge::Gauge;
 use crate::h1::conn::Conn;
-use crate::locality::{Distance, LocalitySpec};
+use crate::locality::{Distance, LocalitySpec, Whereabouts};
 use crate::outliers::Watched;
 use crate::pool::{Limits, Pool, Slot};
 use crate::standing::Standing;
@@ -141,9 +141,7 @@ pub(crate) struct Endpoint {
     pub(crate) addrs: Arc<[SocketAddr]>,
     pub(crate) weight: u32,
     /// Where it stands, if its source says so.
-    pub(crate) zone: Option<Arc<str>>,
-    /// The region that the zone is in, if its source says so.
-    pub(crate) region: Option<Arc<str>>,
+    pub(crate) whereabouts: Whereabouts,
     /// From 0, which comes first.
     pub(crate) priority: u32,
     /// Its name in cookies, where clients stay at endpoints.
@@ -178,7 +176,7 @@ impl PartialEq for Endpoint {
             && self.id == other.id
             && self.addrs == other.addrs
             && self.weight == other.weight
-            && (&self.zone, &self.region, self.priority) == (&other.zone, &other.region, other.priority)
+            && (&self.whereabouts, self.priority) == (&other.whereabouts, other.priority)
     }
 }
 
@@ -206,7 +204,7 @@ impl EndpointSet {
     pub(crate) fn new(endpoints: Vec<Endpoint>, method: Method, own: &LocalitySpec) -> Self {
         let mut ranks: BTreeMap<(u32, Distance), Vec<usize>> = BTreeMap::new();
         for (index, endpoint) in endpoints.iter().enumerate() {
-            let distance = own.distance(endpoint.zone.as_deref(), endpoint.region.as_deref());
+            let distance = own.distance(&endpoint.whereabouts);
             ranks.entry((endpoint.priority, distance)).or_default().push(index);
         }
         let level = |(rank, members): ((u32, Distance), Vec<usize>)| {

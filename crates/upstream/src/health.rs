@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use pylon_core::carry::Carry;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::tls::client::ClientTls;
-use pylon_observe::series::UpstreamSeries;
+use pylon_observe::upstream::UpstreamSeries;
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;

@@ -13,8 +13,8 @@ use pylon_core::names::UpstreamName;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::{Percent, Span};
 use pylon_net::tls::client::ClientTls;
-use pylon_observe::endpoints::EndpointStates;
-use pylon_observe::series::UpstreamSeries;
+use pylon_observe::insight::EndpointStates;
+use pylon_observe::upstream::UpstreamSeries;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -25,7 +25,7 @@ use crate::outliers::judge::Change;
 use crate::outliers::{Outliers, Watched};
 use crate::spec::UpstreamSpec;
 use crate::standing::{Bar, Bars, Say};
-use crate::upstream::Shared;
+use crate::upstream::shared::Shared;
 use crate::verdicts::Verdicts;
 use crate::view::EndpointView;
 

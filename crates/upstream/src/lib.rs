@@ -39,6 +39,7 @@ pub mod timeouts;
 pub mod upstream;
 mod verdicts;
 pub mod view;
+mod word;
 
 #[cfg(test)]
 mod tests;

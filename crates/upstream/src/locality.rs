@@ -1,4 +1,6 @@
-//! Where the gateway itself stands, and how far endpoints are from it.
+//! Where the gateway itself stands, where endpoints do, and how far they are from it.
+
+use std::sync::Arc;
 
 use pylon_core::short::FromScalar;
 use schemars::JsonSchema;
@@ -38,15 +40,35 @@ pub enum Distance {
     Far,
 }
 
+/// Where an endpoint stands, as far as whoever names it says so.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Whereabouts {
+    /// A zone of a cloud, a data centre, a rack.
+    pub(crate) zone: Option<Arc<str>>,
+    /// The region that the zone is in.
+    pub(crate) region: Option<Arc<str>>,
+    /// The zones that it is to serve, where that is said: it is near to those, whatever zone it stands in.
+    pub(crate) serves: Option<Arc<[Arc<str>]>>,
+}
+
+impl Whereabouts {
+    /// What is empty is not said.
+    pub(crate) fn new(zone: Option<&str>, region: Option<&str>) -> Self {
+        let said = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(Arc::from);
+        Self { zone: said(zone), region: said(region), serves: None }
+    }
+}
+
 impl LocalitySpec {
     /// How far it is to somebody who stands there.
-    pub(crate) fn distance(&self, zone: Option<&str>, region: Option<&str>) -> Distance {
-        let other_region = matches!((&self.region, region), (Some(own), Some(other)) if own != other);
-        match (&self.zone, zone) {
+    pub(crate) fn distance(&self, there: &Whereabouts) -> Distance {
+        let other_region = matches!((&self.region, &there.region), (Some(own), Some(other)) if **own != **other);
+        match (&self.zone, &there.serves, &there.zone) {
             _ if other_region => Distance::Far,
-            (Some(own), Some(other)) if own == other => Distance::Near,
-            (Some(_), _) => Distance::Region,
-            (None, _) => Distance::Near,
+            (None, ..) => Distance::Near,
+            (Some(own), Some(serves), _) if serves.iter().any(|zone| **zone == **own) => Distance::Near,
+            (Some(own), None, Some(other)) if **own == **other => Distance::Near,
+            (Some(_), ..) => Distance::Region,
         }
     }
 }
@@ -58,11 +80,22 @@ mod tests {
     #[test]
     fn the_same_zone_is_near_and_another_region_is_far() {
         let own = LocalitySpec { zone: Some("a".to_owned()), region: Some("eu".to_owned()) };
-        assert_eq!(own.distance(Some("a"), Some("eu")), Distance::Near);
-        assert_eq!(own.distance(Some("a"), None), Distance::Near);
-        assert_eq!(own.distance(Some("b"), Some("eu")), Distance::Region);
-        assert_eq!(own.distance(None, None), Distance::Region);
-        assert_eq!(own.distance(Some("a"), Some("us")), Distance::Far, "zones of other regions may be named alike");
-        assert_eq!(LocalitySpec::default().distance(Some("b"), Some("us")), Distance::Near);
+        let to = |zone, region| own.distance(&Whereabouts::new(zone, region));
+        assert_eq!(to(Some("a"), Some("eu")), Distance::Near);
+        assert_eq!(to(Some("a"), None), Distance::Near);
+        assert_eq!(to(Some("b"), Some("eu")), Distance::Region);
+        assert_eq!((to(None, None), to(Some(""), Some(""))), (Distance::Region, Distance::Region));
+        assert_eq!(to(Some("a"), Some("us")), Distance::Far, "zones of other regions may be named alike");
+        assert_eq!(LocalitySpec::default().distance(&Whereabouts::new(Some("b"), Some("us"))), Distance::Near);
+    }
+
+    #[test]
+    fn whom_it_is_to_serve_counts_more_than_where_it_stands() {
+        let own = LocalitySpec { zone: Some("a".to_owned()), region: None };
+        let serving = |zones: &[&str]| {
+            let serves = Some(zones.iter().map(|zone| Arc::from(*zone)).collect());
+            own.distance(&Whereabouts { serves, ..Whereabouts::new(Some("a"), None) })
+        };
+        assert_eq!((serving(&["b", "a"]), serving(&["b"])), (Distance::Near, Distance::Region));
     }
 }

@@ -15,6 +15,7 @@ use pylon_core::fields::trailers::WithoutTrailers;
 use pylon_core::names::UpstreamName;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::worker::PerWorker;
+use pylon_observe::insight::TokenReading;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -155,6 +156,11 @@ impl Outbound {
         if let (Some(token), Some(sent)) = (&self.token, sent.get(AUTHORIZATION)) {
             token.refused(sent);
         }
+    }
+
+    /// What is known of the token, where the gateway gets one.
+    pub(crate) fn reading(&self, now: Instant) -> Option<TokenReading> {
+        Some(self.token.as_ref()?.reading(now))
     }
 
     /// What the admin API shows.

@@ -19,7 +19,7 @@ use self::judge::{Change, Rules, Why};
 use self::tally::{Slot, Tallies, Tally};
 use crate::endpoint::{Endpoint, EndpointSet};
 use crate::spec::UpstreamSpec;
-use crate::upstream::Shared;
+use crate::upstream::shared::Shared;
 
 /// What ejects endpoints of one upstream.
 #[derive(Debug)]

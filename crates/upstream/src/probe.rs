@@ -151,7 +151,7 @@ impl Probes {
 
 impl Upstream {
     /// Begins to probe endpoints on `handle`, the control runtime, where the method of choice asks for that. Once is enough.
-    pub fn start_probes(self: &Arc<Self>, handle: &Handle) {
+    pub(crate) fn start_probes(self: &Arc<Self>, handle: &Handle) {
         let Some(probes) = self.probes() else { return };
         if probes.started.swap(true, Relaxed) {
             return;

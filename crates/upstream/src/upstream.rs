@@ -1,26 +1,19 @@
 //! A named service: compiled from its spec, kept current by tasks on the control runtime, read by the workers.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Release},
-};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pylon_core::carry::Carry;
 use pylon_core::names::UpstreamName;
 use pylon_core::secret::Reveal;
-use pylon_core::spec::{FieldPath, SpecError};
-use pylon_core::units::Span;
 use pylon_core::worker::PerWorker;
 use pylon_net::proxy_protocol::Version;
 use pylon_net::resolve::Resolver;
 use pylon_net::tls::client::ClientTls;
-use pylon_observe::series::UpstreamSeries;
+use pylon_observe::insight::{Inside, Insight};
+use pylon_observe::upstream::UpstreamSeries;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -29,35 +22,31 @@ use crate::balance::Method;
 use crate::balance::orca::Bounds;
 use crate::breaker::scopes::Breakers;
 use crate::call::CallOptions;
-use crate::call::budget::{Budget, Terms};
+use crate::call::budget::Terms;
 use crate::call::hedge::Hedge;
 use crate::call::retry::Retry;
-use crate::compile::Sources;
 use crate::concurrency::Limited;
 use crate::discovery::agents::Agents;
 use crate::discovery::file::ReadYaml;
 use crate::discovery::ledger::Known;
-use crate::discovery::source::Source;
-use crate::discovery::static_list::Member;
-use crate::endpoint::{Endpoint, EndpointSet, UNDER_TLS};
-use crate::judging::Judging;
-use crate::key::{self, KeyBy};
+use crate::key::KeyBy;
 use crate::locality::LocalitySpec;
 use crate::outbound::Outbound;
 use crate::pool::Limits;
 use crate::probe::Probes;
-use crate::spec::{HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
-use crate::standing::Standings;
-use crate::sticky::{self, Sticky};
+use crate::spec::{ProtocolSpec, Speaks};
 use crate::timeouts::{TimeoutSpec, Timeouts, deadline_field};
-use crate::view::{EndpointView, UpstreamView};
 
 use self::choice::Worker;
+use self::shared::{Shared, follow};
 
 mod barred;
 pub(crate) mod choice;
+mod compile;
 mod heads;
+pub(crate) mod shared;
 mod shown;
+mod uptake;
 
 /// How long endpoints must be well again before requests return to them, where nothing is written.
 const RETURN: Duration = Duration::from_secs(10);
@@ -130,131 +119,17 @@ pub(crate) enum Host {
     Name(HeaderValue),
 }
 
-/// What the discovery tasks write and the workers read.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) name: UpstreamName,
-    method: Method,
-    /// Where the gateway stands, as far as that counts here.
-    locality: LocalitySpec,
-    sticky: Option<Sticky>,
-    sources: Sources,
-    pub(crate) set: ArcSwap<EndpointSet>,
-    /// Rises with each new set.
-    generation: AtomicU64,
-    pub(crate) standings: Arc<Standings>,
-    budget: Arc<Budget>,
-    pub(crate) judging: Judging,
-    rebuilding: Mutex<()>,
-}
-
 impl Upstream {
-    /// Makes an upstream of what was written. All errors are told at once. No task runs before [`Upstream::start`].
-    pub fn compile(name: UpstreamName, spec: &UpstreamSpec, cx: &Building<'_>) -> Result<Self, Vec<SpecError>> {
-        let mut errors = Vec::new();
-        let at = FieldPath::root().key("retry");
-        let retry = spec.retry.as_ref().map_or(Ok(None), |retry| Retry::compile(retry));
-        let retry =
-            retry.map_err(|found| errors.extend(found.into_iter().map(|error| error.below(&at)))).unwrap_or(None);
-        let probes = spec.balance.probe.as_ref().map(Probes::compile).transpose().map_err(|error| {
-            errors.push(error.below(&FieldPath::root().key("balance").key("probe")));
-        });
-        let probes = probes.ok().flatten();
-        let sticky = sticky::compile(spec, cx).map_err(|error| errors.push(error)).ok().flatten();
-        let (sources, key, concurrency) =
-            (Sources::compile(spec, cx), key::compile(spec), Limited::compile(&name, spec, cx));
-        let tls = sources.as_ref().ok().and_then(|sources| sources.tls.as_ref());
-        let judging = Judging::compile(&name, spec, tls, cx.carry).map_err(|found| errors.extend(found));
-        let (sources, key, concurrency, judging) = match (sources, key, concurrency, judging) {
-            (Ok(sources), Ok(key), Ok(concurrency), Ok(judging)) if errors.is_empty() => {
-                (sources, key, concurrency, judging)
-            }
-            (sources, key, concurrency, _) => {
-                let found = sources.err().into_iter().chain(key.err()).chain(concurrency.err());
-                return Err(found.flatten().chain(errors).collect());
-            }
-        };
-        let outbound = spec.outbound.as_ref().map(|written| Outbound::compile(written, cx));
-        let outbound = outbound.transpose().map_err(|errors| {
-            let at = FieldPath::root().key("outbound");
-            errors.into_iter().map(|error| error.below(&at)).collect::<Vec<_>>()
-        })?;
-        let breaker = spec.breaker.as_ref().map(|breaker| &breaker.0);
-        let breakers = Breakers::compile(name.as_str(), breaker, cx.carry).map_err(|errors| {
-            errors.into_iter().map(|error| error.below(&FieldPath::root().key("breaker"))).collect::<Vec<_>>()
-        })?;
-        let terms = Terms::new(&spec.retry_budget);
-        let now = tokio::time::Instant::now().into_std();
-        let budget = cx.carry.own().keep(format!("retry budget of {name}"), || Budget::new(&terms, now));
-        let standings = cx.carry.own().keep(format!("standings of {name}"), Standings::default);
-        let shared = Shared {
-            name,
-            method: spec.balance.method,
-            locality: if spec.balance.nearest { cx.locality.clone() } else { LocalitySpec::default() },
-            sticky,
-            sources,
-            set: ArcSwap::default(),
-            generation: AtomicU64::new(0),
-            standings,
-            budget,
-            judging,
-            rebuilding: Mutex::default(),
-        };
-        shared.rebuild();
-        Ok(Self {
-            series: None,
-            workers: PerWorker::new(|offset| Worker::new(shared.name.as_str(), offset)),
-            timeout: spec.timeout.as_ref().map(|timeout| timeout.0.clone()),
-            retry: retry.map(Arc::new),
-            budget: terms,
-            method: spec.balance.method,
-            key,
-            slow_start: spec.balance.slow_start.map(Span::duration),
-            hold: spec.balance.return_after.map_or(RETURN, Span::duration),
-            orca: spec.balance.bounds(),
-            probes,
-            shows_reports: spec.balance.shows_reports(),
-            speaks: spec.speaks().unwrap_or(Speaks::Anything),
-            protocol: spec.protocol,
-            breakers,
-            tells: spec.proxy_protocol,
-            concurrency,
-            limits: Limits {
-                // A connection that begins with a client's address is for no other client.
-                max_idle: if spec.proxy_protocol.is_some() { 0 } else { spec.pool.max_idle as usize },
-                idle: spec.pool.idle.duration(),
-                lifetime: spec.pool.lifetime.duration(),
-                most: spec.pool.most(),
-            },
-            host: match &spec.host {
-                HostSpec::Keep => Host::Keep,
-                HostSpec::Endpoint => Host::Endpoint,
-                HostSpec::Name(name) => Host::Name(name.clone()),
-            },
-            outbound: outbound.map(Box::new),
-            tasks: Mutex::default(),
-            shared: Arc::new(shared),
-        })
-    }
-
-    /// Counts what happens here in `series`. To be said before the first call.
-    #[must_use]
-    pub fn counted_in(mut self, series: Arc<UpstreamSeries>) -> Self {
-        self.breakers.counted_in(&series);
-        let shared = Arc::downgrade(&self.shared);
-        let sources = Weak::clone(&shared);
-        series.look_at(move || shared.upgrade().map(|shared| shared.census()));
-        let read = move |now| sources.upgrade().map(|shared| shared.sources.readings(now));
-        series.sources_told_by(Box::new(read), tokio::time::Instant::now().into_std());
-        self.series = Some(series);
-        self
-    }
-
-    /// Begins to resolve names on `handle`, the control runtime. The tasks end when the upstream is dropped.
-    pub fn start(&self, handle: &Handle) {
-        if let Some(concurrency) = &self.concurrency {
-            concurrency.start(handle, self.series.as_deref());
+    /// Comes into force: its tasks begin on `handle`, the control runtime, where they do not run yet, and end when it is dropped.
+    pub fn start(self: &Arc<Self>, handle: &Handle) {
+        if let Some(series) = &self.series {
+            let inside: Weak<Self> = Arc::downgrade(self);
+            series.open_to(inside);
         }
+        if let Some(concurrency) = &self.concurrency {
+            concurrency.start(handle);
+        }
+        self.start_probes(handle);
         self.shared.judging.claim(&self.shared);
         let mut tasks = self.tasks.lock();
         if !tasks.is_empty() {
@@ -343,55 +218,6 @@ impl Upstream {
         });
     }
 
-    /// What the admin API shows.
-    pub fn view(&self) -> UpstreamView {
-        let now = tokio::time::Instant::now().into_std();
-        let set = self.shared.set.load();
-        let shown = self.shown(self.shared.generation.load(Acquire), now);
-        let endpoints = set.endpoints.iter().enumerate().map(|(index, endpoint)| {
-            let standing = self.shared.standings.of(&endpoint.id);
-            let [attempts, connects, connect_failures, reuses] = endpoint.pool.counters();
-            let mut view = EndpointView {
-                endpoint: endpoint.shown(),
-                addresses: if endpoint.path.is_some() { Vec::new() } else { endpoint.addrs.to_vec() },
-                weight: endpoint.weight,
-                effective_weight: shown.weights.get(index).copied().unwrap_or_else(|| f64::from(endpoint.weight)),
-                latency_ms: shown.latencies.get(index).copied().flatten(),
-                priority: endpoint.priority,
-                barred: self.breakers.heed(standing.bars()).names(),
-                breaker: self.breakers.view_of(&standing, now),
-                zone: endpoint.zone.as_deref().map(str::to_owned),
-                region: endpoint.region.as_deref().map(str::to_owned),
-                source: endpoint.source,
-                idle: endpoint.pool.idle(),
-                connections: endpoint.pool.open(),
-                in_flight: endpoint.pool.in_flight(),
-                attempts,
-                connects,
-                connect_failures,
-                reuses,
-                health: None,
-                ejection: None,
-            };
-            self.shared.judging.show(endpoint, &mut view, now);
-            view
-        });
-        UpstreamView {
-            name: self.shared.name.as_str().to_owned(),
-            balance: self.method,
-            by: self.key.as_ref().map(KeyBy::in_words),
-            sticky: self.shared.sticky.as_ref().map(|sticky| sticky.cookie().to_owned()),
-            concurrency: self.concurrency.as_ref().map(Limited::view),
-            retry_budget: self.shared.budget.left(now, &self.budget),
-            panic: self.shared.panics(),
-            endpoints: endpoints.collect(),
-            tiers: shown.tiers,
-            breakers: self.breakers.view(now),
-            sources: self.shared.sources.view(now),
-            outbound: self.outbound.as_ref().map(|outbound| outbound.view(now)),
-        }
-    }
-
     /// Spends one of the further attempts that the retry budget allows. Says whether there was one.
     pub(crate) fn may_spend(&self, now: Instant) -> bool {
         let requests = self.workers.with(|worker| std::mem::take(&mut worker.requests));
@@ -407,76 +233,21 @@ impl Upstream {
     }
 }
 
+impl Inside for Upstream {
+    fn look(&self, now: Instant) -> Insight {
+        Insight {
+            endpoints: self.shared.census(),
+            sources: self.shared.sources.readings(now),
+            crowd: self.concurrency.as_ref().map(Limited::crowd),
+            token: self.outbound.as_ref().and_then(|outbound| outbound.reading(now)),
+        }
+    }
+}
+
 impl Drop for Upstream {
     fn drop(&mut self) {
         for task in self.tasks.get_mut() {
             task.abort();
-        }
-    }
-}
-
-impl Shared {
-    /// Makes a new set where the addresses changed.
-    fn rebuild(&self) {
-        let _one_at_a_time = self.rebuilding.lock();
-        let written = self.sources.members.iter().filter_map(Member::endpoint);
-        let found = self.sources.discovered.iter().flat_map(Source::endpoints);
-        let mut next: Vec<Endpoint> = written.chain(found).collect();
-        tell_apart(&mut next);
-        if self.generation.load(Acquire) == 0 || self.set.load().endpoints != next {
-            if let Some(sticky) = &self.sticky {
-                for one in &mut next {
-                    one.name = Some(sticky.name(self.name.as_str(), &one.id));
-                }
-            }
-            join(&self.set.load().endpoints, &mut next);
-            let next = EndpointSet::new(next, self.method, &self.locality);
-            self.standings.retain(|id| next.endpoints.iter().any(|endpoint| *endpoint.id == *id));
-            self.set.store(Arc::new(next));
-            self.generation.fetch_add(1, Release);
-            self.judging.these(&self.set.load());
-        }
-    }
-
-    /// Has the present set judged.
-    pub(crate) fn judge_all(&self) {
-        let _no_other_meanwhile = self.rebuilding.lock();
-        self.judging.these(&self.set.load());
-    }
-
-    /// For the log: what names and sources say.
-    fn why_empty(&self) -> String {
-        self.sources.why_empty().into_iter().fold(String::new(), |all, why| format!("{all}: {why}"))
-    }
-}
-
-/// One place that is reached both in cleartext and under TLS is two endpoints: what is found out about one is not the other's.
-fn tell_apart(endpoints: &mut [Endpoint]) {
-    let cleartext: HashSet<Arc<str>> =
-        endpoints.iter().filter(|one| one.tls.is_none()).map(|one| Arc::clone(&one.id)).collect();
-    for one in endpoints.iter_mut().filter(|one| one.tls.is_some() && cleartext.contains(&one.id)) {
-        one.id = format!("{UNDER_TLS}{}", one.id).into();
-    }
-}
-
-/// Notes when endpoints come to others that are there already. Those of the beginning are equally cold.
-fn join(before: &[Endpoint], next: &mut [Endpoint]) {
-    let now = tokio::time::Instant::now().into_std();
-    let before: HashMap<&str, Option<Instant>> = before.iter().map(|one| (&*one.id, one.joined)).collect();
-    for one in next {
-        one.joined = before.get(&*one.id).copied().unwrap_or_else(|| (!before.is_empty()).then_some(now));
-    }
-}
-
-/// Makes a new set of endpoints when there is news.
-async fn follow<T>(shared: Weak<Shared>, mut news: watch::Receiver<Known<T>>) {
-    loop {
-        match shared.upgrade() {
-            Some(shared) => shared.rebuild(),
-            None => return,
-        }
-        if news.changed().await.is_err() {
-            return;
         }
     }
 }

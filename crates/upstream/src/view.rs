@@ -139,6 +139,10 @@ pub struct TokenView {
     pub from: String,
     /// How long it can be sent; none where there is none.
     pub good_for_seconds: Option<u64>,
+    /// How many there have been.
+    pub obtained: u64,
+    /// How long ago it was asked for; none where there is none that can be sent.
+    pub age_seconds: Option<u64>,
     /// Why there was none when it was last asked for.
     pub error: Option<String>,
     /// How many times there was none.

@@ -8,7 +8,7 @@ use pylon_core::carry::Carry;
 use pylon_core::exchange::Trail;
 use pylon_core::spec::SpecError;
 use pylon_core::worker;
-use pylon_observe::series::UpstreamSeries;
+use pylon_observe::upstream::UpstreamSeries;
 
 use super::lease::Pass;
 use super::spec::{BreakerSpec, Scope};

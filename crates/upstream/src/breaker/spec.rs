@@ -8,8 +8,9 @@ use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::{Percent, Span};
 use pylon_observe::breakers::BreakerScope;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::word::{self, Word};
 
 /// Holds requests back from what fails. Short: `true`, `off`, or a share of failed calls such as `30%`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -137,6 +138,10 @@ impl StatusSpec {
             Self::Status(one) => status == one,
         }
     }
+}
+
+impl Word for StatusSpec {
+    const EXPECTING: &'static str = "`4xx`, `5xx` or a status from 400 to 599";
 
     fn parse(text: &str) -> Option<Self> {
         match text {
@@ -167,24 +172,7 @@ impl Serialize for StatusSpec {
 
 impl<'de> Deserialize<'de> for StatusSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = StatusSpec;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`4xx`, `5xx` or a status from 400 to 599")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<StatusSpec, E> {
-                StatusSpec::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-
-            fn visit_u64<E: de::Error>(self, status: u64) -> Result<StatusSpec, E> {
-                StatusSpec::parse(&status.to_string())
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(status), &self))
-            }
-        }
-        deserializer.deserialize_any(Text)
+        word::read(deserializer)
     }
 }
 

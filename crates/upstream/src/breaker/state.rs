@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pylon_core::worker;
 use pylon_observe::breakers::BreakerState;
-use pylon_observe::series::UpstreamSeries;
+use pylon_observe::upstream::UpstreamSeries;
 
 use super::judge::{BUCKETS, Call, Good, Judge, Limits, Why};
 use super::spec::Scope;

@@ -9,8 +9,9 @@ use http::{HeaderName, HeaderValue, Method};
 use pylon_core::exchange::{Exchange, Timer};
 use pylon_net::timer::sleep_until;
 
+use super::attempt::key;
 use super::outgoing::Outgoing;
-use super::{CallOptions, key, now};
+use super::{CallOptions, now};
 use crate::error::{CallError, Fault};
 use crate::flight::{Flight, Head};
 use crate::h1::exchange::Asked;

@@ -17,11 +17,12 @@ use pylon_core::worker::PerWorker;
 use pylon_net::timer::timeout_at;
 
 use self::spec::{After, HedgeSpec};
+use super::attempt::concluded;
 use super::deadline::{Times, await_head, tell};
 use super::outcome::Missed;
 use super::outgoing::{Outgoing, is_idempotent};
 use super::past::Past;
-use super::{CallOptions, Came, concluded, now};
+use super::{CallOptions, Came, now};
 use crate::breaker::lease::Said;
 use crate::endpoint::{Lane, Lease};
 use crate::error::Fault;

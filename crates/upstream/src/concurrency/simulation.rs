@@ -78,7 +78,7 @@ fn limited(written: &str) -> Arc<Limited> {
         locality: &crate::locality::LocalitySpec::default(),
     };
     let limited = Limited::compile(&"u".into(), &spec, &cx).unwrap().unwrap();
-    limited.start(&Handle::current(), None);
+    limited.start(&Handle::current());
     Arc::new(limited)
 }
 

@@ -20,7 +20,7 @@ use super::agents::{Reading, credential};
 use super::ledger::Backoff;
 use super::query;
 use super::source::Report;
-use super::target::Target;
+use super::target::{HEAVIEST, Target};
 use crate::fetch::{Ask, FetchError, Remote, Whole};
 
 const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
@@ -246,6 +246,7 @@ struct Weights {
 #[serde(rename_all = "PascalCase", default)]
 struct Locality {
     zone: String,
+    region: String,
 }
 
 fn read(answer: &Whole) -> Result<Found, String> {
@@ -272,12 +273,27 @@ fn read(answer: &Whole) -> Result<Found, String> {
 
 fn target(Instance { node, service }: &Instance) -> Option<Target> {
     let host = if service.address.is_empty() { &node.address } else { &service.address };
-    let weight = service.weights.as_ref().map_or(1, |weights| u32::try_from(weights.passing).unwrap_or(1));
-    let meta = |meta: &Option<BTreeMap<String, String>>| meta.as_ref().and_then(|meta| meta.get("zone").cloned());
-    let place = |locality: &Option<Locality>| locality.as_ref().map(|locality| locality.zone.clone());
-    let zones = [meta(&service.meta), place(&service.locality), meta(&node.meta), place(&node.locality)];
-    let zone = zones.into_iter().flatten().find(|zone| !zone.is_empty());
-    Some(Target::new(host, service.port)?.weighing(weight).standing(zone.as_deref()))
+    let meta = |meta: &Option<BTreeMap<String, String>>, name: &str| meta.as_ref()?.get(name).cloned();
+    let place = |locality: &Option<Locality>, name: &str| {
+        let Locality { zone, region } = locality.as_ref()?;
+        Some(if name == "zone" { zone } else { region }.clone())
+    };
+    let says = |name: &str| match name {
+        "weight" => Some(service.weights.as_ref()?.passing.clamp(1, HEAVIEST.into()).to_string()),
+        // What is no number is for other readers.
+        "priority" => [&service.meta, &node.meta].into_iter().filter_map(|of| meta(of, name)).find(is_number),
+        _ => {
+            let own = meta(&service.meta, name).into_iter().chain(place(&service.locality, name));
+            let all = own.chain(meta(&node.meta, name)).chain(place(&node.locality, name));
+            all.into_iter().find(|text| !text.is_empty())
+        }
+    };
+    Target::new(host, service.port)?.described(says).ok()
+}
+
+#[expect(clippy::ptr_arg, reason = "it is asked of what stands in a map")]
+fn is_number(text: &String) -> bool {
+    text.parse::<u16>().is_ok()
 }
 
 fn now() -> Instant {
@@ -297,19 +313,22 @@ mod tests {
 
     /// As Consul 1.16 answers, abridged.
     const TWO: &str = r#"[
-      {"Node":{"ID":"5e","Node":"n1","Address":"10.0.0.1","Datacenter":"dc1","TaggedAddresses":{"lan":"10.0.0.1"},"Meta":{"zone":"eu-1a"},"CreateIndex":13},
+      {"Node":{"ID":"5e","Node":"n1","Address":"10.0.0.1","Datacenter":"dc1","TaggedAddresses":{"lan":"10.0.0.1"},"Meta":{"zone":"eu-1a","priority":"high"},"Locality":{"Region":"eu-1","Zone":"eu-1x"},"CreateIndex":13},
        "Service":{"ID":"orders-1","Service":"orders","Tags":["v2"],"Address":"","Meta":null,"Port":8080,"Weights":{"Passing":3,"Warning":1},"EnableTagOverride":false},
        "Checks":[{"Node":"n1","CheckID":"serfHealth","Status":"passing"}]},
       {"Node":{"ID":"5f","Node":"n2","Address":"10.0.0.2","Datacenter":"dc1","Meta":{"zone":"eu-1b"}},
-       "Service":{"ID":"orders-2","Service":"orders","Tags":[],"Address":"orders2.internal","Meta":{"zone":"eu-1c"},"Port":8081,"Weights":{"Passing":1,"Warning":1}},
+       "Service":{"ID":"orders-2","Service":"orders","Tags":[],"Address":"orders2.internal","Meta":{"zone":"eu-1c","priority":"2"},"Port":8081,"Weights":{"Passing":1,"Warning":1}},
        "Checks":[]}]"#;
 
     #[test]
     fn instances_have_the_address_of_their_service_else_of_their_node_and_weight_and_zone() {
         let found = read(&answer(200, &[(INDEX, "42")], TWO)).unwrap();
-        let targets: Vec<_> =
-            found.targets.iter().map(|one| (&*one.host, one.port, one.weight, one.zone.as_deref())).collect();
-        assert_eq!(targets, [("10.0.0.1", 8080, 3, Some("eu-1a")), ("orders2.internal", 8081, 1, Some("eu-1c")),]);
+        let zone = |one: &Target| one.whereabouts.zone.as_deref().unwrap_or_default().to_owned();
+        let region = |one: &Target| one.whereabouts.region.as_deref().unwrap_or_default().to_owned();
+        let place = |one: &Target| (zone(one), region(one), one.priority);
+        let targets: Vec<_> = found.targets.iter().map(|one| (&*one.host, one.port, one.weight, place(one))).collect();
+        let (first, second) = (("eu-1a".into(), "eu-1".into(), 0), ("eu-1c".into(), String::new(), 2));
+        assert_eq!(targets, [("10.0.0.1", 8080, 3, first), ("orders2.internal", 8081, 1, second)]);
         assert_eq!((found.index, found.trouble), (Some(42), None));
         let found = read(&answer(200, &[], r#"[{"Node":{"Address":"a b"},"Service":{"ID":"x","Port":80}}]"#)).unwrap();
         assert_eq!((found.targets.len(), found.index), (0, None));

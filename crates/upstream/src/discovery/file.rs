@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! - targets: [10.0.0.1:8080, "10.0.0.2:8080"]
-//!   labels: { weight: "3", zone: eu-1a }      # others are for other readers
+//!   labels: { weight: "3", priority: "1", zone: eu-1a, region: eu-1 }      # others are for other readers
 //! ```
 //!
 //! The file is read twice a second, links being followed, so that no way of changing it is missed. What is new counts once
@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::source::Report;
-use super::target::{HEAVIEST, Target};
+use super::target::Target;
 
 /// Reads YAML, which JSON is part of. The error is a sentence.
 pub type ReadYaml = fn(&str) -> Result<Value, String>;
@@ -90,19 +90,10 @@ fn group(group: &Map<String, Value>) -> Result<Vec<Target>, String> {
     }
     let targets = group.get("targets").and_then(Value::as_array).ok_or("it has no list `targets`")?;
     let label = |name: &str| group.get("labels").and_then(|labels| labels.get(name)).map(text);
-    let weight = match label("weight") {
-        None => 1,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|weight| (1..=HEAVIEST).contains(weight))
-            .ok_or_else(|| format!("the weight `{text}` is not from 1 to {HEAVIEST}"))?,
-    };
-    let zone = label("zone");
     let target = |target: &Value| {
         let written = text(target);
         let target = Target::parse(&written).ok_or_else(|| format!("`{written}` is not a host with a port"))?;
-        Ok(target.weighing(weight).standing(zone.as_deref()))
+        target.described(label)
     };
     targets.iter().map(target).collect()
 }
@@ -124,8 +115,10 @@ mod tests {
             { "targets": ["[::1]:82"] },
         ]))
         .unwrap();
-        let found: Vec<_> = found.iter().map(|one| (&*one.host, one.port, one.weight, one.zone.as_deref())).collect();
-        assert_eq!(found, [("10.0.0.1", 80, 3, Some("a")), ("users.internal", 81, 3, Some("a")), ("::1", 82, 1, None)]);
+        let a = Some("a".to_owned());
+        let zone = |one: &Target| one.whereabouts.zone.as_deref().map(str::to_owned);
+        let found: Vec<_> = found.iter().map(|one| (&*one.host, one.port, one.weight, zone(one))).collect();
+        assert_eq!(found, [("10.0.0.1", 80, 3, a.clone()), ("users.internal", 81, 3, a), ("::1", 82, 1, None)]);
         assert_eq!(targets(&json!([])), Ok(Vec::new()), "nobody is there, and that is meant");
     }
 

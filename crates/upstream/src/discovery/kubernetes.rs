@@ -5,7 +5,6 @@
 //! lasts two minutes, and token and certificates are read anew with the next. Where a service has addresses of both families,
 //! those of IPv4 are used: each pod is one endpoint.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,16 +14,16 @@ use pylon_core::short::FromScalar;
 use pylon_core::spec::{FieldPath, SpecError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json::Value;
 
 use self::access::{Access, Session};
+use self::seen::{Page, Seen, Told, not_understood};
 use super::ledger::Backoff;
 use super::query;
 use super::source::Report;
-use super::target::Target;
 use crate::fetch::{Ask, FetchError};
 
 pub mod access;
+mod seen;
 
 /// How long one answer of a list may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -279,198 +278,6 @@ fn ask(path: String, session: &Session) -> Ask {
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct Page {
-    metadata: ListMeta,
-    items: Option<Vec<Slice>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ListMeta {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    next: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Slice {
-    metadata: Meta,
-    #[serde(default)]
-    address_type: String,
-    endpoints: Option<Vec<Listed>>,
-    ports: Option<Vec<Port>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Meta {
-    name: String,
-    resource_version: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Listed {
-    addresses: Vec<String>,
-    conditions: Option<Conditions>,
-    zone: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Conditions {
-    ready: Option<bool>,
-    terminating: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Port {
-    name: Option<String>,
-    #[serde(rename = "port")]
-    number: Option<u16>,
-    protocol: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Line {
-    #[serde(rename = "type")]
-    kind: String,
-    object: Value,
-}
-
-/// What a line of a watch comes to.
-#[derive(Debug, PartialEq, Eq)]
-enum Told {
-    News,
-    Nothing,
-    /// The version is too old: the list is to be read anew.
-    Gone,
-}
-
-/// The slices of a service, and their version. Pure.
-#[derive(Debug, Default)]
-struct Seen {
-    slices: BTreeMap<String, Slice>,
-    version: String,
-}
-
-impl Seen {
-    /// Takes in a line of a watch.
-    fn take(&mut self, line: &[u8]) -> Result<Told, String> {
-        let Line { kind, object } = serde_json::from_slice(line).map_err(|error| not_understood(&error))?;
-        if kind == "ERROR" {
-            let message = object.get("message").and_then(Value::as_str).unwrap_or_default().to_owned();
-            return if object.get("code").and_then(Value::as_u64) == Some(410) {
-                Ok(Told::Gone)
-            } else {
-                Err(format!("the watch ended: {message}"))
-            };
-        }
-        if kind == "BOOKMARK" {
-            let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
-            version.unwrap_or_default().clone_into(&mut self.version);
-            return Ok(Told::Nothing);
-        }
-        let slice: Slice = serde_json::from_value(object).map_err(|error| not_understood(&error))?;
-        slice.metadata.resource_version.clone_into(&mut self.version);
-        match kind.as_str() {
-            "ADDED" | "MODIFIED" => _ = self.slices.insert(slice.metadata.name.clone(), slice),
-            "DELETED" => _ = self.slices.remove(&slice.metadata.name),
-            // A word of a later version of the API.
-            _ => return Ok(Told::Nothing),
-        }
-        Ok(Told::News)
-    }
-
-    /// The endpoints that are ready, at the port that is asked for.
-    fn targets(&self, wanted: Option<&PortSpec>) -> (Vec<Target>, Option<String>) {
-        let mut trouble = None;
-        let ready = |listed: &&Listed| {
-            // What is not said is `true` of `ready` and `false` of `terminating`.
-            let conditions = listed.conditions.as_ref();
-            let (ready, terminating) = (conditions.and_then(|c| c.ready), conditions.and_then(|c| c.terminating));
-            ready != Some(false) && terminating != Some(true)
-        };
-        let has = |family: &str| {
-            let slices = self.slices.values().filter(|slice| slice.address_type == family);
-            slices.flat_map(|slice| slice.endpoints.iter().flatten()).any(|listed| ready(&listed))
-        };
-        let both = has("IPv4") && has("IPv6");
-        let mut targets = Vec::new();
-        for slice in self.slices.values().filter(|slice| !(both && slice.address_type == "IPv6")) {
-            let mut endpoints = slice.endpoints.iter().flatten().filter(ready).peekable();
-            if endpoints.peek().is_none() {
-                continue;
-            }
-            let port = match port(slice, wanted) {
-                Ok(port) => port,
-                Err(error) => {
-                    trouble = Some(format!("slice `{}`: {error}", slice.metadata.name));
-                    continue;
-                }
-            };
-            for listed in endpoints {
-                let target = listed.addresses.first().and_then(|address| Target::new(address, port));
-                match target {
-                    Some(target) => targets.push(target.standing(listed.zone.as_deref())),
-                    None => {
-                        trouble = Some(format!("slice `{}`: an endpoint has no address of use", slice.metadata.name));
-                    }
-                }
-            }
-        }
-        (targets, trouble)
-    }
-}
-
-fn port(slice: &Slice, wanted: Option<&PortSpec>) -> Result<u16, String> {
-    let ports = || {
-        let ports = slice.ports.iter().flatten();
-        ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
-    };
-    let found = match wanted {
-        Some(PortSpec::Name(name)) => {
-            ports().find(|port| port.name.as_deref() == Some(name)).and_then(|port| port.number)
-        }
-        // A slice without ports, or with one that has no number, is for all of them.
-        Some(PortSpec::Number(number)) => {
-            let has = ports().next().is_none() || ports().any(|port| port.number.is_none_or(|port| port == *number));
-            has.then_some(*number)
-        }
-        None => {
-            let mut all = ports().filter_map(|port| port.number);
-            match (all.next(), all.next()) {
-                (Some(only), None) => Some(only),
-                (Some(_), Some(_)) => return Err(format!("there are several ports, {}: write `port`", shown(ports()))),
-                (None, _) => return Err("there is no port: write `port`".to_owned()),
-            }
-        }
-    };
-    found.ok_or_else(|| {
-        let wanted = wanted.map(ToString::to_string).unwrap_or_default();
-        format!("there is no port `{wanted}`, but {}", shown(ports()))
-    })
-}
-
-fn shown<'a>(ports: impl Iterator<Item = &'a Port>) -> String {
-    let text = |port: &Port| {
-        let (name, number) = (port.name.as_deref().unwrap_or_default(), port.number.unwrap_or_default());
-        format!("`{name}` ({number})")
-    };
-    let all: Vec<_> = ports.map(text).collect();
-    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
-}
-
-fn not_understood(error: &serde_json::Error) -> String {
-    format!("the answer is not understood: {error}")
-}
-
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use pylon_observe::sources::SourceReading;
+use pylon_observe::insight::SourceReading;
 use tokio::sync::watch;
 
 /// The most that one source may name. What names more is taken for a mistake.

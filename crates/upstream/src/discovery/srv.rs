@@ -1,7 +1,6 @@
-//! Records of type SRV (RFC 2782), each of which names an endpoint: host, port, weight.
+//! Records of type SRV (RFC 2782), each of which names an endpoint: host, port, weight, priority.
 //!
-//! Those with the lowest priority that is there are used, for as long as there are any; the others stand by. A host is
-//! one endpoint, whose name is resolved for itself. Weight 0 counts as 1. A lone `.` says that the service is not offered.
+//! Those with the lowest priority come first; the others stand in where too few of these are left. A host is one endpoint, whose name is resolved for itself. Weight 0 counts as 1. A lone `.` says that the service is not offered.
 
 use std::time::Duration;
 
@@ -36,15 +35,14 @@ impl Records {
 }
 
 fn targets(records: &[Srv]) -> (Vec<Target>, Option<String>) {
-    let offered = || records.iter().filter(|record| record.target != ".");
-    let first = offered().map(|record| record.priority).min();
+    let offered = records.iter().filter(|record| record.target != ".");
     let mut trouble = None;
-    let chosen = offered().filter(|record| Some(record.priority) == first).filter_map(|record| {
+    let chosen = offered.filter_map(|record| {
         let target = Target::new(record.target.trim_end_matches('.'), record.port);
         if target.is_none() {
             trouble = Some(format!("`{}` port {} is no endpoint", record.target, record.port));
         }
-        target.map(|target| target.weighing(record.weight.into()))
+        target.map(|target| Target { weight: record.weight.max(1).into(), priority: record.priority.into(), ..target })
     });
     let chosen = chosen.collect();
     (chosen, trouble)
@@ -59,11 +57,12 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_priority_is_used_and_weights_are_kept() {
+    fn weights_and_priorities_are_kept() {
         let records = [record(20, 9, 1, "spare."), record(10, 3, 2, "A.internal."), record(10, 0, 3, "b.internal.")];
         let (found, trouble) = targets(&records);
-        let found: Vec<_> = found.iter().map(|target| (&*target.host, target.port, target.weight)).collect();
-        assert_eq!((found, trouble), (vec![("a.internal", 2, 3), ("b.internal", 3, 1)], None));
+        let found: Vec<_> = found.iter().map(|one| (&*one.host, one.port, one.weight, one.priority)).collect();
+        assert_eq!(found, [("spare", 1, 9, 20), ("a.internal", 2, 3, 10), ("b.internal", 3, 1, 10)]);
+        assert_eq!(trouble, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use pylon_net::tls::client::Towards;
 
 use super::dns::Name;
 use crate::endpoint::{Endpoint, Place};
+use crate::locality::Whereabouts;
 use crate::pool::Pool;
 
 /// One entry of `endpoints`.
@@ -14,8 +15,7 @@ use crate::pool::Pool;
 pub(crate) struct Member {
     pub(crate) place: Place,
     pub(crate) weight: u32,
-    pub(crate) zone: Option<Arc<str>>,
-    pub(crate) region: Option<Arc<str>>,
+    pub(crate) whereabouts: Whereabouts,
     pub(crate) priority: u32,
     /// None in cleartext.
     pub(crate) tls: Option<Towards>,
@@ -39,8 +39,7 @@ impl Member {
             path: self.place.path.clone(),
             addrs: addrs.into(),
             weight: self.weight,
-            zone: self.zone.clone(),
-            region: self.region.clone(),
+            whereabouts: self.whereabouts.clone(),
             priority: self.priority,
             name: None,
             source,

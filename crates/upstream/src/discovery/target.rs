@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::endpoint::Place;
+use crate::locality::Whereabouts;
 
-/// The largest weight that a source may give.
+/// The largest weight, and the highest number of a priority, that a source may give.
 pub(crate) const HEAVIEST: u32 = 65_535;
 
 /// One endpoint that a source names.
@@ -19,31 +20,41 @@ pub(crate) struct Target {
     pub(crate) addr: Option<IpAddr>,
     /// From 1 on.
     pub(crate) weight: u32,
-    /// Where it stands: a zone of a cloud, a data centre, a rack.
-    pub(crate) zone: Option<Arc<str>>,
+    /// From 0, which comes first.
+    pub(crate) priority: u32,
+    pub(crate) whereabouts: Whereabouts,
 }
 
 impl Target {
     /// An endpoint of weight 1. None where that is no host, or no port.
     pub(crate) fn new(host: &str, port: u16) -> Option<Self> {
         let place = Place::new(host, port, false)?;
-        Some(Self { host: place.host.into(), port, addr: None, weight: 1, zone: None })
+        Some(Self::at(&place))
     }
 
     /// Reads `host:port` or `[::1]:port`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let place = Place::from_name(text, false)?;
-        Some(Self { host: place.host.into(), port: place.port, addr: None, weight: 1, zone: None })
+        Some(Self::at(&place))
     }
 
-    /// With a weight, which is brought within bounds.
-    pub(crate) fn weighing(self, weight: u32) -> Self {
-        Self { weight: weight.clamp(1, HEAVIEST), ..self }
+    fn at(place: &Place) -> Self {
+        let (host, whereabouts) = (place.host.as_str().into(), Whereabouts::default());
+        Self { host, port: place.port, addr: None, weight: 1, priority: 0, whereabouts }
     }
 
-    /// In a zone; an empty one is none.
-    pub(crate) fn standing(self, zone: Option<&str>) -> Self {
-        Self { zone: zone.filter(|zone| !zone.is_empty()).map(Arc::from), ..self }
+    /// With what its source `says` of `weight`, `priority`, `zone` and `region`.
+    pub(crate) fn described(self, says: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let number = |name: &str, usual: u32, least: u32| match says(name) {
+            None => Ok(usual),
+            Some(text) => {
+                let read = text.parse().ok().filter(|number| (least..=HEAVIEST).contains(number));
+                read.ok_or_else(|| format!("the {name} `{text}` is not from {least} to {HEAVIEST}"))
+            }
+        };
+        let (weight, priority) = (number("weight", 1, 1)?, number("priority", 0, 0)?);
+        let whereabouts = Whereabouts::new(says("zone").as_deref(), says("region").as_deref());
+        Ok(Self { weight, priority, whereabouts, ..self })
     }
 
     /// What tells it from others, whatever else is said of it.
@@ -85,7 +96,13 @@ mod tests {
         for bad in ["users", "users:0", "users:x", "http://users:80", "a b:80", ":80", "users:80/path"] {
             assert!(Target::parse(bad).is_none(), "{bad}");
         }
-        assert_eq!(six.clone().weighing(0).weight, 1);
-        assert_eq!(six.standing(Some("")).zone, None);
+        let says = |name: &str| Some(if name == "priority" { "7" } else { "3" }.to_owned());
+        let described = six.clone().described(says).unwrap();
+        let Whereabouts { zone, region, .. } = described.whereabouts;
+        assert_eq!((described.weight, described.priority), (3, 7));
+        assert_eq!((zone.as_deref(), region.as_deref()), (Some("3"), Some("3")));
+        assert_eq!(six.clone().described(|_| None), Ok(six.clone()));
+        let error = six.described(|_| Some("high".to_owned())).unwrap_err();
+        assert_eq!(error, "the weight `high` is not from 1 to 65535");
     }
 }

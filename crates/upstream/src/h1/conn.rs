@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pylon_net::stream::Stream;
-use pylon_observe::series::OpenUpstreamConnection;
+use pylon_observe::upstream::OpenUpstreamConnection;
 use tokio::io::AsyncReadExt as _;
 
 use crate::pool::Place;

@@ -12,12 +12,12 @@ use pylon_core::short::{FromScalar, OneOrMany, Short};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::probe::{Ask, Http, Probe, with_grpc};
 use super::state::Thresholds;
 use crate::spec::{HostSpec, ProtocolSpec, Speaks, UpstreamSpec};
+use crate::word::{self, Word};
 
 /// How the gateway asks endpoints whether they are well. A scalar such as `/healthz` is `path`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -115,6 +115,10 @@ impl Statuses {
     pub(crate) fn has(self, status: u16) -> bool {
         (self.from..=self.to).contains(&status)
     }
+}
+
+impl Word for Statuses {
+    const EXPECTING: &'static str = "a status from 200 to 599, two of them such as `200-399`, or a class such as `2xx`";
 
     fn parse(text: &str) -> Option<Self> {
         let status = |text: &str| text.trim().parse::<u16>().ok().filter(|status| (200..600).contains(status));
@@ -142,24 +146,7 @@ impl Serialize for Statuses {
 
 impl<'de> Deserialize<'de> for Statuses {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Statuses;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a status from 200 to 599, two of them such as `200-399`, or a class such as `2xx`")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Statuses, E> {
-                Statuses::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-
-            fn visit_u64<E: de::Error>(self, status: u64) -> Result<Statuses, E> {
-                Statuses::parse(&status.to_string())
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(status), &self))
-            }
-        }
-        deserializer.deserialize_any(Text)
+        word::read(deserializer)
     }
 }
 

@@ -18,6 +18,7 @@ use pylon_core::secret::Reveal;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::resolve::Resolver;
 use pylon_net::timer::timeout_at;
+use pylon_observe::insight::TokenReading;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -151,14 +152,22 @@ impl TokenService {
         }
     }
 
+    /// In figures.
+    pub(super) fn reading(&self, now: Instant) -> TokenReading {
+        self.held.flow.lock().0.reading(now)
+    }
+
     /// What the admin API shows.
     pub(super) fn view(&self, now: Instant) -> TokenView {
         let flow = &self.held.flow.lock().0;
+        let TokenReading { obtained, failed, age } = flow.reading(now);
         TokenView {
             from: self.client.remote.shown(),
             good_for_seconds: flow.usable().map(|until| until.saturating_duration_since(now).as_secs()),
             error: flow.error().map(str::to_owned),
-            failures: flow.failures(),
+            obtained,
+            age_seconds: age.map(|age| age.as_secs()),
+            failures: failed,
         }
     }
 }

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use pylon_observe::insight::TokenReading;
+
 use crate::discovery::ledger::Backoff;
 
 /// How long a token is good where its service does not say.
@@ -30,21 +32,26 @@ pub(crate) struct Flow {
     /// When the next is asked for.
     next: Instant,
     error: Option<String>,
+    obtained: u64,
     failures: u64,
     backoff: Backoff,
+    /// When the token at hand was asked for.
+    asked: Option<Instant>,
 }
 
 impl Flow {
     /// Nothing is known, and a token wanted at once.
     pub(crate) fn new(now: Instant) -> Self {
         let backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
-        Self { until: None, refused: false, refusal: None, next: now, error: None, failures: 0, backoff }
+        let (until, refusal, error, asked) = (None, None, None, None);
+        Self { until, refused: false, refusal, next: now, error, obtained: 0, failures: 0, backoff, asked }
     }
 
     /// A token came for which it was asked at `asked`.
     pub(crate) fn came(&mut self, asked: Instant, expires_in: Option<Duration>, lot: f64) {
         let good = expires_in.unwrap_or(UNSAID).min(LONGEST);
-        self.until = Some(asked + good);
+        (self.until, self.asked) = (Some(asked + good), Some(asked));
+        self.obtained = self.obtained.saturating_add(1);
         // Not at the same moment everywhere: up to a tenth of the time earlier by lot.
         self.next = asked + good.mul_f64(0.8 - 0.1 * lot);
         self.refused = false;
@@ -86,9 +93,11 @@ impl Flow {
         self.error.as_deref()
     }
 
-    /// How often none came.
-    pub(crate) fn failures(&self) -> u64 {
-        self.failures
+    /// How many came, how often none did, and how old the one is that may be sent.
+    pub(crate) fn reading(&self, now: Instant) -> TokenReading {
+        let fresh = self.usable().filter(|until| now < *until).and(self.asked);
+        let age = fresh.map(|asked| now.saturating_duration_since(asked));
+        TokenReading { obtained: self.obtained, failed: self.failures, age }
     }
 }
 
@@ -133,8 +142,11 @@ mod tests {
             assert_eq!(flow.usable(), Some(start + secs(100)));
         }
         assert_eq!(waits, [1, 2, 4, 8, 15, 15].map(secs));
-        assert_eq!((flow.error(), flow.failures()), (Some("away"), 6));
+        let read = |flow: &Flow, now| (flow.reading(now).obtained, flow.reading(now).failed, flow.reading(now).age);
+        assert_eq!((flow.error(), read(&flow, start + secs(90))), (Some("away"), (1, 6, Some(secs(90)))));
+        assert_eq!(read(&flow, start + secs(100)), (1, 6, None), "it has run out");
         flow.came(now, Some(secs(100)), 0.0);
+        assert_eq!(read(&flow, now + secs(1)), (2, 6, Some(secs(1))));
         assert_eq!((flow.error(), flow.usable()), (None, Some(now + secs(100))));
     }
 

@@ -327,3 +327,27 @@ async fn a_call_of_grpc_that_is_refused_in_its_head_is_made_again_where_that_is_
         assert_eq!(cx.trail.retries, causes);
     }
 }
+
+#[tokio::test]
+async fn garbage_is_followed_by_a_retry_where_it_is_named_and_nowhere_else() {
+    let executed = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&executed);
+    let service = Service::new(move |mut peer, _| {
+        let executed = Arc::clone(&counted);
+        async move {
+            while peer.request().await.is_some() {
+                let first = executed.fetch_add(1, SeqCst) == 0;
+                peer.write(if first { b"HTTP/1.1 maybe\r\n\r\n" } else { OK }).await;
+            }
+        }
+    })
+    .await;
+    let upstream = to(&service, "");
+    let named = options(&upstream, r#"{"on": ["protocol"]}"#, "null");
+    let (answer, cx) = call_by(&upstream, &named, request(&Method::GET, "/", Body::Empty)).await;
+    assert_eq!((answer.unwrap().status().as_u16(), &cx.trail.retries[..]), (200, &[Cause::Protocol][..]));
+    executed.store(0, SeqCst);
+    let usual = options(&upstream, "2", "null");
+    let (answer, cx) = call_by(&upstream, &usual, request(&Method::GET, "/", Body::Empty)).await;
+    assert!(answer.is_err() && cx.trail.retries.is_empty() && executed.load(SeqCst) == 1);
+}

@@ -1,13 +1,11 @@
 //! Which endpoint a call goes to: tiers and their way back, warming up, reports of load, cookies.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use http::header::SET_COOKIE;
 use pylon_core::body::Body;
 use pylon_core::carry::Carry;
-use tokio::runtime::Handle;
 
 use super::fixture::{Service, call, carried, get, request, upstream, whole};
 use crate::breaker::word::Force;
@@ -204,13 +202,12 @@ async fn probed(name: &'static str, rif: u32, latency: u32) -> Service {
 #[tokio::test]
 async fn who_answers_to_probes_that_it_is_busy_is_left_alone() {
     let (idle, busy, third) = (probed("idle", 0, 5).await, probed("busy", 90, 80).await, probed("idle", 1, 5).await);
-    let upstream = Arc::new(upstream(&format!(
+    let upstream = upstream(&format!(
         r#"{{"endpoints": ["{}", "{}", "{}"], "balance": {{"method": "prequal", "probe": {{"path": "/load"}}}}}}"#,
         busy.url(),
         idle.url(),
         third.url()
-    )));
-    upstream.start_probes(&Handle::current());
+    ));
     // Until answers are there, lots are drawn.
     let (mut busy, mut run) = (0, 0);
     for _ in 0..400 {

@@ -55,7 +55,7 @@ impl Moody {
     }
 }
 
-fn over(services: &[&Service], breaker: &str) -> Upstream {
+fn over(services: &[&Service], breaker: &str) -> Arc<Upstream> {
     let urls: Vec<_> = services.iter().map(|service| format!("\"{}\"", service.url())).collect();
     upstream(&format!(r#"{{"endpoints": [{}], "breaker": {breaker}}}"#, urls.join(",")))
 }

@@ -106,11 +106,7 @@ async fn requests_are_shared_out_by_weight_and_by_load() {
     assert_eq!(attempts, [10, 30]);
 
     let slow = Service::new(|mut peer, _| async move { while peer.request().await.is_some() {} }).await;
-    let least = Arc::new(upstream(&format!(
-        r#"{{"endpoints": ["{}", "{}"], "balance": "least_request"}}"#,
-        slow.url(),
-        a.url()
-    )));
+    let least = upstream(&format!(r#"{{"endpoints": ["{}", "{}"], "balance": "least_request"}}"#, slow.url(), a.url()));
     let mut stuck = Vec::new();
     for _ in 0..8 {
         let least = Arc::clone(&least);
@@ -130,7 +126,7 @@ async fn what_happens_is_counted_in_the_series_of_the_upstream() {
     let service = Service::saying(HELLO).await;
     let metrics = pylon_observe::metrics::Metrics::new(tokio::time::Instant::now().into_std());
     let series = metrics.upstream(&"users".into());
-    let upstream = to(&service, "").counted_in(Arc::clone(&series));
+    let upstream = Arc::into_inner(to(&service, "")).unwrap().counted_in(Arc::clone(&series));
     for _ in 0..3 {
         get(&upstream, "/").await.0.unwrap();
     }

@@ -34,7 +34,7 @@ async fn who(upstream: &Upstream) -> String {
     String::from_utf8(whole(answer.unwrap()).await.0.to_vec()).unwrap()
 }
 
-fn of(path: &Path) -> Upstream {
+fn of(path: &Path) -> Arc<Upstream> {
     upstream(&format!(r#"{{"discover": {{"file": "{}"}}}}"#, path.display()))
 }
 
@@ -209,15 +209,16 @@ async fn records_of_type_srv_are_endpoints_with_port_and_weight_and_follow_their
     });
     let upstream = with_servers(r#"{"discover": {"srv": "_http._tcp.users.test"}}"#, &[server]);
     upstream.settle().await;
-    let (a, b) = ("127.0.0.31:81".parse().unwrap(), "127.0.0.32:82".parse().unwrap());
-    becomes(&upstream, &[a, b]).await;
+    let [a, b, spare] = ["127.0.0.31:81", "127.0.0.32:82", "127.0.0.33:83"].map(|addr| addr.parse().unwrap());
+    becomes(&upstream, &[a, b, spare]).await;
     let view = upstream.view();
-    let shown: Vec<_> = view.endpoints.iter().map(|one| (one.endpoint.as_str(), one.weight, one.source)).collect();
-    assert_eq!(shown, [("a.test:81", 3, "srv"), ("b.test:82", 1, "srv")]);
+    let shown: Vec<_> = view.endpoints.iter().map(|one| (one.endpoint.as_str(), one.weight, one.priority)).collect();
+    assert_eq!(shown, [("a.test:81", 3, 10), ("b.test:82", 1, 10), ("spare.test:83", 1, 20)]);
+    assert!(view.endpoints.iter().all(|one| one.source == "srv"));
     // A host that moves.
     zone.lock().addresses[0].1 = Ipv4Addr::new(127, 0, 0, 34);
-    becomes(&upstream, &["127.0.0.34:81".parse().unwrap(), b]).await;
+    becomes(&upstream, &["127.0.0.34:81".parse().unwrap(), b, spare]).await;
     // Both are taken away, and the one that stood by is what there is.
     zone.lock().services.drain(..2);
-    becomes(&upstream, &["127.0.0.33:83".parse().unwrap()]).await;
+    becomes(&upstream, &[spare]).await;
 }

@@ -163,20 +163,20 @@ impl Peer {
 }
 
 /// An upstream made of a document, started on the runtime of the test.
-pub(super) fn upstream(document: &str) -> Upstream {
+pub(super) fn upstream(document: &str) -> Arc<Upstream> {
     with_servers(document, &["127.0.0.1:9".parse().unwrap()])
 }
 
-pub(super) fn with_servers(document: &str, servers: &[SocketAddr]) -> Upstream {
+pub(super) fn with_servers(document: &str, servers: &[SocketAddr]) -> Arc<Upstream> {
     carried(document, servers, &Carry::default())
 }
 
-pub(super) fn carried(document: &str, servers: &[SocketAddr], carry: &Carry) -> Upstream {
+pub(super) fn carried(document: &str, servers: &[SocketAddr], carry: &Carry) -> Arc<Upstream> {
     asking(document, "{}", servers, carry)
 }
 
 /// The same with what a document says under `discovery`.
-pub(super) fn asking(document: &str, discovery: &str, servers: &[SocketAddr], carry: &Carry) -> Upstream {
+pub(super) fn asking(document: &str, discovery: &str, servers: &[SocketAddr], carry: &Carry) -> Arc<Upstream> {
     let spec: UpstreamSpec = serde_json::from_str(document).unwrap();
     let resolver = Resolver::new(servers).unwrap();
     let yaml: ReadYaml = |text| serde_json::from_str(text).map_err(|error| error.to_string());
@@ -188,7 +188,7 @@ pub(super) fn asking(document: &str, discovery: &str, servers: &[SocketAddr], ca
         locality: &LocalitySpec::from_scalar("here").unwrap(),
         secrets: revealed,
     };
-    let upstream = Upstream::compile("users".into(), &spec, &cx).unwrap();
+    let upstream = Arc::new(Upstream::compile("users".into(), &spec, &cx).unwrap());
     upstream.start(&tokio::runtime::Handle::current());
     upstream
 }
@@ -212,7 +212,7 @@ pub(super) fn revealed(spec: &SecretSpec) -> Result<Secret, SpecError> {
 }
 
 /// An upstream with one endpoint and further keys.
-pub(super) fn to(service: &Service, more: &str) -> Upstream {
+pub(super) fn to(service: &Service, more: &str) -> Arc<Upstream> {
     upstream(&format!(r#"{{"endpoints": ["{}"]{more}}}"#, service.url()))
 }
 

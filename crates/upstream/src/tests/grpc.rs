@@ -1,5 +1,7 @@
 //! What calls of gRPC tell of their endpoint, and streams of HTTP/2 that a service has not looked at.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response};
 use pylon_core::attempts::Cause;
@@ -39,7 +41,7 @@ async fn service(code: &'static str, place: Where) -> Service {
     .await
 }
 
-fn judged(services: [&Service; 2]) -> Upstream {
+fn judged(services: [&Service; 2]) -> Arc<Upstream> {
     let [one, other] = services.map(Service::url);
     upstream(&format!(
         r#"{{"endpoints": ["{one}", "{other}"], "protocol": "http2", "outliers": {{"failures": 3, "errors": "0%"}}, "breaker": {{"consecutive": 3}}}}"#

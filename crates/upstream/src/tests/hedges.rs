@@ -29,7 +29,7 @@ async fn silent() -> (Service, Receiver<Instant>) {
     (service, heard)
 }
 
-fn both(one: &Service, other: &Service, more: &str) -> Upstream {
+fn both(one: &Service, other: &Service, more: &str) -> Arc<Upstream> {
     upstream(&format!(r#"{{"endpoints": ["{}", "{}"]{more}}}"#, one.url(), other.url()))
 }
 

@@ -246,7 +246,7 @@ impl Tokens {
         )
     }
 
-    fn to(&self, service: &Service) -> Upstream {
+    fn to(&self, service: &Service) -> Arc<Upstream> {
         to(service, &format!(r#", "outbound": {}"#, self.outbound("")))
     }
 
@@ -372,6 +372,7 @@ async fn a_token_outlives_the_document_that_asked_for_it() {
             locality: &LocalitySpec::default(),
         };
         let upstream = Upstream::compile("users".into(), &serde_json::from_str(&text).unwrap(), &cx).unwrap();
+        let upstream = Arc::new(upstream);
         upstream.start(&Handle::current());
         upstream
     };

@@ -6,8 +6,9 @@ use std::fmt;
 use pylon_core::short::{FromScalar, OneOrMany, Short};
 use pylon_core::units::{ByteSize, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::word::{self, Word};
 
 /// When a request is sent once more, and how often. Short: `attempts` alone, or `off`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -152,7 +153,9 @@ pub(crate) fn name_of(code: u16) -> &'static str {
     usize::from(code).checked_sub(1).and_then(|index| CODES.get(index)).copied().unwrap_or("unknown")
 }
 
-impl On {
+impl Word for On {
+    const EXPECTING: &'static str = "`connect`, `refused`, `reset`, `timeout`, `protocol`, `4xx`, `5xx`, a status from 400 to 599 or a code of gRPC such as `unavailable`";
+
     fn parse(text: &str) -> Option<Self> {
         if let Some((_, on)) = WORDS.iter().find(|(word, _)| *word == text) {
             return Some(*on);
@@ -186,25 +189,7 @@ impl Serialize for On {
 
 impl<'de> Deserialize<'de> for On {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Word;
-        impl Visitor<'_> for Word {
-            type Value = On;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "`connect`, `refused`, `reset`, `timeout`, `protocol`, `4xx`, `5xx`, a status from 400 to 599 or a code of gRPC such as `unavailable`",
-                )
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<On, E> {
-                On::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-
-            fn visit_u64<E: de::Error>(self, status: u64) -> Result<On, E> {
-                On::parse(&status.to_string()).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(status), &self))
-            }
-        }
-        deserializer.deserialize_any(Word)
+        word::read(deserializer)
     }
 }
 

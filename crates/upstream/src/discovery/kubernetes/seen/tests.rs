@@ -1,6 +1,7 @@
 //! What slices say, by objects as an API server of 1.30 sends them, abridged.
 
 use super::*;
+use crate::discovery::kubernetes::KubernetesServiceSpec;
 
 fn seen(slices: &[Value]) -> Seen {
     let mut seen = Seen::default();
@@ -42,9 +43,18 @@ fn name(name: &str) -> PortSpec {
 fn what_is_ready_and_does_not_end_is_an_endpoint_with_its_zone() {
     let seen = seen(&[shop()]);
     let (targets, trouble) = seen.targets(Some(&name("http")));
-    let targets: Vec<_> = targets.iter().map(|one| (one.to_string(), one.zone.as_deref())).collect();
+    let targets: Vec<_> = targets.iter().map(|one| (one.to_string(), one.whereabouts.zone.as_deref())).collect();
     assert_eq!(targets, [("10.1.0.1:8080".to_owned(), Some("eu-1a")), ("10.1.0.4:8080".to_owned(), None)]);
     assert_eq!(trouble, None);
+}
+
+#[test]
+fn hints_say_for_whom_an_endpoint_is_meant() {
+    let mut slice = shop();
+    slice["endpoints"][0]["hints"] = serde_json::json!({ "forZones": [{ "name": "eu-1b" }, { "name": "eu-1c" }] });
+    let (targets, _) = seen(&[slice]).targets(Some(&name("http")));
+    let serves: Vec<_> = targets.iter().map(|one| one.whereabouts.serves.as_deref()).collect();
+    assert_eq!(serves, [Some(&[Arc::from("eu-1b"), Arc::from("eu-1c")][..]), None]);
 }
 
 #[test]

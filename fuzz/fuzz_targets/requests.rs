@@ -1,12 +1,12 @@
-//! Any bytes from a client of HTTP/1.1: the strict scanner means the same however the network splits them, and the codec
-//! behind it never sees another request, or another body, than the scanner let pass.
+//! Any bytes from a client of HTTP/1.1: they mean the same however the network splits them, and two other readers, one of them
+//! hyper, never see another request, or another body.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pylon_net::strict;
+use pylon_net::http1;
 
-#[path = "../../crates/net/src/strict/oracle.rs"]
+#[path = "../../crates/net/src/http1/oracle.rs"]
 mod oracle;
 
 fuzz_target!(|bytes: &[u8]| {

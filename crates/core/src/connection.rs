@@ -64,8 +64,6 @@ pub struct Connection {
     pub withdrawn: OnceLock<Arc<AtomicBool>>,
     /// What was demanded in the handshake, where a listener makes demands by host.
     pub met: OnceLock<Met>,
-    /// What became of the client's wish to go on in another protocol.
-    pub upgrade: Upgrade,
     /// For what the client's bytes were refused, once they were: nothing behind is read.
     pub malformed: OnceLock<Malformed>,
 }
@@ -106,7 +104,6 @@ impl Connection {
             stalled: AtomicBool::new(false),
             withdrawn: OnceLock::new(),
             met: OnceLock::new(),
-            upgrade: Upgrade::default(),
             malformed: OnceLock::new(),
         }
     }
@@ -133,26 +130,6 @@ impl Connection {
 
 /// What forwarding fields say of a client without an address (RFC 7239 §6.2).
 const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
-
-/// What becomes of a client's wish to go on in another protocol, such as WebSocket: bytes behind the request that says
-/// so wait until it is known whether they are HTTP/1.1. Written and read by the connection's own task.
-#[derive(Debug, Default)]
-pub struct Upgrade(AtomicU8);
-
-impl Upgrade {
-    /// Tells it: `accepted` where the answer is 101, so that what follows is no HTTP/1.1.
-    pub fn settle(&self, accepted: bool) {
-        self.0.store(1 + u8::from(accepted), Ordering::Relaxed);
-    }
-
-    /// What it came to, once; nothing while it is not known.
-    pub fn take(&self) -> Option<bool> {
-        match self.0.swap(0, Ordering::Relaxed) {
-            0 => None,
-            settled => Some(settled == 2),
-        }
-    }
-}
 
 /// The phases of an HTTP/1 connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,7 +188,7 @@ impl Activity {
 
 /// Interim (1xx) answers on their way to the client, in the form of HTTP/1.1, written before the final answer.
 ///
-/// hyper's server writes `100 Continue` itself and knows no other interim answer; 103 (RFC 8297) goes this way.
+/// The connection writes them ahead of the answer that is awaited, `100 Continue` and 103 (RFC 8297) alike.
 #[derive(Debug, Default)]
 pub struct Interim {
     waiting: AtomicBool,

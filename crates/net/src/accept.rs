@@ -78,7 +78,6 @@ impl Speaks {
 struct Serving<H> {
     handler: Arc<H>,
     terms: Arc<Terms>,
-    http1: hyper::server::conn::http1::Builder,
     /// The longest head that the codecs take.
     head: usize,
     drain: Arc<Drain>,
@@ -157,12 +156,10 @@ impl<H: Handler> Reception<H> {
 
 impl<H: Handler> Serving<H> {
     fn new(terms: Arc<Terms>, handler: &Arc<H>, trunk: &Arc<Drain>, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let limits = trunk.limits();
         Arc::new(Self {
             drain: terms.branch_of(trunk),
             handler: Arc::clone(handler),
-            http1: http1::codec(&limits),
-            head: limits.head,
+            head: trunk.limits().head,
             metrics: Arc::clone(metrics),
             terms,
         })
@@ -268,7 +265,7 @@ impl<H: Handler> Serving<H> {
                 matches!(self.terms.front.speaks, Speaks::Http { http2: true }) && matches!(stream, Stream::Plain(_));
             let connection = Arc::clone(&connection);
             let told = Told { head: self.head, ..open.limits().told() };
-            http1::serve(stream, may_switch, connection, Arc::clone(handler), &self.http1, told, open).await
+            http1::serve(stream, may_switch, connection, Arc::clone(handler), told, open).await
         };
         if let Some(preface) = preface {
             // Boxed, so that a connection of HTTP/1 is no larger for it.

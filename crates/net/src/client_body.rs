@@ -9,20 +9,24 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Request};
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
+use http_body::Frame;
 use pylon_core::body::{Body, BodyError};
 use pylon_core::connection::Connection;
 use pylon_core::exchange::Timer;
 use pylon_http2::{Piece, RecvStream};
 
+use crate::http1::upload::Upload;
 use crate::pace::{Allowance, Pace};
 use crate::timer;
 
 /// What a client's body is read from.
 pub(crate) enum Source {
     Nothing,
-    Http1(Incoming),
+    Http1 {
+        upload: Upload,
+        /// The client waits to be told that it is wanted.
+        expects: bool,
+    },
     Http2(RecvStream),
 }
 
@@ -33,7 +37,7 @@ pub(crate) struct ClientBody {
     connection: Arc<Connection>,
     /// Runs while a piece is waited for.
     waiting: Option<Waiting>,
-    /// The client waits to be told that its body is wanted, which hyper says by itself.
+    /// The client waits to be told that its body is wanted.
     expecting: bool,
 }
 
@@ -53,7 +57,11 @@ impl ClientBody {
             pace.rate = None;
         }
         let (allowance, connection) = (Allowance::new(pace), Arc::clone(connection));
-        let expecting = matches!(request.body(), Source::Http2(_)) && request.headers().contains_key(EXPECT);
+        let expecting = match request.body() {
+            Source::Nothing => false,
+            Source::Http1 { expects, .. } => *expects,
+            Source::Http2(_) => request.headers().contains_key(EXPECT),
+        };
         request.map(|source| Body::stream(Self { source, allowance, connection, waiting: None, expecting }))
     }
 
@@ -62,35 +70,24 @@ impl ClientBody {
         let waited = self.waiting.take().map(|waiting| now().saturating_duration_since(waiting.since));
         self.allowance.arrived(waited.unwrap_or_default(), bytes);
     }
-
-    /// What the codec stumbled over is for our own words where we put it there.
-    fn failed(&self, error: String) -> BodyError {
-        match self.connection.malformed.get() {
-            Some(malformed) => BodyError::Malformed(malformed.what),
-            None => BodyError::Client(error),
-        }
-    }
 }
 
 impl Source {
     fn is_over(&self) -> bool {
         match self {
             Self::Nothing => true,
-            Self::Http1(body) => body.is_end_stream(),
+            Self::Http1 { upload, .. } => upload.is_end_stream(),
             Self::Http2(stream) => stream.is_end_stream(),
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, String>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Self::Nothing => Poll::Ready(None),
-            Self::Http1(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| error.to_string())))
-            }
+            Self::Http1 { upload, .. } => upload.poll_frame(cx),
             Self::Http2(stream) => {
                 let piece = ready!(stream.poll(cx));
-                Poll::Ready(piece.map(|piece| piece.map(frame).map_err(|error| error.to_string())))
+                Poll::Ready(piece.map(|piece| piece.map(frame).map_err(|error| BodyError::Client(error.to_string()))))
             }
         }
     }
@@ -111,7 +108,8 @@ impl http_body::Body for ClientBody {
         if let Poll::Ready(frame) = self.source.poll_frame(cx) {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
             self.arrived(data.map_or(0, Bytes::len));
-            return Poll::Ready(frame.map(|frame| frame.map_err(|error| self.failed(error))));
+            self.expecting = false;
+            return Poll::Ready(frame);
         }
         if std::mem::take(&mut self.expecting) {
             self.connection.interim.push(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -134,7 +132,9 @@ impl http_body::Body for ClientBody {
     /// On HTTP/2 the field alone tells the length; the codec holds the body to it.
     fn size_hint(&self) -> http_body::SizeHint {
         match &self.source {
-            Source::Http1(body) => body.size_hint(),
+            Source::Http1 { upload, .. } => {
+                upload.remaining().map_or_else(http_body::SizeHint::default, http_body::SizeHint::with_exact)
+            }
             Source::Nothing | Source::Http2(_) => http_body::SizeHint::default(),
         }
     }

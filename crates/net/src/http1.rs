@@ -1,53 +1,52 @@
-//! HTTP/1.1 towards clients: the one adapter between hyper's server and the gateway.
+//! HTTP/1.1 towards clients (RFC 9112), on a codec of our own.
 //!
-//! hyper parses and writes; the socket's wrapper here adds what hyper does not do: a strict look at what comes in,
-//! interim answers other than 100, refusals of the codec in our own words, deadlines for heads and for idle connections,
-//! and a close that does not reset what the client has still to read (RFC 9112 §9.6).
+//! A connection is one task: it reads a head, polls the answer's future, writes what comes of it, and begins anew. There is
+//! no task and no channel for a body: what the answer waits for is read where its future is polled. The pure parts are
+//! [`head`] and [`body`], which hold a client's bytes to one meaning; what is refused there is listed in [`fault`].
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, StatusCode};
-use hyper::body::Incoming;
-use hyper::rt::Write;
-use hyper::server::conn::http1::{Builder, Connection as Codec};
-use hyper::service::{HttpService, service_fn};
-use hyper::upgrade::OnUpgrade;
-use parking_lot::Mutex;
-use pylon_core::connection::{Connection, Phase};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use pylon_core::body::Body;
+use pylon_core::connection::{Connection, Malformed, Phase};
 
 use crate::client_body::{ClientBody, Source};
 use crate::client_side::ClientSide;
-use crate::drain::{Drain, Open};
+use crate::drain::Open;
 use crate::handler::{Handler, Tunnel as _};
-use crate::limits::{Limits, Told};
+use crate::limits::Told;
+use crate::spare;
 use crate::stream::Stream;
-use crate::timer;
 
-mod inbound;
-mod io;
+pub mod body;
+mod classes;
+mod encode;
+pub mod fault;
+mod fields;
+pub mod head;
+mod names;
+mod out;
+mod send;
+#[cfg(test)]
+mod tests;
+pub(crate) mod upload;
+mod watch;
+mod wire;
 
-use io::Io;
+use encode::{Asked, Framing, Known};
+use head::{Head, HeadReader, Length, Refusal};
+use send::Sending;
+use upload::Feed;
+use watch::{End, Watch};
+use wire::Wire;
 
-/// How long a client is waited for that may be about to send a request when the drain begins. A connection that is closed
-/// under a request loses it.
-const LAST_WORD: Duration = Duration::from_millis(500);
-
-/// A codec by these limits, to be shared by all connections of a worker.
-pub(crate) fn codec(limits: &Limits) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .ignore_invalid_headers(false)
-        .max_header_size(limits.head)
-        .max_buf_size((limits.head + 4096).max(256 * 1024));
-    builder
-}
+/// What a client sends that knows that the other side speaks HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection whose first bytes are the preface of HTTP/2, and what has been read of it.
 #[derive(Debug)]
@@ -63,82 +62,315 @@ pub(crate) async fn serve<H: Handler>(
     preface: bool,
     connection: Arc<Connection>,
     handler: Arc<H>,
-    codec: &Builder,
     told: Told,
     open: &Open,
 ) -> Option<Preface> {
-    let io = Io::new(stream, preface, Arc::clone(&connection), Arc::clone(&handler), (told, open.limits().write_time));
-    let tunnel = Arc::new(Mutex::new(None));
-    let service = service_fn({
-        let handler = Arc::clone(&handler);
-        let connection = Arc::clone(&connection);
-        let tunnel = Arc::clone(&tunnel);
-        move |mut request: http::Request<Incoming>| {
-            let (handler, connection) = (Arc::clone(&handler), Arc::clone(&connection));
-            let started = begin(&connection);
-            // hyper leaves its own handle where there is an `Upgrade`, or a CONNECT, which never switches here.
-            let upgrade = request.extensions_mut().remove::<OnUpgrade>().is_some();
-            let upgrade = (upgrade && request.headers().contains_key(UPGRADE))
-                .then(|| (Arc::clone(&tunnel), Arc::clone(&connection)));
-            let request = ClientBody::wrap(request.map(Source::Http1), open.limits().body, &connection);
-            Served::<H, _> { future: handler.serve(request, connection, started), upgrade, drain: open.drain() }
+    let wanted = pin!(open.drain().wanted());
+    let mut session = Session {
+        wire: Wire::new(stream, &connection, open.limits().write_time),
+        watch: Watch::new(open, &connection, wanted),
+        reader: HeadReader::default(),
+        fresh: preface,
+        head: told.head,
+    };
+    let mut last_words = None;
+    loop {
+        let next = match poll_fn(|cx| session.poll_head(cx)).await {
+            Came::Head(head) => session.exchange(head, &handler, open).await,
+            Came::Preface => {
+                return Some(Preface { stream: session.wire.stream, read: session.wire.buf.to_vec() });
+            }
+            Came::Refused(status) => {
+                last_words = Some(handler.refuse(status, &connection, told));
+                Next::Close
+            }
+            Came::End(End::Slow) => {
+                let answer = handler.refuse(408, &connection, open.limits().told());
+                let _ = session.wire.stream.try_write(&answer);
+                Next::Drop
+            }
+            Came::End(End::Drained) => Next::Close,
+            Came::End(End::Cut) => Next::Drop,
+        };
+        match next {
+            Next::Again => {}
+            Next::Close => break,
+            Next::Drop => return None,
+            Next::Tunnel(tunnel) => {
+                let client = ClientSide::http1(session.wire.stream, session.wire.buf.freeze());
+                // It is no idle connection, whatever became of the exchange that began it.
+                connection.activity.enter(Phase::Serving, now());
+                // Boxed, so that a connection is no larger for what hardly any becomes.
+                Box::pin(tunnel.run(client, open.drain())).await;
+                return None;
+            }
         }
-    });
-    let mut codec = codec.serve_connection(io, service);
-    let well = drive(&mut codec, &connection, &*handler, open).await;
-    let mut parts = codec.into_parts();
-    // The codec ends well behind an answer that switches, and only once that is written out.
-    let tunnel = tunnel.lock().take();
-    if let Some(tunnel) = tunnel.filter(|_| well) {
-        let (stream, held) = parts.io.into_raw();
-        let ahead =
-            if held.is_empty() { parts.read_buf } else { Bytes::from([&parts.read_buf[..], &held[..]].concat()) };
-        let client = ClientSide::http1(stream, ahead);
-        // It is no idle connection, whatever became of the exchange that began it.
-        connection.activity.enter(Phase::Serving, now());
-        // Boxed, so that a connection is no larger for what hardly any becomes.
-        Box::pin(tunnel.run(client, open.drain())).await;
-        return None;
     }
-    if parts.io.is_left_open() {
-        // hyper takes every end of a connection on which an upgrade was asked for as the beginning of another protocol.
-        let mut io = Box::new(parts.io);
-        let _ = poll_fn(|cx| Write::poll_shutdown(Pin::new(&mut *io), cx)).await;
-        return None;
+    if let Some(answer) = last_words {
+        // A fresh answer of some hundred bytes fits the socket's buffer; if it does not, the client is not reading.
+        let _ = session.wire.stream.try_write(&answer);
     }
-    parts.io.preface()
+    let close = async {
+        session.wire.close().await;
+        Some(())
+    };
+    open.while_seated(close).await;
+    None
 }
 
-pin_project_lite::pin_project! {
-    /// An answer that cannot fail, as hyper wants it. (An async block would hold the future twice.)
-    struct Served<'a, H: Handler, F> {
-        #[pin]
-        future: F,
-        // Where the tunnel goes, if the answer may be one, and who waits for it.
-        upgrade: Option<Upgrade<H>>,
-        drain: &'a Drain,
-    }
+/// A connection and who watches over it.
+struct Session<'a, 'd> {
+    wire: Wire,
+    watch: Watch<'a, 'd>,
+    reader: HeadReader,
+    /// Hardly anything has been read yet, and HTTP/2 would be welcome.
+    fresh: bool,
+    /// The longest head, in bytes.
+    head: usize,
 }
 
-type Upgrade<H> = (Arc<Mutex<Option<<H as Handler>::Tunnel>>>, Arc<Connection>);
+/// What came instead of nothing.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
+enum Came {
+    Head(Head),
+    /// The client begins HTTP/2.
+    Preface,
+    /// What is no request; the answer has this status.
+    Refused(u16),
+    End(End),
+}
 
-impl<H: Handler, F: Future<Output = http::Response<H::Body>>> Future for Served<'_, H, F> {
-    type Output = Result<F::Output, Infallible>;
+/// What becomes of a connection behind an exchange.
+enum Next<T> {
+    /// Another request may come.
+    Again,
+    /// It ends in good order.
+    Close,
+    /// It ends.
+    Drop,
+    Tunnel(T),
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut answer = ready!(this.future.poll(cx));
-        if let Some((tunnel, connection)) = this.upgrade {
-            let switched = H::switched(&mut answer);
-            connection.upgrade.settle(switched.is_some());
-            *tunnel.lock() = switched;
-            // hyper has gone to sleep over a read that waited for this.
-            cx.waker().wake_by_ref();
+/// The client is gone, or has to go.
+#[derive(Debug)]
+struct Gone;
+
+impl Session<'_, '_> {
+    /// Reads until a head is whole.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
+        // Before anything is begun.
+        if let Poll::Ready(end) = self.watch.poll(cx) {
+            return Poll::Ready(Came::End(end));
         }
-        if this.drain.is_leaving() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        loop {
+            if self.is_preface() {
+                return Poll::Ready(Came::Preface);
+            }
+            match self.reader.read(&mut self.wire.buf, self.head) {
+                Ok(Some(head)) => return Poll::Ready(Came::Head(head)),
+                Ok(None) => {}
+                Err(refusal) => return Poll::Ready(Came::Refused(self.refused(refusal))),
+            }
+            let activity = &self.wire.connection.activity;
+            if !self.wire.buf.is_empty() && activity.phase() == Phase::Idle {
+                // Read ahead with the request before.
+                activity.enter(Phase::Head, now());
+            }
+            if !ready!(self.wire.poll_fill(cx)) {
+                // Half a head is nobody's.
+                return Poll::Ready(Came::End(End::Drained));
+            }
         }
-        Poll::Ready(Ok(answer))
+    }
+
+    fn is_preface(&mut self) -> bool {
+        let buf = &self.wire.buf;
+        if !self.fresh || buf.len() <= 2 {
+            return false;
+        }
+        self.fresh = false;
+        buf.iter().zip(PREFACE).all(|(byte, of)| byte == of)
+    }
+
+    fn refused(&self, refusal: Refusal) -> u16 {
+        match refusal {
+            Refusal::Fault(fault) => {
+                let malformed = Malformed { reason: fault.reason(), what: fault.what() };
+                let _ = self.wire.connection.malformed.set(malformed);
+                400
+            }
+            Refusal::Uri => 400,
+            Refusal::TooLarge => 431,
+            Refusal::TargetTooLarge => 414,
+        }
+    }
+
+    /// One request and its answer.
+    async fn exchange<H: Handler>(&mut self, head: Head, handler: &Arc<H>, open: &Open) -> Next<H::Tunnel> {
+        let connection = Arc::clone(&self.wire.connection);
+        let started = begin(&connection);
+        let upgrade = head.upgrade;
+        let asked = Asked {
+            head: head.request.method() == Method::HEAD,
+            old: head.request.version() == Version::HTTP_10,
+            keep_alive: head.keep_alive,
+            trailers: head.trailers,
+        };
+        let (request, feed) = self.request(head).await;
+        let request = match feed {
+            None => request.map(|_| Body::Empty),
+            Some(_) => ClientBody::wrap(request, open.limits().body, &connection),
+        };
+        let answer = {
+            let mut future = pin!(Arc::clone(handler).serve(request, connection, started));
+            let wait = |wire: &mut Wire, cx: &mut Context<'_>| {
+                let polled = future.as_mut().poll(cx);
+                wire.take_interim();
+                if polled.is_pending()
+                    && !wire.out.is_empty()
+                    && let Poll::Ready(Err(_)) = wire.poll_write(cx)
+                {
+                    return Poll::Ready(Err(Gone));
+                }
+                polled.map(Ok)
+            };
+            match self.beside(feed.as_ref(), wait).await {
+                Ok(answer) => answer,
+                Err(Gone) => return Next::Drop,
+            }
+        };
+        let tunnel = match answer.status() {
+            StatusCode::SWITCHING_PROTOCOLS => Some(upgrade),
+            status if status.is_informational() => Some(false),
+            _ => None,
+        };
+        match tunnel {
+            None => self.send::<H>(answer, asked, feed, open).await,
+            Some(upgrade) => self.switch::<H>(answer, upgrade, feed).await,
+        }
+    }
+
+    /// The request with its body, and what that is fed by.
+    async fn request(&mut self, head: Head) -> (Request<Source>, Option<Feed>) {
+        if head.length == Length::Empty {
+            return (head.request.map(|()| Source::Nothing), None);
+        }
+        let driver = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let (upload, feed) = upload::begin(head.length, std::mem::take(&mut self.wire.buf), driver);
+        (head.request.map(|()| Source::Http1 { upload, expects: head.expects }), Some(feed))
+    }
+
+    /// Runs `step` until it is ready, and reads what it waits for beside it.
+    async fn beside<T>(
+        &mut self,
+        feed: Option<&Feed>,
+        mut step: impl FnMut(&mut Wire, &mut Context<'_>) -> Poll<Result<T, Gone>>,
+    ) -> Result<T, Gone> {
+        poll_fn(|cx| {
+            if self.watch.poll(cx).is_ready() {
+                return Poll::Ready(Err(Gone));
+            }
+            loop {
+                if let Poll::Ready(done) = step(&mut self.wire, cx) {
+                    return Poll::Ready(done);
+                }
+                if !ready!(self.wire.poll_client(feed, cx)) {
+                    return Poll::Ready(Err(Gone));
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends an answer, head and body.
+    async fn send<H: Handler>(
+        &mut self,
+        answer: Response<H::Body>,
+        mut asked: Asked,
+        feed: Option<Feed>,
+        open: &Open,
+    ) -> Next<H::Tunnel> {
+        asked.keep_alive &= !open.drain().is_leaving();
+        let (head, body) = answer.into_parts();
+        let known = if body.is_end_stream() {
+            Known::Empty
+        } else {
+            body.size_hint().exact().map_or(Known::Nothing, Known::Length)
+        };
+        let written = encode::answer(self.wire.out.line(), head.status, &head.headers, known, asked);
+        spare::give_map(head.headers);
+        let mut sending = Sending::new(written.framing, asked.trailers);
+        let sent = {
+            let mut body = pin!(Some(body));
+            if known == Known::Empty || written.framing == Framing::Empty {
+                // Its end is that of the exchange.
+                body.set(None);
+                sending.skip();
+            }
+            self.beside(feed.as_ref(), |wire, cx| sending.poll(wire, body.as_mut(), cx)).await
+        };
+        if self.wire.connection.interim.is_waiting() {
+            // Too late: the answer had begun.
+            drop(self.wire.connection.interim.take());
+        }
+        match sent {
+            Err(Gone) => return Next::Drop,
+            Ok(false) => {
+                if written.framing == Framing::UntilClose {
+                    // Its end would look like that of the whole answer.
+                    self.wire.stream.reset_at_close();
+                }
+                return Next::Drop;
+            }
+            Ok(true) => {}
+        }
+        self.rest();
+        let keep_alive = written.keep_alive && !self.watch.is_draining();
+        if self.is_over(feed).await && keep_alive { Next::Again } else { Next::Close }
+    }
+
+    /// Sends the head of an answer behind which another protocol is spoken.
+    async fn switch<H: Handler>(
+        &mut self,
+        mut answer: Response<H::Body>,
+        upgrade: bool,
+        feed: Option<Feed>,
+    ) -> Next<H::Tunnel> {
+        let Some(tunnel) = H::switched(&mut answer).filter(|_| upgrade) else {
+            tracing::warn!(status = %answer.status(), "an answer that is none");
+            return Next::Drop;
+        };
+        let asked = Asked { head: false, old: false, keep_alive: true, trailers: false };
+        let line = self.wire.out.line();
+        encode::answer(line, answer.status(), answer.headers(), Known::Empty, asked);
+        let wrote = self.beside(feed.as_ref(), |wire, cx| wire.poll_write(cx).map_err(|_| Gone)).await;
+        self.wire.out.rest();
+        if wrote.is_ok() && self.is_over(feed).await { Next::Tunnel(tunnel) } else { Next::Drop }
+    }
+
+    /// The answer is written out.
+    fn rest(&mut self) {
+        self.wire.out.rest();
+        self.reader.rest();
+        let activity = &self.wire.connection.activity;
+        if activity.phase() == Phase::Flushing {
+            activity.pass_to(Phase::Idle);
+        } else {
+            activity.enter(Phase::Idle, now());
+        }
+    }
+
+    /// Whether the request is over as well, so that what follows it is known.
+    async fn is_over(&mut self, feed: Option<Feed>) -> bool {
+        let Some(feed) = feed else { return true };
+        let wire = &mut self.wire;
+        match poll_fn(|cx| Poll::Ready(feed.finish(&mut wire.stream, cx))).await {
+            Some(behind) => {
+                wire.buf = behind;
+                true
+            }
+            None => false,
+        }
     }
 }
 
@@ -148,83 +380,6 @@ fn begin(connection: &Connection) -> Instant {
     let started = if activity.phase() == Phase::Head { activity.since() } else { now() };
     activity.enter(Phase::Serving, started);
     started
-}
-
-/// Runs the codec to its end, or until the client has run out of time. Answers whether the codec ended, and ended well.
-async fn drive<H, S>(codec: &mut Codec<Io<H>, S>, connection: &Arc<Connection>, handler: &H, open: &Open) -> bool
-where
-    H: Handler,
-    S: HttpService<Incoming, ResBody = H::Body> + Unpin,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let mut codec = Pin::new(codec);
-    let drain = open.drain();
-    let mut wanted = pin!(drain.wanted());
-    let mut draining = false;
-    let began = now();
-    let mut timer = timer::sleep_until(began + open.limits().head_time);
-    poll_fn(|cx| {
-        // Before it is polled: one that is told to go has begun nothing.
-        if open.is_evicted(cx) {
-            return Poll::Ready(false);
-        }
-        if let Poll::Ready(end) = codec.as_mut().poll(cx) {
-            if let Err(error) = &end {
-                tracing::debug!(peer = %connection.peer, %error, "connection ended");
-            }
-            return Poll::Ready(end.is_ok());
-        }
-        let mut last_word = None;
-        if !draining && (drain.has_begun() || wanted.as_mut().poll(cx).is_ready()) {
-            last_word = awaited(connection, open.limits(), began).filter(|until| *until > now());
-            if let Some(until) = last_word {
-                if until < timer.at() {
-                    timer.reset(until);
-                }
-            } else {
-                draining = true;
-                codec.as_mut().graceful_shutdown();
-                cx.waker().wake_by_ref();
-            }
-        }
-        while Pin::new(&mut timer).poll(cx).is_ready() {
-            let (now, limits) = (now(), open.limits());
-            match deadline(connection, limits, now) {
-                due if due > now => timer.reset(last_word.map_or(due, |until| until.min(due))),
-                _ => {
-                    if connection.activity.phase() == Phase::Head {
-                        // Written by the flush of one last poll.
-                        connection.interim.push(&handler.refuse(408, connection, limits.told()));
-                        let _ = codec.as_mut().poll(cx);
-                    }
-                    return Poll::Ready(false);
-                }
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// Until when a request that the client may have sent is waited for, once the drain has begun. The codec would close a
-/// connection on which it knows of none.
-fn awaited(connection: &Connection, limits: Limits, began: Instant) -> Option<Instant> {
-    let activity = &connection.activity;
-    match activity.phase() {
-        Phase::Idle => Some(activity.since().max(began) + LAST_WORD),
-        Phase::Head => Some(activity.since() + limits.head_time),
-        Phase::Serving | Phase::Flushing => None,
-    }
-}
-
-/// When the connection, as it is at `now`, has run out of time.
-fn deadline(connection: &Connection, limits: Limits, now: Instant) -> Instant {
-    match connection.activity.phase() {
-        Phase::Idle => connection.activity.since() + limits.idle,
-        Phase::Head => connection.activity.since() + limits.head_time,
-        // The deadlines of the exchange hold here.
-        Phase::Serving | Phase::Flushing => now + limits.head_time,
-    }
 }
 
 fn now() -> Instant {

@@ -28,7 +28,6 @@ use crate::limits::Limits;
 use crate::timer;
 
 mod connect;
-mod date;
 mod exchange;
 mod interim;
 mod io;

@@ -1,4 +1,4 @@
-//! Sockets: listeners, dialling, resolving, timers, and the adapters to hyper and h2.
+//! Sockets: listeners, dialling, resolving, timers, and HTTP/1.1 and HTTP/2 towards clients.
 
 pub mod accept;
 pub mod caps;
@@ -7,13 +7,14 @@ mod client_body;
 pub mod client_hello;
 pub mod client_side;
 pub mod copy;
+mod date;
 pub mod dial;
 pub mod door;
 pub mod drain;
 pub mod files;
 mod guests;
 pub mod handler;
-mod http1;
+pub mod http1;
 mod http2;
 pub mod inherit;
 pub mod limits;
@@ -24,10 +25,10 @@ pub mod proxy_protocol;
 mod queue;
 pub mod resolve;
 pub mod socket;
+pub mod spare;
 pub mod spec;
 mod stall;
 pub mod stream;
-pub mod strict;
 pub mod terms;
 pub mod timer;
 pub mod tls;

@@ -3,10 +3,9 @@
 //! The TLS half is boxed: a cleartext connection, of which there may be many, does not pay for its size.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -111,29 +110,6 @@ fn at_once<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
         Poll::Ready(done) => done,
         Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
-}
-
-/// Reads into hyper's cursor, where `look` says how many of the bytes stay, and answers what else it makes of them. There
-/// are none at the end of the stream.
-pub(crate) fn poll_fill<T>(
-    stream: &mut Stream,
-    cx: &mut Context<'_>,
-    buf: &mut hyper::rt::ReadBufCursor<'_>,
-    look: impl FnOnce(&[u8]) -> (usize, T),
-) -> Poll<io::Result<T>> {
-    // SAFETY: `ReadBuf::uninit` writes only what it initialises and never de-initialises.
-    #[expect(unsafe_code, reason = "hyper's cursor can only be filled through uninitialised memory")]
-    let unfilled: &mut [MaybeUninit<u8>] = unsafe { buf.as_mut() };
-    let mut into = ReadBuf::uninit(unfilled);
-    ready!(Pin::new(stream).poll_read(cx, &mut into))?;
-    let (stay, seen) = look(into.filled());
-    let n = stay.min(into.filled().len());
-    // SAFETY: at least `n` bytes of the cursor were filled, and so initialised, above.
-    #[expect(unsafe_code, reason = "hyper's cursor can only be advanced so")]
-    unsafe {
-        buf.advance(n);
-    }
-    Poll::Ready(Ok(seen))
 }
 
 impl AsyncRead for Stream {

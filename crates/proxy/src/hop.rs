@@ -101,7 +101,7 @@ pub(crate) fn check(found: &Found, headers: &HeaderMap, http10: bool) -> Result<
         return Err(REQUEST_HOST.because("there is no Host field"));
     }
     if found.transfer_encoding {
-        // hyper has taken the body apart by now, but only `chunked` alone has one meaning for everybody (RFC 9112 §6.1).
+        // Only `chunked` alone has one meaning for everybody (RFC 9112 §6.1), and the codec has taken it apart by now.
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         let chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if !chunked || codings.next().is_some() || found.content_length {

@@ -25,7 +25,7 @@ use crate::{action, forwarding, head, reject, websocket};
 /// Answers one request by the snapshot that it meets now.
 ///
 /// What needs no waiting is done before the future is made, and what is large lives in the [`Ongoing`]'s one allocation:
-/// hyper keeps room for this future in every connection, so it stays under 1 KiB (held by a test in `control`).
+/// every connection has room for this future, so it stays under 1 KiB (held by a test in `control`).
 pub(crate) fn serve(
     engine: &Engine,
     mut request: Request,

@@ -27,7 +27,7 @@ use crate::h1::encode::{self, EncodeError, Framing, RequestHead};
 use crate::h1::exchange::MAX_INTERIM;
 use crate::h1::framing::{Decoder, FramingError, Piece};
 use crate::h1::parse::{HeadError, HeadReader};
-use crate::h1::scratch;
+use pylon_net::spare;
 
 /// The longest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -361,7 +361,7 @@ impl Whole {
 
 /// Reads once. None at the end of the connection.
 async fn fill(stream: &mut Stream, buf: &mut BytesMut) -> io::Result<Option<()>> {
-    buf.reserve(scratch::READ);
+    buf.reserve(spare::READ);
     match stream.read_buf(buf).await {
         Ok(0) => Ok(None),
         Ok(_) => Ok(Some(())),

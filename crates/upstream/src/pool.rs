@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 
 use crate::counters::Counters;
 use crate::h1::conn::Conn;
-use crate::h1::scratch;
 use crate::h2;
 use crate::pace::Pace;
+use pylon_net::spare;
 
 /// How long and how many connections may idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,7 +241,7 @@ impl Slot {
             conn.life.epoch = epoch;
         }
         let until = conn.life.expires.min(now + limits.idle);
-        scratch::give_read(std::mem::take(&mut conn.buf));
+        spare::give_read(std::mem::take(&mut conn.buf));
         if idle.len() >= limits.max_idle {
             idle.pop_front();
         }

@@ -18,7 +18,8 @@ use pylon_core::connection::Interim;
 use pylon_http2::{Fields, Reason, SendStream};
 
 use super::connect::Switch;
-use super::{Open, date, interim, now};
+use super::{Open, interim, now};
+use crate::date;
 use crate::handler::Handler;
 use crate::timer::{self, Sleep};
 

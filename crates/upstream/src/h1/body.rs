@@ -13,9 +13,9 @@ use pylon_core::exchange::Timer;
 use super::conn::Conn;
 use super::framing::{Decoder, Piece};
 use super::pump::{Pump, PumpError};
-use super::scratch;
 use crate::clocks::{Clocks, Pause};
 use crate::endpoint::Lease;
+use pylon_net::spare;
 
 /// The most that one read is given room for, in bytes.
 const MAX_READ: usize = 256 * 1024;
@@ -66,7 +66,7 @@ impl UpstreamBody {
             Piece::More | Piece::End => None,
         };
         let live = Some(Live { conn, pump, lease });
-        let mut body = Self { first, decoder, live, keep, room: scratch::READ, pause: Pause::new(clocks) };
+        let mut body = Self { first, decoder, live, keep, room: spare::READ, pause: Pause::new(clocks) };
         if body.decoder.is_done() {
             body.finish();
         }

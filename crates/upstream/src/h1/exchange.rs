@@ -21,6 +21,7 @@ use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
 use crate::service_side::ServiceSide;
+use pylon_net::spare;
 
 /// Bodies up to this size go out in one write with the head, by a copy.
 const INLINE: usize = 16 * 1024;
@@ -59,7 +60,7 @@ impl Flight {
         body: &mut Body,
         expecting: Option<Instant>,
     ) -> Result<Self, Fault> {
-        conn.buf = scratch::take_read();
+        conn.buf = spare::take_read();
         let pump = scratch::with_head(|out| {
             encode::request(out, head)?;
             let rest = match body {
@@ -91,7 +92,7 @@ impl Flight {
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Asked<'_>) -> Poll<Result<ResponseHead, Fault>> {
         loop {
             self.poll_pump(cx)?;
-            match self.conn.poll_read(cx, scratch::READ) {
+            match self.conn.poll_read(cx, spare::READ) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.reset(io::ErrorKind::UnexpectedEof.into()))),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.reset(error))),

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::conn::Conn;
 use super::parse::HeadError;
-use super::scratch;
 use crate::endpoint::Lease;
+use pylon_net::spare;
 
 /// Whether the head of a 101 keeps what RFC 6455 §4.1 demands of it; `key` is that of the handshake.
 pub(crate) fn check(headers: &HeaderMap, key: &[u8]) -> Result<(), HeadError> {
@@ -45,7 +45,7 @@ impl Switched {
     pub(crate) fn new(mut conn: Conn, lease: Lease) -> Self {
         // What was read behind the head is kept in as many bytes as it has; a tunnel has no buffer while it is idle.
         let ahead = BytesMut::from(&*conn.buf);
-        scratch::give_read(std::mem::replace(&mut conn.buf, ahead));
+        spare::give_read(std::mem::replace(&mut conn.buf, ahead));
         Self { conn, _lease: lease }
     }
 }

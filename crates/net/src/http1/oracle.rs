@@ -1,5 +1,6 @@
-//! The codec as the oracle of the scanner: it never sees another request, or another body, than the scanner let pass, and
-//! the scanner means the same however the network splits the bytes. Shared with the fuzz target `requests`.
+//! Two other readers as the oracle of ours: the simplest one there is, and hyper's codec. None of them ever sees another
+//! request, or another body, and ours means the same however the network splits the bytes. Shared with the fuzz target
+//! `requests`.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -9,63 +10,100 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::BytesMut;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 
-use super::strict::{Event, POISON, Scanner};
+use super::http1::body::{Decoder, Piece};
+use super::http1::head::{HeadReader, Refusal};
 
 /// Method, number of fields, and body.
-type Seen = (String, usize, Vec<u8>);
+pub(super) type Seen = (String, usize, Vec<u8>);
 
-/// Panics where the two disagree. Answers how many requests the codec saw.
+/// What was read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) requests: Vec<Seen>,
+    /// Where each of them ends.
+    pub(super) ends: Vec<usize>,
+    /// Whether each asks for another protocol.
+    pub(super) upgrades: Vec<bool>,
+    /// Where and why it ended early.
+    pub(super) refused: Option<(usize, Refusal)>,
+}
+
+/// The longest head.
+const LIMIT: usize = 1 << 20;
+
+/// Panics where the readers disagree. Answers how many requests hyper saw.
 pub(super) fn check(bytes: &[u8]) -> usize {
-    let (ends, good) = scan([bytes]);
-    assert_eq!((&ends, good), (&scan(bytes.chunks(1)).0, scan(bytes.chunks(1)).1));
-    assert_eq!((&ends, good), (&scan(bytes.chunks(7)).0, scan(bytes.chunks(7)).1));
+    let read = read([bytes]);
+    assert_eq!(read, self::read(bytes.chunks(1)));
+    assert_eq!(read, self::read(bytes.chunks(7)));
     let mut begin = 0;
-    let passed: Vec<Seen> = ends
-        .iter()
-        .map(|end| {
-            let one = &bytes[begin..*end];
-            begin = *end;
-            understood(one)
-        })
-        .collect();
-    // What the codec gets: all that is fine, and poison behind it.
-    let mut given = bytes[..good].to_vec();
-    if good < bytes.len() {
-        given.extend_from_slice(POISON);
+    for (end, seen) in read.ends.iter().zip(&read.requests) {
+        assert_eq!(seen, &understood(&bytes[begin..*end]));
+        begin = *end;
     }
-    let seen = serve(given);
-    assert!(seen.len() <= passed.len(), "the codec saw more: {seen:?} for {passed:?}");
-    for (seen, passed) in seen.iter().zip(&passed) {
-        assert_eq!(seen, passed);
+    // What hyper gets: all that is fine.
+    let good = read.refused.map_or(bytes.len(), |(at, _)| at);
+    let seen = serve(bytes[..good].to_vec());
+    assert!(seen.len() <= read.requests.len(), "hyper saw more: {seen:?} for {read:?}");
+    for (seen, ours) in seen.iter().zip(&read.requests) {
+        assert_eq!(seen, ours);
     }
     seen.len()
 }
 
-/// Where requests end, and how many bytes are fine.
-fn scan<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<usize>, usize) {
-    let (mut scanner, mut ends, mut at) = (Scanner::default(), Vec::new(), 0);
-    for mut piece in pieces {
-        while !piece.is_empty() {
-            let (fine, event) = scanner.scan(piece);
-            at += fine;
-            piece = &piece[fine..];
-            match event {
-                Event::More => {}
-                Event::End { .. } => ends.push(at),
-                Event::Fault(_) => return (ends, at),
+/// Reads requests out of these pieces.
+pub(super) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
+    let (mut read, mut buf, mut fed) = (Read::default(), BytesMut::new(), 0);
+    let (mut reader, mut under_way) = (HeadReader::default(), None::<(Seen, bool, Decoder)>);
+    for piece in pieces {
+        fed += piece.len();
+        buf.extend_from_slice(piece);
+        loop {
+            let Some((seen, upgrade, decoder)) = &mut under_way else {
+                match reader.read(&mut buf, LIMIT) {
+                    Ok(None) => break,
+                    Ok(Some(head)) => {
+                        let seen = (head.request.method().to_string(), head.request.headers().len(), Vec::new());
+                        under_way = Some((seen, head.upgrade, Decoder::new(head.length)));
+                    }
+                    Err(refusal) => {
+                        read.refused = Some((fed - buf.len() + reader.at(), refusal));
+                        return read;
+                    }
+                }
+                continue;
+            };
+            match decoder.next(&mut buf) {
+                Ok(Piece::Data(data)) => {
+                    seen.2.extend_from_slice(&data);
+                    decoder.finish_if_whole(&mut buf);
+                }
+                Ok(Piece::Trailers(_)) => {}
+                Ok(Piece::More) => break,
+                Ok(Piece::End) => {
+                    read.requests.push(std::mem::take(seen));
+                    read.upgrades.push(*upgrade);
+                    read.ends.push(fed - buf.len());
+                    under_way = None;
+                }
+                Err(fault) => {
+                    read.refused = Some((fed - buf.len(), Refusal::Fault(fault)));
+                    return read;
+                }
             }
         }
     }
-    (ends, at)
+    read
 }
 
-/// A request that the scanner let pass, read in the simplest way: strictness makes it the only one.
+/// A request that was let pass, read in the simplest way: strictness makes it the only one.
 fn understood(bytes: &[u8]) -> Seen {
     let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let end = find(bytes, b"\r\n\r\n").expect("a head that ends");
@@ -96,7 +134,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// The requests that the codec makes of these bytes, those whose bodies came whole.
+/// The requests that hyper makes of these bytes, those whose bodies came whole.
 fn serve(bytes: Vec<u8>) -> Vec<Seen> {
     let seen: Rc<RefCell<Vec<Seen>>> = Rc::default();
     let service = service_fn(|request: http::Request<Incoming>| {
@@ -131,7 +169,7 @@ fn serve(bytes: Vec<u8>) -> Vec<Seen> {
     seen.take()
 }
 
-/// A client that has sent everything, and stays. (The codec drops the last request of one that is gone.)
+/// A client that has sent everything, and stays. (hyper drops the last request of one that is gone.)
 struct Memory {
     bytes: Vec<u8>,
     at: usize,

@@ -37,13 +37,6 @@ pub(super) fn run(bytes: &[u8], class: u8, most: usize) -> usize {
     bytes.iter().position(|byte| !is(*byte, class)).unwrap_or(bytes.len())
 }
 
-pub(super) fn take_run(rest: &mut &[u8], class: u8, most: u16) -> u16 {
-    let all = *rest;
-    let taken = run(all, class, usize::from(most));
-    *rest = all.get(taken..).unwrap_or_default();
-    u16::try_from(taken).unwrap_or(u16::MAX)
-}
-
 /// Where the first control byte stands: below 0x20, or DEL. Eight bytes at a time.
 pub(super) fn control(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);

@@ -1,31 +1,17 @@
 use proptest::prelude::*;
 
-use super::*;
-use crate::strict;
+use super::classes::control;
+use super::fault::Fault;
+use super::head::{HeadReader, Refusal};
+use crate::http1;
 
 #[path = "oracle.rs"]
 mod oracle;
 
-/// What the scanner makes of these pieces: where requests end, and the fault with its place.
-fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<usize>, Option<(usize, Fault)>) {
-    let (mut scanner, mut ends, mut at) = (Scanner::default(), Vec::new(), 0);
-    for mut piece in pieces {
-        while !piece.is_empty() {
-            let (fine, event) = scanner.scan(piece);
-            at += fine;
-            piece = &piece[fine..];
-            match event {
-                Event::More => assert!(piece.is_empty()),
-                Event::End { .. } => ends.push(at),
-                Event::Fault(fault) => return (ends, Some((at, fault))),
-            }
-        }
-    }
-    (ends, None)
-}
+use oracle::{Read, read};
 
 /// Whole, and cut at every place.
-fn all_ways(bytes: &[u8]) -> (Vec<usize>, Option<(usize, Fault)>) {
+fn all_ways(bytes: &[u8]) -> Read {
     let whole = read([bytes]);
     assert_eq!(whole, read(bytes.chunks(1)), "byte by byte: {:?}", String::from_utf8_lossy(bytes));
     for cut in 1..bytes.len().min(400) {
@@ -35,8 +21,15 @@ fn all_ways(bytes: &[u8]) -> (Vec<usize>, Option<(usize, Fault)>) {
     whole
 }
 
+fn refusal(bytes: impl AsRef<[u8]>) -> Option<Refusal> {
+    all_ways(bytes.as_ref()).refused.map(|(_, refusal)| refusal)
+}
+
 fn fault(bytes: impl AsRef<[u8]>) -> Option<Fault> {
-    all_ways(bytes.as_ref()).1.map(|(_, fault)| fault)
+    refusal(bytes).map(|refusal| match refusal {
+        Refusal::Fault(fault) => fault,
+        other => panic!("{other:?}"),
+    })
 }
 
 fn get(lines: &str) -> String {
@@ -58,8 +51,8 @@ fn requests_end_where_their_framing_says() {
         chunked,
         "PUT http://a/?b HTTP/1.1\r\nContent-Length: 00\r\n\r\n".to_owned(),
     ];
-    let (ends, fault) = all_ways(parts.concat().as_bytes());
-    assert_eq!(fault, None);
+    let Read { ends, refused, .. } = all_ways(parts.concat().as_bytes());
+    assert_eq!(refused, None);
     let mut at = 0;
     let wanted: Vec<usize> = (parts.iter())
         .map(|part| {
@@ -72,8 +65,8 @@ fn requests_end_where_their_framing_says() {
 
 #[test]
 fn a_request_for_another_protocol_is_told_apart() {
-    let upgrade = |bytes: &str| match Scanner::default().scan(bytes.as_bytes()) {
-        (fine, Event::End { upgrade }) if fine == bytes.len() => upgrade,
+    let upgrade = |bytes: &str| match &read([bytes.as_bytes()]).upgrades[..] {
+        [upgrade] => *upgrade,
         other => panic!("{bytes:?}: {other:?}"),
     };
     assert!(upgrade(&get("Connection: upgrade\r\nUPGRADE: websocket\r\n")));
@@ -250,9 +243,9 @@ fn chunks_have_one_form() {
 #[test]
 fn a_fault_stands_where_it_is_and_requests_before_it_do_not_mind() {
     let bytes = [get(""), get("X : y\r\n")].concat();
-    let (ends, fault) = all_ways(bytes.as_bytes());
+    let Read { ends, refused, .. } = all_ways(bytes.as_bytes());
     assert_eq!(ends, [get("").len()]);
-    assert_eq!(fault, Some((bytes.find(" :").unwrap(), Fault::BlankBeforeColon)));
+    assert_eq!(refused, Some((bytes.find(" :").unwrap(), Refusal::Fault(Fault::BlankBeforeColon))));
 }
 
 #[test]
@@ -261,6 +254,51 @@ fn every_fault_has_words_and_a_code_of_a_client_error() {
         assert!((400..500).contains(&fault.reason().status), "{fault:?}");
         assert!(Fault::ALL.iter().skip(index + 1).all(|other| other.what() != fault.what()), "{fault:?}");
     }
+}
+
+#[test]
+fn a_head_has_a_longest_length_and_a_hundred_fields_at_the_most() {
+    let look = |text: &str, limit: usize| {
+        let mut buf = bytes::BytesMut::from(text.as_bytes());
+        HeadReader::default().read(&mut buf, limit).map(|head| head.is_some())
+    };
+    let whole = get("X: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n");
+    assert_eq!(look(&whole, whole.len()), Ok(true));
+    assert_eq!(look(&whole, whole.len() - 1), Err(Refusal::TooLarge));
+    assert_eq!(look(&whole[..40], 41), Ok(false));
+    assert_eq!(look(&whole[..40], 40), Err(Refusal::TooLarge), "no byte more would be fine");
+    let target = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(60));
+    assert_eq!(look(&target, 50), Err(Refusal::TargetTooLarge));
+    assert_eq!(look(&target[..50], 50), Err(Refusal::TargetTooLarge));
+    let fields = |count: usize| format!("GET /a HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(count));
+    assert_eq!((refusal(fields(100)), refusal(fields(101))), (None, Some(Refusal::TooLarge)));
+    let trailers = |count: usize| chunks(&format!("0\r\n{}\r\n", "X: y\r\n".repeat(count)));
+    assert_eq!((fault(trailers(100)), fault(trailers(101))), (None, Some(Fault::ManyTrailers)));
+}
+
+#[test]
+fn values_share_the_memory_that_they_were_read_into() {
+    let text = "GET /a?b HTTP/1.1\r\nHost: \t a b \r\nX-Other:\r\nx-OTHER: c\r\n\r\nbehind";
+    let mut buf = bytes::BytesMut::from(text.as_bytes());
+    let range = buf.as_ptr_range();
+    let head = HeadReader::default().read(&mut buf, 1024).unwrap().unwrap();
+    let headers = head.request.headers();
+    assert_eq!(headers["host"], "a b");
+    assert!(range.contains(&headers["host"].as_bytes().as_ptr()));
+    let others: Vec<_> = headers.get_all("x-other").iter().collect();
+    assert_eq!(others, ["", "c"]);
+    assert_eq!((head.request.uri().path(), &buf[..]), ("/a", &b"behind"[..]));
+}
+
+#[test]
+fn a_connection_is_kept_by_the_rules_of_its_version() {
+    let keeps = |version: &str, fields: &str| {
+        let mut buf = bytes::BytesMut::from(format!("GET / HTTP/{version}\r\n{fields}\r\n").as_bytes());
+        HeadReader::default().read(&mut buf, 1024).unwrap().unwrap().keep_alive
+    };
+    assert!(keeps("1.1", "") && keeps("1.1", "connection: x\r\n") && keeps("1.0", "connection: Keep-Alive\r\n"));
+    assert!(!keeps("1.0", "") && !keeps("1.1", "connection: x, Close\r\n"));
+    assert!(!keeps("1.1", "connection: keep-alive\r\nconnection: close\r\n"));
 }
 
 /// Five good requests.
@@ -272,7 +310,7 @@ fn five() -> Vec<u8> {
 }
 
 #[test]
-fn the_codec_sees_all_that_pass() {
+fn hyper_sees_all_that_pass() {
     assert_eq!(oracle::check(&five()), 5);
 }
 
@@ -336,13 +374,13 @@ proptest! {
     }
 
     #[test]
-    fn the_codec_never_sees_another_request_than_passed(picks in prop::collection::vec(0..PIECES.len(), 0..24)) {
+    fn hyper_never_sees_another_request_than_ours(picks in prop::collection::vec(0..PIECES.len(), 0..24)) {
         let bytes: Vec<u8> = picks.iter().flat_map(|pick| PIECES[*pick].bytes()).collect();
         oracle::check(&bytes);
     }
 
     #[test]
-    fn good_requests_with_one_byte_changed_mean_the_same_to_the_codec(at in 0..400_usize, byte: u8, insert: bool) {
+    fn good_requests_with_one_byte_changed_mean_the_same_to_hyper(at in 0..400_usize, byte: u8, insert: bool) {
         let mut bytes = five();
         let at = at.min(bytes.len() - 1);
         if insert {

@@ -1,7 +1,9 @@
-//! What the strict look at a request costs.
+//! What reading a request costs.
 
+use bytes::BytesMut;
 use divan::Bencher;
-use pylon_net::strict::Scanner;
+use pylon_net::http1::body::{Decoder, Piece};
+use pylon_net::http1::head::{HeadReader, Length};
 
 fn main() {
     divan::main();
@@ -15,12 +17,19 @@ const BROWSER: &[u8] = b"GET /users/42?expand=orders HTTP/1.1\r\nHost: api.examp
 const CHUNKED: &[u8] = b"POST /s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
 
 #[divan::bench(args = ["small", "browser", "chunked"])]
-fn look(bencher: Bencher, which: &str) {
+fn read(bencher: Bencher, which: &str) {
     let bytes = match which {
         "small" => SMALL,
         "browser" => BROWSER,
         _ => CHUNKED,
     };
-    let mut scanner = Scanner::default();
-    bencher.bench_local(|| scanner.scan(divan::black_box(bytes)));
+    let (mut reader, mut buf) = (HeadReader::default(), BytesMut::with_capacity(16 * 1024));
+    bencher.bench_local(|| {
+        buf.reserve(bytes.len());
+        buf.extend_from_slice(divan::black_box(bytes));
+        let head = reader.read(&mut buf, 64 * 1024).ok().flatten();
+        let mut decoder = Decoder::new(head.as_ref().map_or(Length::Empty, |head| head.length));
+        while matches!(decoder.next(&mut buf), Ok(Piece::Data(_))) {}
+        head
+    });
 }

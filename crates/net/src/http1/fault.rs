@@ -1,7 +1,7 @@
 // xtask: table
 //! Everything for which a client's bytes are refused before they are a request, with the code and the words for each.
 
-use pylon_core::rejection::{REQUEST_FRAMING, REQUEST_TARGET, REQUEST_URI_TOO_LONG, Reason};
+use pylon_core::rejection::{REQUEST_FRAMING, REQUEST_HEADERS_TOO_LARGE, REQUEST_TARGET, REQUEST_URI_TOO_LONG, Reason};
 
 macro_rules! faults {
     ($( $(#[$doc:meta])* $Name:ident = $reason:ident, $what:literal; )*) => {
@@ -87,4 +87,8 @@ faults! {
     ChunkEnd = REQUEST_FRAMING, "a chunk does not end by CR LF where its size says";
     /// Long trailers.
     Trailers = REQUEST_FRAMING, "the trailers are longer than 16 KiB";
+    /// More trailers than anybody needs.
+    ManyTrailers = REQUEST_FRAMING, "there are more than 100 trailers";
+    /// More fields than anybody needs. It is refused as a head that is too large.
+    ManyFields = REQUEST_HEADERS_TOO_LARGE, "there are more than 100 fields";
 }

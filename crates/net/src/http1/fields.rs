@@ -1,0 +1,259 @@
+//! The fields of a head, or behind the last chunk (RFC 9112 §5, §6): each byte is looked at once, in whatever pieces they come.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::classes::{TOKEN, control, run};
+use super::fault::Fault;
+use super::names::{self, CONNECTION, CONTENT_LENGTH, EXPECT, OTHER, TE, TRANSFER_ENCODING, UPGRADE};
+use crate::spare;
+
+/// How many fields a head, or trailers, may have.
+pub(super) const MAX_FIELDS: usize = 100;
+/// The longest body, and the longest chunk: many readers count in signed numbers of 64 bits.
+pub(super) const MAX_LENGTH: u64 = i64::MAX as u64;
+
+/// Reads fields out of a buffer that holds them from their first byte on.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    /// Up to here all is fine.
+    pub(super) at: usize,
+    state: State,
+    /// Where the name of the field under way begins, its colon stands, and which name it is.
+    start: usize,
+    colon: usize,
+    known: u8,
+    list: Vec<Field>,
+    pub(super) said: Said,
+    /// They stand behind a body: none of them frames anything.
+    trailers: bool,
+    /// Of HTTP/1.0.
+    pub(super) old: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    /// At the beginning of a field, or of the empty line.
+    #[default]
+    Field,
+    Name,
+    Value,
+    /// Behind the CR of a field.
+    LineLf,
+    /// Behind the CR of the empty line.
+    EndLf,
+}
+
+/// Where a field stands.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    known: u8,
+    start: usize,
+    colon: usize,
+    value: usize,
+    end: usize,
+}
+
+/// What the fields say of the message and its connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is what one field says")]
+pub(super) struct Said {
+    pub(super) length: Option<u64>,
+    pub(super) chunked: bool,
+    pub(super) upgrade: bool,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    /// The client waits to be told that its body is wanted.
+    pub(super) expects: bool,
+    /// The client reads trailers.
+    pub(super) trailers: bool,
+}
+
+impl Fields {
+    /// For the fields behind a body.
+    pub(super) fn of_trailers() -> Self {
+        Self { trailers: true, ..Self::default() }
+    }
+
+    /// Begins anew at `at`, in the memory it has.
+    pub(super) fn begin(&mut self, at: usize, old: bool) {
+        self.list.clear();
+        let list = std::mem::take(&mut self.list);
+        *self = Self { at, old, list, ..Self::default() };
+    }
+
+    /// Gives back what only long heads need.
+    pub(super) fn rest(&mut self) {
+        if self.list.capacity() > 16 {
+            self.list = Vec::new();
+        }
+    }
+
+    /// Goes on in `bytes`. Answers whether the empty line behind the fields is there, up to `at`.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
+        loop {
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            let Some(&byte) = rest.first() else { return Ok(false) };
+            match self.state {
+                State::Value => match control(rest) {
+                    None => {
+                        self.at = bytes.len();
+                        return Ok(false);
+                    }
+                    Some(plain) => {
+                        self.at = self.at.saturating_add(plain);
+                        self.value(bytes)?;
+                    }
+                },
+                State::LineLf | State::EndLf if byte != b'\n' => return Err(Fault::BareCr),
+                State::LineLf => self.go(State::Field),
+                State::EndLf => {
+                    self.go(State::Field);
+                    return Ok(true);
+                }
+                State::Field => match byte {
+                    b'\r' => self.go(State::EndLf),
+                    b' ' | b'\t' => return Err(Fault::Fold),
+                    b'\n' => return Err(Fault::BareLf),
+                    _ => (self.start, self.state) = (self.at, State::Name),
+                },
+                State::Name => {
+                    self.at = self.at.saturating_add(run(rest, TOKEN, usize::MAX));
+                    if !self.name(bytes)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// At the end of a name, or of the bytes: then it answers false.
+    fn name(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
+        match bytes.get(self.at) {
+            None => Ok(false),
+            Some(b':') if self.at == self.start => Err(Fault::EmptyName),
+            Some(b':') => {
+                self.colon = self.at;
+                self.known = names::find(bytes.get(self.start..self.at).unwrap_or_default());
+                if !self.trailers {
+                    self.may_frame()?;
+                }
+                self.go(State::Value);
+                Ok(true)
+            }
+            Some(b' ' | b'\t') => Err(Fault::BlankBeforeColon),
+            Some(b'\r' | b'\n') => Err(Fault::NoColon),
+            Some(_) => Err(Fault::Name),
+        }
+    }
+
+    /// Whether a field of this name may still frame the body.
+    fn may_frame(&self) -> Result<(), Fault> {
+        let said = &self.said;
+        match self.known {
+            CONTENT_LENGTH if said.length.is_some() => Err(Fault::Lengths),
+            CONTENT_LENGTH if said.chunked => Err(Fault::LengthAndCoding),
+            TRANSFER_ENCODING if self.old => Err(Fault::OldCoding),
+            TRANSFER_ENCODING if said.chunked => Err(Fault::Codings),
+            TRANSFER_ENCODING if said.length.is_some() => Err(Fault::LengthAndCoding),
+            _ => Ok(()),
+        }
+    }
+
+    /// At a control byte within a value.
+    fn value(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        match bytes.get(self.at) {
+            Some(b'\t') => {
+                self.go(State::Value);
+                Ok(())
+            }
+            Some(b'\r') => {
+                let from = self.colon.saturating_add(1);
+                let raw = bytes.get(from..self.at).unwrap_or_default();
+                let (value, end) = trim(raw, from);
+                if self.known != OTHER && !self.trailers {
+                    self.learn(bytes.get(value..end).unwrap_or_default())?;
+                }
+                if self.list.len() >= MAX_FIELDS {
+                    return Err(if self.trailers { Fault::ManyTrailers } else { Fault::ManyFields });
+                }
+                self.list.push(Field { known: self.known, start: self.start, colon: self.colon, value, end });
+                self.go(State::LineLf);
+                Ok(())
+            }
+            Some(b'\n') => Err(Fault::BareLf),
+            _ => Err(match self.known {
+                CONTENT_LENGTH if !self.trailers => Fault::Length,
+                TRANSFER_ENCODING if !self.trailers => Fault::Coding,
+                _ => Fault::Control,
+            }),
+        }
+    }
+
+    /// Takes in what a field says that concerns framing or the connection.
+    fn learn(&mut self, value: &[u8]) -> Result<(), Fault> {
+        let said = &mut self.said;
+        match self.known {
+            CONTENT_LENGTH => said.length = Some(decimal(value)?),
+            TRANSFER_ENCODING if value.eq_ignore_ascii_case(b"chunked") => said.chunked = true,
+            TRANSFER_ENCODING => return Err(Fault::Coding),
+            UPGRADE => said.upgrade = !self.old,
+            CONNECTION => {
+                said.close |= names_option(value, b"close");
+                said.keep_alive |= names_option(value, b"keep-alive");
+            }
+            EXPECT => said.expects |= value.eq_ignore_ascii_case(b"100-continue"),
+            TE => said.trailers |= names_option(value, b"trailers"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The fields that were read, out of `bytes`, which hold them.
+    pub(super) fn take(&mut self, bytes: &Bytes) -> Result<HeaderMap, Fault> {
+        let mut map = spare::map(self.list.len());
+        for field in self.list.drain(..) {
+            let name = match names::name(field.known) {
+                Some(name) => name.clone(),
+                None => HeaderName::from_bytes(bytes.get(field.start..field.colon).unwrap_or_default())
+                    .map_err(|_| Fault::Name)?,
+            };
+            let value = bytes.slice(field.value..field.end);
+            // SAFETY: what stands between a colon and the CR of its line was found to hold no control byte but tabs above.
+            #[expect(unsafe_code, reason = "each byte of a value would be looked at once more")]
+            let value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
+            map.try_append(name, value).map_err(|_| Fault::ManyFields)?;
+        }
+        Ok(map)
+    }
+
+    fn go(&mut self, state: State) {
+        self.at = self.at.saturating_add(1);
+        self.state = state;
+    }
+}
+
+/// Whether the list in a field names this option.
+pub(super) fn names_option(value: &[u8], option: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(option))
+}
+
+/// Where a value begins and ends without the blanks around it; `from` is where `raw` begins.
+fn trim(raw: &[u8], from: usize) -> (usize, usize) {
+    let begun = raw.trim_ascii_start();
+    let start = from.saturating_add(raw.len().saturating_sub(begun.len()));
+    (start, start.saturating_add(begun.trim_ascii_end().len()))
+}
+
+fn decimal(value: &[u8]) -> Result<u64, Fault> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::Length);
+    }
+    value.iter().try_fold(0, |so_far, digit| append(so_far, 10, digit.wrapping_sub(b'0')))
+}
+
+/// One more digit.
+pub(super) fn append(so_far: u64, radix: u64, digit: u8) -> Result<u64, Fault> {
+    let value = so_far.checked_mul(radix).and_then(|value| value.checked_add(u64::from(digit)));
+    value.filter(|value| *value <= MAX_LENGTH).ok_or(Fault::TooLong)
+}

@@ -22,6 +22,7 @@ pub mod haproxy;
 pub mod http2;
 pub mod http2_service;
 pub mod http2_websocket;
+pub mod issuer;
 pub mod kubernetes;
 pub mod load;
 pub mod message;

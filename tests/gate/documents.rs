@@ -101,11 +101,11 @@ fn an_unknown_upstream_is_told_with_the_one_that_was_meant() {
 
 #[test]
 fn a_capability_that_is_not_built_is_no_key_that_does_nothing() {
-    insta::assert_snapshot!(refused(&with_head("routes: [{ match: /x, respond: 200, jwt: { issuer: https://id.example.com } }]\n")), @r"
-    error: `jwt` is not built yet
+    insta::assert_snapshot!(refused(&with_head("routes: [{ match: /x, respond: 200, quota: { requests: 1000 } }]\n")), @r"
+    error: `quota` is not built yet
       ┌ pylon.yaml:3:37
-     3│ routes: [{ match: /x, respond: 200, jwt: { issuer: https://id.example.com } }]
-      │                                     ^^^
+     3│ routes: [{ match: /x, respond: 200, quota: { requests: 1000 } }]
+      │                                     ^^^^^
       = help: remove it: a key that does nothing would only look as if it did
     1 error
     ");

@@ -257,7 +257,6 @@ pub const LATER: &[&str] = &[
     "aggregate",
     "transcode",
     "cache",
-    "jwt",
     "signature",
     "client_cert",
     "introspect",

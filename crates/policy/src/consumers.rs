@@ -10,14 +10,17 @@ use std::sync::Arc;
 use argon2::Params;
 use argon2::password_hash::phc::PasswordHash;
 use aws_lc_rs::digest::{SHA256, digest};
-use pylon_core::caller::Consumer;
+use pylon_core::caller::{Caller, Consumer};
 use pylon_core::names::ConsumerName;
 use pylon_core::short::{FromScalar, OneOrMany, Several, Short};
 use pylon_core::spec::{FieldPath, SpecError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::tokens::{Tokens, TokensSpec};
 use crate::written;
+
+pub mod tokens;
 
 /// One consumer: an application, a partner, a team.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +46,10 @@ pub struct ConsumerSpec {
     #[serde(default, skip_serializing_if = "Several::is_empty")]
     #[schemars(example = serde_json::json!({ "user": "ann", "password": "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$…" }))]
     pub basic: Several<LoginSpec>,
+    /// The tokens that are its own, for the policy `jwt`: by issuer, and by subject or client. Default: none.
+    #[serde(default, skip_serializing_if = "Several::is_empty")]
+    #[schemars(example = vec![BTreeMap::from([("issuer", "https://id.example.com"), ("client", "shop-backend")])])]
+    pub tokens: Several<TokensSpec>,
 }
 
 /// A name with a password.
@@ -149,6 +156,7 @@ pub struct Consumers {
     logins: HashMap<Box<str>, Login>,
     all: BTreeMap<ConsumerName, Arc<Consumer>>,
     keys: HashMap<KeyHash, Key>,
+    tokens: Tokens,
     /// Whether what was written could not be read, which has been told.
     broken: bool,
 }
@@ -177,6 +185,10 @@ impl Consumers {
             for (i, login) in spec.basic.0.iter().enumerate() {
                 let at = FieldPath::root().key(name).key("basic").index(i);
                 consumers.login(login, &consumer, &at).unwrap_or_else(|error| errors.push(error));
+            }
+            for (i, tokens) in spec.tokens.0.iter().enumerate() {
+                let at = FieldPath::root().key(name).key("tokens").index(i);
+                consumers.tokens.add(tokens, &consumer).unwrap_or_else(|error| errors.push(error.below(&at)));
             }
             consumers.all.insert(consumer.name.clone(), consumer);
         }
@@ -255,6 +267,14 @@ impl Consumers {
     /// The key that has this hash.
     pub fn key_by(&self, hash: &KeyHash) -> Option<&Key> {
         self.keys.get(hash)
+    }
+
+    /// Makes the caller of a token of `issuer` the consumer to whom it belongs, if it belongs to one.
+    pub(crate) fn of_token(&self, issuer: &str, caller: &mut Caller) {
+        if let Some(consumer) = self.tokens.find(issuer, caller) {
+            let groups = caller.groups.iter().chain(&consumer.groups).cloned().collect();
+            (caller.consumer, caller.groups) = (Some(Arc::clone(consumer)), groups);
+        }
     }
 
     /// Whether nobody has an API key.

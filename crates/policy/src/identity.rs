@@ -26,7 +26,6 @@ use crate::proofs::Proofs;
 #[derive(Debug)]
 pub(crate) enum Proof {
     /// It is of another kind or of another issuer.
-    #[expect(dead_code, reason = "tokens tell their issuer, and come next")]
     NotMine,
     /// It proves who is asking, and until when that may be taken for proved.
     Caller(Caller, Instant),
@@ -69,10 +68,22 @@ pub(crate) struct Shown {
     generation: u64,
 }
 
+impl Shown {
+    /// The same, to be proved by what is of this generation.
+    pub(crate) fn renewed(self, generation: u64) -> Self {
+        Self { generation, ..self }
+    }
+}
+
 impl Identity {
     /// Takes away what the client says of itself, and looks for a credential. `generation` counts the changes of what proofs rest on.
     pub(crate) fn look(&self, req: &mut Request, cx: &mut Exchange, generation: u64) -> Look {
         self.telling.clean(req);
+        self.search(req, cx, generation)
+    }
+
+    /// Looks for a credential, where what the client says of itself has been taken away.
+    pub(crate) fn search(&self, req: &mut Request, cx: &mut Exchange, generation: u64) -> Look {
         let mut other = false;
         for (place, at) in self.places.iter().enumerate() {
             let credential = match at.find(req, cx) {
@@ -158,7 +169,6 @@ pub(crate) enum Found<'r> {
 
 impl Place {
     /// `Authorization: Bearer …` (RFC 6750 §2.1).
-    #[cfg_attr(not(test), expect(dead_code, reason = "tokens come next"))]
     pub(crate) fn bearer() -> Self {
         Self::Header(AUTHORIZATION, Some("Bearer".into()))
     }

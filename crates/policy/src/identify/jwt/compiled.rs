@@ -1,0 +1,227 @@
+//! From what is written of tokens to what runs, or to all that is wrong with it.
+
+use std::sync::Arc;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
+use pylon_core::kept;
+use pylon_core::spec::{FieldPath, SpecError};
+use pylon_core::units::Span;
+
+use super::Group;
+use super::claims::Rules;
+use super::issuer::{Issuer, Keeping};
+use super::key::{Keys, shortest_secret};
+use super::service::KeySet;
+use super::source::Source;
+use super::spec::{AlgorithmSpec, FromSpec, JwtSpec, RequiredSpec};
+use crate::identity::{Identity, Place, Telling};
+use crate::policy::{Compiling, Service};
+use crate::proofs::Proofs;
+
+/// All issuers, those together that are looked for and told of alike.
+pub(super) fn group(specs: &[JwtSpec], cx: &Compiling<'_>) -> Result<Box<[Group]>, Vec<SpecError>> {
+    let (mut groups, mut errors) = (Vec::<(&JwtSpec, Identity, Vec<Issuer>)>::new(), Vec::new());
+    for (index, spec) in specs.iter().enumerate() {
+        let base = if specs.len() == 1 { FieldPath::root() } else { FieldPath::root().index(index) };
+        let mut found = Vec::new();
+        if specs.iter().take(index).any(|other| other.issuer == spec.issuer) {
+            let error = SpecError::new(FieldPath::root().key("issuer"), "this issuer is written before");
+            found.push(error.help("name all audiences in one place: `audience: [a, b]`"));
+        }
+        let issuer = issuer(spec, cx).map_err(|more| found.extend(more));
+        let identity = identity(spec).map_err(|more| found.extend(more));
+        if let (Ok(issuer), Ok(identity)) = (issuer, identity) {
+            let alike = |other: &JwtSpec| {
+                other.from == spec.from && other.headers == spec.headers && other.forward == spec.forward
+            };
+            match groups.iter_mut().find(|(other, ..)| alike(other)) {
+                Some((.., issuers)) => issuers.push(issuer),
+                None => groups.push((spec, identity, vec![issuer])),
+            }
+        }
+        errors.extend(found.into_iter().map(|error| error.below(&base)));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let group = |(_, identity, issuers): (_, _, Vec<_>)| Group {
+        identity,
+        issuers: issuers.into(),
+        consumers: Arc::clone(&cx.around.consumers),
+    };
+    Ok(groups.into_iter().map(group).collect())
+}
+
+fn issuer(spec: &JwtSpec, cx: &Compiling<'_>) -> Result<Issuer, Vec<SpecError>> {
+    let mut errors = Vec::new();
+    let at = |key: &str| FieldPath::root().key(key);
+    if spec.issuer.is_empty() {
+        errors.push(SpecError::new(at("issuer"), "an issuer has a name"));
+    }
+    let audiences: Box<[Box<str>]> = spec.audience.iter().map(|one| one.as_str().into()).collect();
+    let anybody = audiences.iter().any(|one| **one == *"*");
+    if audiences.is_empty() || audiences.iter().any(|one| one.is_empty()) || anybody && audiences.len() > 1 {
+        let error = SpecError::new(at("audience"), "this says nobody for whom tokens could be");
+        errors.push(error.help("write what stands in `aud` of your tokens; `\"*\"` alone takes tokens for anybody"));
+    }
+    within(spec.leeway, 0, 300, &at("leeway"), "at most `5m`", &mut errors);
+    within(spec.keys_valid_for, 60, 30 * 86_400, &at("keys_valid_for"), "from `1m` to `30d`", &mut errors);
+    within(spec.cool_down, 1, 3600, &at("cool_down"), "from `1s` to `1h`", &mut errors);
+    for (key, name) in [
+        ("subject_claim", Some(&spec.subject_claim)),
+        ("scopes_claim", spec.scopes_claim.as_ref()),
+        ("groups_claim", spec.groups_claim.as_ref()),
+        ("typ", spec.typ.as_ref()),
+    ] {
+        if name.is_some_and(String::is_empty) {
+            errors.push(SpecError::new(at(key), "this is empty"));
+        }
+    }
+    let required = required(&spec.required, &mut errors);
+    check_algorithms(spec, &mut errors);
+    let keys = if errors.is_empty() { Some(keys(spec, cx)) } else { None };
+    match keys {
+        Some(Ok(keys)) => {
+            let boxed = |text: &Option<String>| text.as_deref().map(Into::into);
+            let rules = Rules {
+                issuer: spec.issuer.as_str().into(),
+                audiences: (!anybody).then_some(audiences),
+                leeway: spec.leeway.duration().as_secs(),
+                required,
+                subject: spec.subject_claim.as_str().into(),
+                scopes: boxed(&spec.scopes_claim),
+                groups: boxed(&spec.groups_claim),
+                typ: boxed(&spec.typ),
+            };
+            Ok(Issuer { rules, keys, algorithms: spec.algorithms.0.as_slice().into() })
+        }
+        Some(Err(found)) => Err(found),
+        None => Err(errors),
+    }
+}
+
+fn keys(spec: &JwtSpec, cx: &Compiling<'_>) -> Result<Keeping, Vec<SpecError>> {
+    let at = |key: &str| FieldPath::root().key(key);
+    let Some(secret) = &spec.secret else {
+        let (source, at_hand) =
+            Source::new(&spec.issuer, spec.jwks.as_deref(), spec.tls.as_ref(), &cx.around.resolver)?;
+        let (valid, cool) = (spec.keys_valid_for, spec.cool_down);
+        let tls = serde_json::to_string(&spec.tls).unwrap_or_default();
+        let jwks = spec.jwks.as_ref().map_or_else(|| format!("of {}", spec.issuer), |jwks| format!("at {jwks}"));
+        // One for all routes and documents that would ask alike.
+        let name = format!("keys {jwks} {tls} {valid} {cool} {}", cx.around.resolver.identity());
+        let set = cx.carry.keep(name, || KeySet::new(source, at_hand, valid.duration(), cool.duration()));
+        cx.around.services.add(Arc::clone(&set) as Arc<dyn Service>);
+        return Ok(Keeping::Fetched(set));
+    };
+    for (key, written) in [("jwks", spec.jwks.is_some()), ("tls", spec.tls.is_some())] {
+        if written {
+            let error = SpecError::new(at(key), format!("`{key}` means nothing beside `secret`"));
+            return Err(vec![error.help("take one of them out: a secret is not fetched")]);
+        }
+    }
+    let secret = (cx.around.secrets)(secret).map_err(|error| vec![error.below(&at("secret"))])?;
+    let names = spec.algorithms.iter().copied().chain([AlgorithmSpec::Hs256]);
+    let wanted = names.take(spec.algorithms.len().max(1)).filter_map(shortest_secret).max().unwrap_or(32);
+    if secret.expose().len() < wanted {
+        let error = SpecError::new(at("secret"), format!("this secret has fewer than {wanted} bytes (RFC 7518 §3.2)"));
+        return Err(vec![error.help("let chance make one: `openssl rand -base64 48`")]);
+    }
+    Ok(Keeping::Secret(Keys::secret(secret.expose())))
+}
+
+/// Secrets and key pairs never stand beside each other: what one may do would be open to the other (RFC 8725 §2.1).
+fn check_algorithms(spec: &JwtSpec, errors: &mut Vec<SpecError>) {
+    for (index, algorithm) in spec.algorithms.iter().enumerate() {
+        let of_secret = shortest_secret(*algorithm).is_some();
+        if of_secret != spec.secret.is_some() {
+            let (problem, help) = if of_secret {
+                ("this algorithm needs a secret, and none is written", "write `secret: env:NAME`")
+            } else {
+                ("this algorithm has no secret, and one is written", "write `HS256`, `HS384` or `HS512`")
+            };
+            errors.push(SpecError::new(FieldPath::root().key("algorithms").index(index), problem).help(help));
+        }
+    }
+}
+
+fn required(spec: &RequiredSpec, errors: &mut Vec<SpecError>) -> Box<[(Box<str>, Vec<serde_json::Value>)]> {
+    let all: Vec<(Box<str>, Vec<_>)> = match spec {
+        RequiredSpec::Names(names) => names.iter().map(|name| (name.as_str().into(), Vec::new())).collect(),
+        RequiredSpec::Values(values) => {
+            let at = |name: &str| FieldPath::root().key("required").key(name);
+            let odd = |value: &serde_json::Value| value.is_null() || value.is_object() || value.is_array();
+            for (name, values) in values.iter().filter(|(_, values)| values.is_empty() || values.iter().any(odd)) {
+                let error = SpecError::new(at(name), format!("{} cannot be the value of a claim", shown(values)));
+                errors.push(error.help("write a text, a number, `true` or `false`, or a list of them"));
+            }
+            values.iter().map(|(name, values)| (name.as_str().into(), values.0.clone())).collect()
+        }
+    };
+    if all.iter().any(|(name, _)| name.is_empty()) {
+        errors.push(SpecError::new(FieldPath::root().key("required"), "a claim has a name"));
+    }
+    all.into()
+}
+
+fn shown(values: &[serde_json::Value]) -> String {
+    values.first().map_or_else(|| "an empty list".to_owned(), |value| format!("`{value}`"))
+}
+
+fn within(span: Span, least: u64, most: u64, at: &FieldPath, help: &str, errors: &mut Vec<SpecError>) {
+    let seconds = span.duration().as_secs();
+    if seconds < least || span.duration() > std::time::Duration::from_secs(most) {
+        errors.push(
+            SpecError::new(at.clone(), format!("`{span}` is out of bounds")).help(format!("write a time {help}")),
+        );
+    }
+}
+
+fn identity(spec: &JwtSpec) -> Result<Identity, Vec<SpecError>> {
+    let mut errors = Vec::new();
+    let places = match &spec.from {
+        None => [Place::bearer()].into(),
+        Some(from) => places(from, &mut errors),
+    };
+    let telling = Telling::compile(&spec.headers).map_err(|found| {
+        errors.extend(found.into_iter().map(|error| error.below(&FieldPath::root().key("headers"))));
+    });
+    let (Ok(telling), true) = (telling, errors.is_empty()) else { return Err(errors) };
+    // RFC 6750 §3.1.
+    let challenge = HeaderValue::from_static("Bearer realm=\"pylon\", error=\"invalid_token\"");
+    Ok(Identity { places, telling, forward: spec.forward, challenge, proofs: Proofs::default() })
+}
+
+fn places(from: &FromSpec, errors: &mut Vec<SpecError>) -> Box<[Place]> {
+    let at = |key: &str| FieldPath::root().key("from").key(key);
+    let mut places = Vec::new();
+    match from.header.as_deref().map(HeaderName::try_from) {
+        None => {}
+        Some(Ok(AUTHORIZATION)) => places.push(Place::bearer()),
+        Some(Ok(name)) => places.push(Place::Header(kept::name(&name), None)),
+        Some(Err(_)) => errors.push(SpecError::new(at("header"), "this is not the name of a header")),
+    }
+    for (key, name, place) in [
+        ("cookie", &from.cookie, Place::Cookie as fn(Box<str>) -> Place),
+        ("query", &from.query, Place::Query as fn(Box<str>) -> Place),
+    ] {
+        match name.as_deref() {
+            None => {}
+            Some(name)
+                if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) =>
+            {
+                places.push(place(name.into()));
+            }
+            Some(name) => {
+                let error = SpecError::new(at(key), format!("`{name}` cannot be the name of it"));
+                errors.push(error.help("use letters, digits, `-`, `_` and `.`"));
+            }
+        }
+    }
+    if places.is_empty() && errors.is_empty() {
+        let error = SpecError::new(FieldPath::root().key("from"), "nothing says where the token stands");
+        errors.push(error.help("write one of `header`, `cookie` and `query`, or leave `from` out"));
+    }
+    places.into()
+}

@@ -13,6 +13,7 @@ mod aborts;
 mod admin;
 mod api_keys;
 mod authorize;
+mod authorize_external;
 mod balancing;
 mod bodies;
 mod breakers;

@@ -11,7 +11,7 @@ use pylon_net::resolve::Resolver;
 use pylon_observe::metrics::Metrics;
 use pylon_policy::consumers::Consumers;
 use pylon_policy::pipeline::Pipeline;
-use pylon_policy::policy::{Around, Compiling, Service};
+use pylon_policy::policy::{Around, Compiling, Service, Upstreams};
 use pylon_policy::registry::AnySpec;
 use pylon_proxy::action::Action;
 use pylon_proxy::action::forward::Forward;
@@ -94,6 +94,11 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
     compiler.consumers();
     compiler.stores();
     compiler.upstreams();
+    compiler.around.upstreams = Upstreams {
+        all: compiler.upstreams.clone(),
+        written: document.upstreams.iter().map(|(name, _)| name.clone()).collect(),
+        max_head: document.limits.response_headers.as_usize(),
+    };
     let (routes, origins, matches) = compiler.routes();
     let table = compiler.table(matches);
     let nowhere = compiler.nowhere();

@@ -272,6 +272,5 @@ pub const LATER: &[&str] = &[
     "csrf",
     "session",
     "expression",
-    "external",
     "validate",
 ];

@@ -151,6 +151,10 @@ rejections! {
     CALLER_UNKNOWN = "caller.unknown", 503, "The credentials cannot be checked now", "RFC 9110 §15.6.4";
     /// The caller may not do this.
     CALLER_FORBIDDEN = "caller.forbidden", 403, "This is not allowed to the caller", "RFC 9110 §15.5.4";
+    /// The service that is asked for a verdict says no.
+    EXTERNAL_DENIED = "external.denied", 403, "This is not allowed", "policy `external`";
+    /// The service that is asked for a verdict gives none.
+    EXTERNAL_UNAVAILABLE = "external.unavailable", 503, "Whether this is allowed cannot be found out now", "policy `external`";
     /// The route is under maintenance.
     MAINTENANCE = "maintenance.on", 503, "Under maintenance", "policy `maintenance`";
     /// The request is over a limit of the route.

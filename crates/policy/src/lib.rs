@@ -12,6 +12,7 @@ pub mod identify;
 pub mod limit;
 pub mod pipeline;
 pub mod policy;
+pub mod protobuf;
 pub mod registry;
 pub mod shape;
 

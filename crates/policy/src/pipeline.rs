@@ -216,15 +216,18 @@ impl Station {
         *copy.version_mut() = req.version();
         *copy.headers_mut() = req.headers().clone();
         let before = (cx.caller.clone(), cx.unclaimed, cx.path.clone(), cx.upstream_path.clone());
+        let told = (cx.trail.reason.take(), cx.trail.detail.take());
         let outcome = match self.policy.on_request(&mut copy, cx) {
             Step::Done(outcome) => outcome,
             Step::Wait(waiting) => waiting.await,
         };
         (cx.caller, cx.unclaimed, cx.path, cx.upstream_path) = before;
+        let said = std::mem::replace(&mut cx.trail.reason, told.0);
+        cx.trail.detail = told.1;
         let code = match outcome {
             Ok(_) => return,
             Err(Stop::Reject(rejection)) => rejection.reason.code,
-            Err(Stop::Reply(_)) => ANSWERED,
+            Err(Stop::Reply(_)) => said.map_or(ANSWERED, |reason| reason.code),
         };
         cx.trail.shadowed.push((self.policy.key(), code));
     }

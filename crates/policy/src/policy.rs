@@ -1,5 +1,6 @@
 //! What a policy is: a spec that a person writes, a thing compiled from it, and what it does on the way in and out.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,11 +9,15 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use pylon_core::carry::Carry;
 use pylon_core::exchange::Exchange;
+use pylon_core::names::UpstreamName;
 use pylon_core::rejection::{Reason, Rejection};
 use pylon_core::secret::Reveal;
-use pylon_core::spec::SpecError;
+use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::{Request, Response};
 use pylon_net::resolve::Resolver;
+use pylon_upstream::call::CallOptions;
+use pylon_upstream::spec::Speaks;
+use pylon_upstream::upstream::{OfRoute, Upstream};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,12 +89,61 @@ pub struct Around {
     pub secrets: Reveal,
     /// What policies have to have done off the workers.
     pub services: Services,
+    /// The services that policies ask.
+    pub upstreams: Upstreams,
 }
 
 impl Around {
     /// Nothing has been asked to be done yet.
     pub fn new(consumers: Arc<Consumers>, resolver: Resolver, secrets: Reveal) -> Self {
-        Self { consumers, keys: None, resolver, secrets, services: Services::default() }
+        Self {
+            consumers,
+            keys: None,
+            resolver,
+            secrets,
+            services: Services::default(),
+            upstreams: Upstreams::default(),
+        }
+    }
+}
+
+/// The upstreams of a document, for policies that call one.
+#[derive(Debug, Default)]
+pub struct Upstreams {
+    /// Those that can be called, by name.
+    pub all: BTreeMap<UpstreamName, Arc<Upstream>>,
+    /// The names of all that are written, also of those that are wrong, which has been told.
+    pub written: Vec<String>,
+    /// The longest head of an answer: `limits.response_headers`, in bytes.
+    pub max_head: usize,
+}
+
+impl Upstreams {
+    /// The upstream of this name, and how it is called where nothing else is said.
+    pub fn find(&self, name: &str) -> Result<(Arc<Upstream>, CallOptions), SpecError> {
+        let wrong = |problem: String| SpecError::new(FieldPath::root(), problem);
+        match self.all.get(&UpstreamName::from(name)) {
+            Some(upstream) if upstream.speaks() == Speaks::Bytes => {
+                let error = wrong(format!("the endpoints of `{name}` are `tcp://`, which is not HTTP"));
+                Err(error.help("write them as `http://host:port`"))
+            }
+            Some(upstream) => {
+                let options = upstream.options(&OfRoute::default(), self.max_head);
+                Ok((Arc::clone(upstream), options))
+            }
+            None if self.written.iter().any(|written| written == name) => {
+                Err(wrong(format!("the upstream `{name}` cannot be used")).help("see what is wrong with it"))
+            }
+            None if self.written.is_empty() => {
+                let help = format!("add `upstreams: {{ {name}: {{ endpoints: [http://127.0.0.1:3000] }} }}`");
+                Err(wrong(format!("no upstream is named `{name}`")).help(help))
+            }
+            None => {
+                let names: Vec<String> = self.written.iter().take(24).map(|name| format!("`{name}`")).collect();
+                let help = format!("the upstreams are {}", names.join(", "));
+                Err(wrong(format!("no upstream is named `{name}`")).help(help))
+            }
+        }
     }
 }
 

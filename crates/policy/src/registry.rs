@@ -33,6 +33,7 @@ policies! {
     Authorize in authorize {
         anonymous: Anonymous, "Requests without a caller", acts;
         require: Require, "Requirements of callers", judges;
+        external: External, "A service that says who may pass", judges;
     }
     Limit in limit {
         priority: Priority, "Classes of priority", acts;
@@ -125,6 +126,7 @@ mod tests {
             (Phase::Identify, "jwt"),
             (Phase::Authorize, "anonymous"),
             (Phase::Authorize, "require"),
+            (Phase::Authorize, "external"),
             (Phase::Limit, "priority"),
             (Phase::Shape, "headers"),
             (Phase::Shape, "fault"),
@@ -175,6 +177,10 @@ mod tests {
             (
                 "require",
                 r#"{ "scopes": ["a", "b"], "any_group": "c", "claims": { "level": [1, "2", true] }, "by": "jwt" }"#,
+            ),
+            (
+                "external",
+                r#"{ "http": "auth", "copy": "x-user", "cache": { "ttl": "10s", "by": ["authorization", "cookie"] } }"#,
             ),
             ("priority", r#"{ "header": "x-priority", "ceiling": "high", "from": "anyone" }"#),
             ("headers", r#"{ "request": { "set": { "x-a": "1" }, "add": { "x-b": ["1", "2"] } } }"#),

@@ -189,6 +189,15 @@ impl Upstream {
         self.speaks
     }
 
+    /// Whether HTTP/2 may be spoken to it: as is written, or as is agreed on under TLS.
+    pub fn may_speak_http2(&self) -> bool {
+        match self.protocol {
+            ProtocolSpec::Http2 => true,
+            ProtocolSpec::Auto => self.shared.sources.tls.is_some(),
+            ProtocolSpec::Http1 => false,
+        }
+    }
+
     /// How long connections may take that listeners carry.
     pub fn timeouts(&self) -> Timeouts {
         Timeouts::resolve(None, self.timeout.as_ref())

@@ -1,7 +1,9 @@
-//! Header values with placeholders: `{client.ip}`, `{request.id}`, `{host}`, `{path}`, `{method}`; `{{` and `}}` are braces.
+//! Header values with placeholders: `{client.ip}`, `{request.id}`, `{host}`, `{path}`, `{method}`, and of the caller `{caller.subject}` and
+//! the like; `{{` and `}}` are braces.
 
 use bytes::Bytes;
 use http::HeaderValue;
+use pylon_core::caller;
 use pylon_core::exchange::Exchange;
 use pylon_core::kept;
 
@@ -21,13 +23,15 @@ pub(crate) enum Part {
 }
 
 /// What is known of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fact {
     ClientIp,
     RequestId,
     Host,
     Path,
     Method,
+    /// Of the caller, where there is one and this is known of it.
+    Caller(caller::Fact),
 }
 
 const FACTS: [(&str, Fact); 5] = [
@@ -70,7 +74,7 @@ impl Template {
         }
     }
 
-    /// The value for one request; nothing if a fact cannot stand in a header.
+    /// The value for one request; nothing if a fact is not there or cannot stand in a header.
     pub(crate) fn render(&self, cx: &Exchange) -> Option<HeaderValue> {
         let parts = match self {
             Self::Fixed(value) => return Some(value.clone()),
@@ -83,6 +87,7 @@ impl Template {
         for part in parts {
             match part {
                 Part::Text(fixed) => text.extend_from_slice(fixed.as_bytes()),
+                Part::Fact(Fact::Caller(fact)) => text.extend_from_slice(cx.caller.as_ref()?.fact(fact)?.as_bytes()),
                 Part::Fact(fact) => fact.write(cx, &mut text),
             }
         }
@@ -91,13 +96,22 @@ impl Template {
 }
 
 impl Fact {
-    fn write(self, cx: &Exchange, text: &mut Vec<u8>) {
+    fn named(name: &str) -> Option<Self> {
+        match name.strip_prefix("caller.") {
+            Some(fact) => caller::Fact::parse(fact).map(Self::Caller),
+            None => FACTS.iter().find(|(known, _)| *known == name).map(|(_, fact)| fact.clone()),
+        }
+    }
+
+    fn write(&self, cx: &Exchange, text: &mut Vec<u8>) {
         match self {
             Self::ClientIp => text.extend_from_slice(cx.client.to_canonical().to_string().as_bytes()),
             Self::RequestId => text.extend_from_slice(cx.request_id.as_bytes()),
             Self::Host => text.extend_from_slice(cx.host.as_deref().unwrap_or_default().as_bytes()),
             Self::Path => text.extend_from_slice(cx.path.path().as_bytes()),
             Self::Method => text.extend_from_slice(cx.method.as_str().as_bytes()),
+            // Which may not be there.
+            Self::Caller(_) => {}
         }
     }
 }
@@ -120,13 +134,13 @@ fn split(text: &str) -> Result<Vec<Part>, BadTemplate> {
                 help: "write `{{` and `}}` for braces that stand for themselves".into(),
             });
         };
-        let Some((_, fact)) = FACTS.iter().find(|(known, _)| *known == name) else {
+        let Some(fact) = Fact::named(name) else {
             return Err(unknown(name));
         };
         if !fixed.is_empty() {
             parts.push(Part::Text(std::mem::take(&mut fixed).into()));
         }
-        parts.push(Part::Fact(*fact));
+        parts.push(Part::Fact(fact));
         rest = after;
     }
     fixed.push_str(rest);
@@ -137,10 +151,16 @@ fn split(text: &str) -> Result<Vec<Part>, BadTemplate> {
 }
 
 fn unknown(name: &str) -> BadTemplate {
+    if name.starts_with("caller.") {
+        return BadTemplate {
+            problem: format!("`{{{name}}}` is not a placeholder"),
+            help: format!("behind `caller.` stands one of {}", caller::Fact::WORDS),
+        };
+    }
     let known: Vec<String> = FACTS.iter().map(|(known, _)| format!("`{{{known}}}`")).collect();
     BadTemplate {
         problem: format!("`{{{name}}}` is not a placeholder"),
-        help: format!("known are {}; `{{{{` and `}}}}` stand for plain braces", known.join(", ")),
+        help: format!("known are {}, `{{caller.…}}`; `{{{{` and `}}}}` stand for plain braces", known.join(", ")),
     }
 }
 
@@ -164,13 +184,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_of_a_caller_leaves_the_header_out() {
+        let template = Template::parse("{caller.subject} of {caller.claims.tenant}").unwrap();
+        let mut cx = Seen::get("/").exchange();
+        assert_eq!(template.render(&cx), None);
+        let mut ann = caller::Caller { subject: "ann".into(), ..caller::Caller::default() };
+        cx.caller = Some(std::sync::Arc::new(ann.clone()));
+        assert_eq!(template.render(&cx), None);
+        ann.claims.insert("tenant".into(), "acme".into());
+        cx.caller = Some(std::sync::Arc::new(ann.clone()));
+        assert_eq!(template.render(&cx).unwrap(), "ann of acme");
+        ann.claims.insert("tenant".into(), "acme\r\nx-admin: 1".into());
+        cx.caller = Some(std::sync::Arc::new(ann));
+        assert_eq!(template.render(&cx), None);
+    }
+
+    #[test]
     fn an_unknown_placeholder_is_told_which_there_are() {
         let bad = Template::parse("{client_ip}").unwrap_err();
         assert_eq!(bad.problem, "`{client_ip}` is not a placeholder");
         assert_eq!(
             bad.help,
-            "known are `{client.ip}`, `{request.id}`, `{host}`, `{path}`, `{method}`; `{{` and `}}` stand for plain braces"
+            "known are `{client.ip}`, `{request.id}`, `{host}`, `{path}`, `{method}`, `{caller.…}`; `{{` and `}}` stand for plain braces"
         );
+        let bad = Template::parse("{caller.name}").unwrap_err();
+        assert!(bad.help.contains("`subject`"), "{}", bad.help);
         assert!(
             Template::parse("{host").is_err() && Template::parse("host}").is_err() && Template::parse("{}").is_err()
         );

@@ -13,7 +13,9 @@
 //!
 //! Removal comes first, then `set`, which replaces, then `add`, which leaves what is there. Values may hold
 //! `{client.ip}`, `{request.id}`, `{host}`, `{path}` (without the query) and `{method}`, all as the client asked; `{{` and
-//! `}}` stand for plain braces.
+//! `}}` stand for plain braces. Of a caller that a policy of the route has found out they may hold `{caller.subject}`, `{caller.consumer}`,
+//! `{caller.plan}`, `{caller.groups}`, `{caller.scopes}`, `{caller.by}`, `{caller.metadata.NAME}` and `{caller.claims.NAME}`. A header one
+//! of whose placeholders is not known of the caller is left out.
 //!
 //! A header that is removed, or set on a request, is first taken away in every spelling, `x_client` as well as `x-client`,
 //! and from the trailers too: a service that takes them for one can rely on the value being the gateway's.
@@ -168,8 +170,10 @@ impl Edits {
             self.remove.remove_from(headers);
         }
         for (name, value) in &self.set {
-            if let Some(value) = value.render(cx) {
-                headers.insert(name.clone(), value);
+            match value.render(cx) {
+                Some(value) => _ = headers.insert(name.clone(), value),
+                // What stood there would be taken for what the gateway says.
+                None => _ = headers.remove(name),
             }
         }
         for (name, value) in &self.add {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use pylon_testkit::answer::Answer;
@@ -71,6 +73,35 @@ fn a_key_of_an_endpoint_that_is_away_meets_another_and_comes_back() {
     assert_eq!(met(&gate, &tenant), meanwhile, "and always the same");
     let _back = Upstream::script_at(address, |peer| peer.serve(|_| Answer::text("service 2")));
     assert_eq!(met(&gate, &tenant), was);
+}
+
+/// A service that says its name, and how busy it is when it is asked for that.
+fn telling(name: &'static str, rif: &Arc<AtomicU32>) -> Upstream {
+    let rif = Arc::clone(rif);
+    Upstream::http(move |request| {
+        let rif = rif.load(SeqCst);
+        match request.target() {
+            "/load" => Answer::json(&serde_json::json!({ "rif": rif, "latency_ms": 5 + 5 * rif })),
+            _ => Answer::text(name),
+        }
+    })
+}
+
+#[test]
+fn by_probes_who_says_that_it_is_busy_is_left_alone_until_it_says_otherwise() {
+    let [one, other] = [0, 80].map(|rif| Arc::new(AtomicU32::new(rif)));
+    let services = [telling("one", &one), telling("other", &other)];
+    let gate = Binary::start(&document(&services, "{ method: prequal, probe: { path: /load } }"));
+    let all_meet = |name: &str| (0..16).all(|_| gate.get("/").text() == name);
+    until(SOON, "one alone is met", || all_meet("one"));
+    one.store(80, SeqCst);
+    other.store(0, SeqCst);
+    until(SOON, "the other alone is met", || all_meet("other"));
+    let asked = services[0].seen().iter().filter(|request| request.target() == "/load").count();
+    assert!(asked > 0, "nobody has asked it");
+    let requests = gate.metric("pylon_upstream_requests_total{upstream=\"api\",status_class=\"2xx\"}").unwrap();
+    let seen = services.iter().flat_map(Upstream::seen).filter(|request| request.target() != "/load").count();
+    assert_eq!(requests as usize, seen, "what the gateway asks for itself is no request");
 }
 
 #[test]

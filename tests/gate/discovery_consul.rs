@@ -17,15 +17,16 @@ fn gate(consul: &Consul, discover: &str) -> Binary {
     Binary::start(&document(&format!("consul: {{ address: {} }}", consul.url()), discover))
 }
 
-#[test]
-fn instances_that_pass_are_endpoints_with_weight_and_zone() {
-    let consul = Consul::start(false);
+/// Follows a service through everything that may happen to its instances.
+fn follows(consul: &Consul) {
     let [a, b] = [Upstream::nobody(), Upstream::nobody()];
-    consul.register("orders", a, &json!({ "Weights": { "Passing": 3, "Warning": 1 }, "Meta": { "zone": "eu-1a" } }));
-    let gate = gate(&consul, "consul: orders");
+    let meta = json!({ "zone": "eu-1a", "region": "eu-1", "priority": "2", "owner": "shop" });
+    consul.register("orders", a, &json!({ "Weights": { "Passing": 3, "Warning": 1 }, "Meta": meta }));
+    let gate = gate(consul, "consul: orders");
     becomes(&gate, &[a]);
     let endpoint = view(&gate)["endpoints"][0].clone();
-    assert_eq!((&endpoint["weight"], &endpoint["zone"]), (&3.into(), &"eu-1a".into()));
+    let told = ["weight", "priority", "zone", "region"].map(|key| endpoint[key].clone());
+    assert_eq!(told, [json!(3), json!(2), json!("eu-1a"), json!("eu-1")]);
     consul.register("orders", b, &json!({}));
     becomes(&gate, &[a, b]);
     assert_eq!(figures(&gate, "consul", "orders"), (Some(2.0), Some(0.0), true));
@@ -37,6 +38,18 @@ fn instances_that_pass_are_endpoints_with_weight_and_zone() {
     consul.deregister("orders", b);
     becomes(&gate, &[]);
     nobody(&gate, "/gone", "consul `orders` names none");
+}
+
+#[test]
+fn instances_that_pass_are_endpoints_with_what_consul_says_of_them() {
+    follows(&Consul::start(false));
+}
+
+/// Whoever has no Consul tests against it, so it must not be the last to be tested.
+#[test]
+fn the_double_is_followed_as_consul_is() {
+    follows(&Consul::double(false));
+    is_closed(&Consul::double(true));
 }
 
 #[test]
@@ -59,7 +72,11 @@ fn a_service_is_replaced_under_load_without_a_lost_request() {
 
 #[test]
 fn a_token_opens_what_is_closed_and_one_that_is_refused_is_told() {
-    let consul = Consul::start(true);
+    is_closed(&Consul::start(true));
+}
+
+/// Shows its services to whoever has the token, and to nobody else.
+fn is_closed(consul: &Consul) {
     let at = Upstream::nobody();
     consul.register("orders", at, &json!({}));
     let gate = |token: &str| {

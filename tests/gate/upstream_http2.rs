@@ -434,3 +434,34 @@ fn nobody_gets_the_answer_of_another() {
     }
     assert_eq!(service.connections(), 1, "nothing of that costs the connection");
 }
+
+#[test]
+fn no_more_connections_are_made_than_may_be_and_many_requests_share_them() {
+    let open = Arc::new(AtomicUsize::new(0));
+    let held = Arc::clone(&open);
+    let service = Http2Service::start(move |call| {
+        let held = Arc::clone(&held);
+        async move {
+            while held.load(SeqCst) == 0 {
+                call.pause(ms(5)).await;
+            }
+            call.answer(200, &[], b"ok", &[]).await;
+        }
+    });
+    let gate = gate(&service.url(), "pool: { max_connections: 1, wait: 10s }");
+    let address = gate.address();
+    let clients: Vec<_> =
+        (0..12).map(|_| std::thread::spawn(move || Raw::connect(address).ask("GET", "/", &[], b""))).collect();
+    until(ms(20_000), "all of them are there", || service.requests() == 12);
+    assert_eq!(service.connections(), 1);
+    open.store(1, SeqCst);
+    for client in clients {
+        assert_eq!(client.join().unwrap().status(), 200);
+    }
+    for _ in 0..20 {
+        assert_eq!(gate.get("/").status(), 200);
+    }
+    assert_eq!((service.connections(), service.open()), (1, 1));
+    let shown = gate.admin("/api/upstreams").json()[0]["endpoints"][0]["connections"].as_u64();
+    assert_eq!(shown, Some(1));
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CrlDistributionPoint,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
     date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject as _;
@@ -107,6 +107,15 @@ impl Authority {
     pub fn issue_numbered(&self, names: &[&str], serial: u64) -> Issued {
         let key = KeyPair::generate().unwrap();
         self.issue_with(names, &key, |params| params.serial_number = Some(SerialNumber::from(serial)))
+    }
+
+    /// A certificate for a service that goes by a URI, such as a SPIFFE id.
+    ///
+    /// # Panics
+    /// If it is no URI.
+    pub fn issue_to_uri(&self, uri: &str) -> Issued {
+        let uri = SanType::URI(uri.try_into().unwrap());
+        self.issue_with(&[], &KeyPair::generate().unwrap(), |params| params.subject_alt_names.push(uri))
     }
 
     /// A list of revoked certificates by their serial numbers, in PEM, which runs out in the year `until`.

@@ -12,7 +12,8 @@ use serde_json::Value;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
-    /// A whole document. `http://NAME.test` in it stands for a scripted service. A listener, an admin API, one worker and
+    /// A whole document. `http://NAME.test` in it stands for a scripted service, `certs/` for a folder with `ca.pem`, and `gate.pem` and
+    /// `gate.key` for `gate.test`; where it stands there, requests come under TLS. A listener, an admin API, one worker and
     /// `trusted_proxies: 127.0.0.1` are added where it does not say otherwise.
     pub(crate) document: String,
     /// What the scripted services answer, by name; one that is not listed here answers with a JSON echo of what it saw.
@@ -63,6 +64,9 @@ pub(crate) struct Send {
     pub(crate) header: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) body: String,
+    /// The DNS name in the certificate that the client shows, issued by `certs/ca.pem`.
+    #[serde(default)]
+    pub(crate) certificate: Option<String>,
     /// The client's address, as a trusted proxy tells it.
     #[serde(default)]
     pub(crate) from: Option<String>,

@@ -1,6 +1,7 @@
 //! The stage of a case: its services, and a gateway in this process under its document.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pylon_config::diagnostic::render_all;
@@ -12,6 +13,7 @@ use pylon_testkit::answer::Answer;
 use pylon_testkit::binary::complete;
 use pylon_testkit::client::{Raw, request};
 use pylon_testkit::message::Message;
+use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait;
 use serde_json::Value;
@@ -28,6 +30,8 @@ pub(crate) struct Stage {
     gateway: Gateway,
     services: BTreeMap<String, Upstream>,
     folder: TempDir,
+    /// Who issues certificates, where requests come under TLS.
+    authority: Option<Authority>,
     /// How many exchanges there were.
     played: usize,
 }
@@ -55,6 +59,13 @@ impl Stage {
         if let Some(unused) = case.upstreams.keys().find(|name| !services.contains_key(*name)) {
             return Err(format!("`{unused}` is scripted, but the document has no http://{unused}"));
         }
+        let authority = document.contains("certs/").then(|| {
+            let authority = Authority::default();
+            std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+            authority.issue(&["gate.test"]).write(folder.path(), "gate");
+            authority
+        });
+        document = document.replace("certs/", &format!("{}/", folder.path().display()));
         let log = folder.path().join("access.log");
         let mut document = complete(&document);
         for (key, line) in [
@@ -70,7 +81,7 @@ impl Stage {
         let source = Source::from_text("document", &document).map_err(wrong)?;
         let prepared = prepare::from_source(source, PlainSecrets::Refused).map_err(wrong)?;
         let gateway = Gateway::start(prepared).map_err(|error| error.to_string())?;
-        Ok(Self { gateway, services, folder, played: 0 })
+        Ok(Self { gateway, services, folder, authority, played: 0 })
     }
 
     /// Plays one step.
@@ -98,6 +109,11 @@ impl Stage {
             send.header.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         fields.extend(send.from.as_deref().map(|from| ("x-forwarded-for", from)));
         let mut raw = Raw::connect(self.gateway.listeners[0].tcp().unwrap());
+        if let Some(authority) = &self.authority {
+            let shown = send.certificate.as_ref().map(|name| authority.issue(&[name]));
+            let config = Arc::new(authority.client(rustls::DEFAULT_VERSIONS, shown.as_ref()));
+            raw = raw.try_tls(&config, "gate.test").map_err(|error| format!("no handshake: {error}"))?;
+        }
         raw.send(request(&send.method, &send.path, &fields, send.body.as_bytes()));
         raw.try_response(&send.method).map_err(|error| format!("no answer: {error:?}"))
     }

@@ -9,6 +9,7 @@ use pylon_testkit::client::Raw;
 use pylon_testkit::command::pylon;
 use pylon_testkit::http2::Http2;
 use pylon_testkit::tls::{Authority, Issued};
+use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{ms, until};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind};
@@ -264,4 +265,55 @@ fn what_is_wrong_with_demands_is_told_with_its_place() {
             outcome.stderr
         );
     }
+}
+
+/// Who comes with a certificate is known to the service behind; a host that asks for none knows nobody.
+#[test]
+fn a_client_is_known_by_its_certificate_on_every_version_and_every_connection() {
+    let authority = Authority::default();
+    let service = Upstream::echo();
+    let document = format!(
+        "listeners:
+  - address: 127.0.0.1:0
+    tls:
+      certificates: [{{ cert: a.pem, key: a.key }}]
+      client_cert: {{ ca: ca.pem, required: false }}
+consumers: {{ me: {{ certificates: me.test }} }}
+upstreams: {{ api: {{ endpoints: [\"{}\"] }} }}
+routes:
+  - {{ match: \"/{{*rest}}\", forward: api, client_cert: {{ headers: {{ x-service: subject, x-consumer: consumer, x-number: claims.serial }} }} }}
+  - {{ match: /spiffe, respond: 204, client_cert: {{ trust_domain: example.org }} }}\n",
+        service.url()
+    );
+    let gate = Binary::start_with(&document, &[], |folder| {
+        std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+        authority.issue(NAMES).write(folder, "a");
+    });
+    let config = |issued: &Issued| Arc::new(authority.client(rustls::DEFAULT_VERSIONS, Some(issued)));
+    let (me, other) = (config(&authority.issue_numbered(&["me.test"], 77)), config(&authority.issue(&["other.test"])));
+    let ask = |config: &Arc<ClientConfig>, path: &str| {
+        let mut client = Raw::connect(gate.address()).try_tls(config, "gate.test").unwrap();
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: gate.test\r\nx-service: root\r\nX_Consumer: root\r\n\r\n"));
+        client.response()
+    };
+    for _ in 0..3 {
+        let told = ask(&me, "/x").json()["headers"].clone();
+        assert_eq!((&told["x-service"], &told["x-consumer"]), (&"me.test".into(), &"me".into()), "{told}");
+        assert!(told["x-number"].as_str().unwrap().to_lowercase().ends_with("4d"), "{told}");
+        let told = ask(&other, "/x").json()["headers"].clone();
+        assert_eq!(
+            (&told["x-service"], &told["x-consumer"], &told["x_consumer"]),
+            (&"other.test".into(), &serde_json::Value::Null, &serde_json::Value::Null)
+        );
+    }
+    assert_eq!(ask(&authority.plain_client(), "/x").json()["code"], "caller.missing");
+    assert_eq!(ask(&me, "/spiffe").json()["code"], "caller.invalid");
+    let spiffe = authority.issue_to_uri("spiffe://example.org/billing");
+    assert_eq!(ask(&config(&spiffe), "/spiffe").status(), 204);
+    let mut over_http2 = authority.client(rustls::DEFAULT_VERSIONS, Some(&authority.issue(&["me.test"])));
+    over_http2.alpn_protocols = vec![b"h2".to_vec()];
+    let mut client = Http2::connect_tls(gate.address(), &Arc::new(over_http2), "gate.test");
+    let answer = client.ask("GET", "https://gate.test/x", &[("x-service", "root")], b"").unwrap();
+    let told: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
+    assert_eq!((answer.status, &told["headers"]["x-service"]), (200, &"me.test".into()));
 }

@@ -91,6 +91,7 @@ pub struct Origin {
 pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result<Compiled, Vec<Diagnostic>> {
     let around = Around::new(Arc::default(), cx.resolver.clone(), cx.secrets.reveal());
     let mut compiler = Compiler { source, document, cx, around, upstreams: BTreeMap::new(), wrong: Vec::new() };
+    compiler.around.asks_for_certificates = asks_for_certificates(document);
     compiler.consumers();
     compiler.stores();
     compiler.upstreams();
@@ -118,6 +119,12 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
         }
         _ => Err(compiler.wrong),
     }
+}
+
+/// Whether any listener asks clients for certificates, be it for some hosts.
+fn asks_for_certificates(document: &Document) -> bool {
+    let tls = document.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    tls.into_iter().any(|tls| tls.client_cert.is_some() || tls.hosts.iter().any(|host| host.client_cert.is_some()))
 }
 
 /// The hash of a document's content: the first 16 digits of BLAKE3 over its files.

@@ -258,7 +258,6 @@ pub const LATER: &[&str] = &[
     "transcode",
     "cache",
     "signature",
-    "client_cert",
     "introspect",
     "rate_limit",
     "quota",

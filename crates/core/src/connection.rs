@@ -9,6 +9,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use crate::by_host::ByHost;
+use crate::certificate::ClientCertificate;
 use crate::rejection::Reason;
 
 /// The scheme by which the client reached the gateway.
@@ -64,6 +65,8 @@ pub struct Connection {
     pub withdrawn: OnceLock<Arc<AtomicBool>>,
     /// What was demanded in the handshake, where a listener makes demands by host.
     pub met: OnceLock<Met>,
+    /// The certificate that the client showed and that was verified.
+    pub certificate: OnceLock<ClientCertificate>,
     /// For what the client's bytes were refused, once they were: nothing behind is read.
     pub malformed: OnceLock<Malformed>,
 }
@@ -104,6 +107,7 @@ impl Connection {
             stalled: AtomicBool::new(false),
             withdrawn: OnceLock::new(),
             met: OnceLock::new(),
+            certificate: OnceLock::new(),
             malformed: OnceLock::new(),
         }
     }

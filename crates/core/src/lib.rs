@@ -7,6 +7,7 @@ pub mod body;
 pub mod by_host;
 pub mod caller;
 pub mod carry;
+pub mod certificate;
 pub mod connection;
 pub mod cookie;
 pub mod exchange;

@@ -50,6 +50,11 @@ pub struct ConsumerSpec {
     #[serde(default, skip_serializing_if = "Several::is_empty")]
     #[schemars(example = vec![BTreeMap::from([("issuer", "https://id.example.com"), ("client", "shop-backend")])])]
     pub tokens: Several<TokensSpec>,
+    /// The certificates that it shows, one or a list: a URI, DNS name or mail address that stands in them, or `sha256:` and the digits
+    /// of a fingerprint. Default: none.
+    #[serde(default, skip_serializing_if = "written::is_empty")]
+    #[schemars(example = vec!["spiffe://example.org/billing", "billing.internal"])]
+    pub certificates: OneOrMany<String>,
 }
 
 /// A name with a password.
@@ -154,6 +159,7 @@ pub struct Login {
 #[derive(Debug, Default)]
 pub struct Consumers {
     logins: HashMap<Box<str>, Login>,
+    certificates: HashMap<Box<str>, Arc<Consumer>>,
     all: BTreeMap<ConsumerName, Arc<Consumer>>,
     keys: HashMap<KeyHash, Key>,
     tokens: Tokens,
@@ -181,6 +187,10 @@ impl Consumers {
             for (i, key) in spec.keys.0.iter().enumerate() {
                 let at = FieldPath::root().key(name).key("keys").index(i);
                 consumers.key(key, &consumer, &at).unwrap_or_else(|error| errors.push(error));
+            }
+            for (i, name_of) in spec.certificates.iter().enumerate() {
+                let at = FieldPath::root().key(name).key("certificates").index(i);
+                consumers.certificate(name_of, &consumer, &at).unwrap_or_else(|error| errors.push(error));
             }
             for (i, login) in spec.basic.0.iter().enumerate() {
                 let at = FieldPath::root().key(name).key("basic").index(i);
@@ -232,6 +242,28 @@ impl Consumers {
                 Err(SpecError::new(at.clone().key("user"), problem).help("a name belongs to one consumer"))
             }
         }
+    }
+
+    fn certificate(&mut self, text: &str, consumer: &Arc<Consumer>, at: &FieldPath) -> Result<(), SpecError> {
+        if text.is_empty() || (text.starts_with("sha256:") && KeyHash::parse(text).is_none()) {
+            let error = SpecError::new(at.clone(), format!("`{text}` names no certificate"));
+            return Err(error.help("write a name that stands in it, or `sha256:` and the 64 digits of its fingerprint"));
+        }
+        // Hosts and fingerprints are compared in lower case; of the others, letters that differ in case are others.
+        let exact = text.contains("://") || text.contains('@');
+        let name = if exact { text.to_owned() } else { text.to_ascii_lowercase() };
+        match self.certificates.insert(name.into(), Arc::clone(consumer)) {
+            None => Ok(()),
+            Some(other) => {
+                let problem = format!("`{}` has this certificate, too", other.name);
+                Err(SpecError::new(at.clone(), problem).help("a certificate belongs to one consumer"))
+            }
+        }
+    }
+
+    /// The consumer whose certificate holds this name, or has this fingerprint.
+    pub fn certificate_by(&self, name: &str) -> Option<&Arc<Consumer>> {
+        self.certificates.get(name)
     }
 
     /// The login with this name.

@@ -108,6 +108,17 @@ impl Identity {
         Look::Settled(Ok(()))
     }
 
+    /// Looks whether a credential that stands in no request was proved before: what is to be proved, unless it was.
+    pub(crate) fn recognise(&self, credential: &[u8], req: &mut Request, cx: &mut Exchange) -> Option<Shown> {
+        match self.proofs.find(credential, 0, cx.started) {
+            Some(caller) => {
+                self.accept(caller, usize::MAX, req, cx);
+                None
+            }
+            None => Some(Shown { credential: credential.into(), place: usize::MAX, generation: 0 }),
+        }
+    }
+
     /// Takes in what a credential has come to.
     pub(crate) fn settle(&self, shown: &Shown, proof: Proof, req: &mut Request, cx: &mut Exchange) -> Result<(), Stop> {
         match proof {

@@ -81,6 +81,8 @@ pub struct Compiling<'a> {
 pub struct Around {
     /// Those who may ask, by their credentials.
     pub consumers: Arc<Consumers>,
+    /// Whether any listener asks clients for certificates.
+    pub asks_for_certificates: bool,
     /// The file of API keys, where there is one.
     pub keys: Option<Arc<KeyFile>>,
     /// Finds the services that policies ask.
@@ -98,6 +100,7 @@ impl Around {
     pub fn new(consumers: Arc<Consumers>, resolver: Resolver, secrets: Reveal) -> Self {
         Self {
             consumers,
+            asks_for_certificates: false,
             keys: None,
             resolver,
             secrets,

@@ -26,6 +26,7 @@ policies! {
         cors: Cors, "Cross-origin requests (CORS)", acts;
     }
     Identify in identify {
+        client_cert: ClientCert, "Client certificates", judges;
         api_key: ApiKey, "API keys", judges;
         basic: Basic, "Names and passwords", judges;
         jwt: Jwt, "Tokens (JWT)", judges;
@@ -121,6 +122,7 @@ mod tests {
             (Phase::Guard, "ip_filter"),
             (Phase::Guard, "request_limits"),
             (Phase::Admit, "cors"),
+            (Phase::Identify, "client_cert"),
             (Phase::Identify, "api_key"),
             (Phase::Identify, "basic"),
             (Phase::Identify, "jwt"),

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use pylon_core::certificate::ClientCertificate;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -103,6 +105,34 @@ pub(crate) fn certificates_in(bytes: &[u8], path: &Path) -> Result<Vec<Certifica
 
 fn file(path: &Path) -> Result<Vec<u8>, Trouble> {
     std::fs::read(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))
+}
+
+/// What the certificate of a client says of it.
+pub(crate) fn client(der: &[u8]) -> Result<ClientCertificate, String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+    let alternative = certificate.subject_alternative_name().map_err(|error| error.to_string())?;
+    let (mut uris, mut names, mut emails): (Vec<Box<str>>, Vec<Box<str>>, Vec<Box<str>>) = Default::default();
+    for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
+        match name {
+            GeneralName::URI(uri) => uris.push((*uri).into()),
+            GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase().into()),
+            GeneralName::RFC822Name(email) => emails.push((*email).into()),
+            _ => {}
+        }
+    }
+    let common_name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(digest(&SHA256, der).as_ref());
+    Ok(ClientCertificate {
+        common_name: common_name.map(Into::into),
+        uris: uris.into(),
+        names: names.into(),
+        emails: emails.into(),
+        issuer: certificate.issuer().to_string().into(),
+        serial: certificate.raw_serial_as_string().replace(':', "").into(),
+        fingerprint,
+        until: u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default(),
+    })
 }
 
 /// Names and end of a certificate.

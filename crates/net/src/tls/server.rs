@@ -15,6 +15,7 @@ use rustls::{HandshakeKind, ServerConfig};
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::certificates::{Certificates, Change, InForce};
+use super::chain;
 use super::client_certs::Clients;
 use super::spec::{ClientCertSpec, TlsSpec, TlsVersion};
 use super::{provider, versions};
@@ -146,6 +147,11 @@ impl ServerTls {
         };
         let shaken = timeout_at(Some(deadline), shaking).await;
         let stream = shaken.map_err(|_| Failed::Broken(io::ErrorKind::TimedOut.into()))??;
+        if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+            // One that was verified and cannot be read proves nobody: the client is not let in as if it had shown none.
+            let read = chain::client(leaf).map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem))?;
+            let _ = connection.certificate.set(read);
+        }
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let how = if resumed { Handshake::Resumed } else { Handshake::Full };
         Ok((Stream::Tls(Box::new(stream.into())), how))

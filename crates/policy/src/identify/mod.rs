@@ -2,4 +2,5 @@
 
 pub mod api_key;
 pub mod basic;
+pub mod client_cert;
 pub mod jwt;

@@ -127,15 +127,17 @@ pub(crate) fn compiling<T>(work: impl FnOnce(&Compiling<'_>) -> T) -> T {
         "plan": "gold",
         // `open: sesame`, at the least cost there is.
         "basic": { "user": "ann", "password": hashed("open: sesame") },
+        "certificates": ["app.test"],
         "keys": [KeyHash::of(b"key-of-app").to_string()],
     }))
     .unwrap();
     let consumers = Consumers::compile(&[("app".to_owned(), spec)]).unwrap();
     let resolver = Resolver::new(&[SocketAddr::from(([127, 0, 0, 1], 53))]).unwrap();
-    let around = Around::new(Arc::new(consumers), resolver, |spec| match spec {
+    let mut around = Around::new(Arc::new(consumers), resolver, |spec| match spec {
         SecretSpec::Plain(secret) => Ok(secret.clone()),
         SecretSpec::Env(_) | SecretSpec::File(_) => Err(SpecError::new(FieldPath::root(), "tests have plain secrets")),
     });
+    around.asks_for_certificates = true;
     work(&Compiling { carry: &Carry::default(), around: &around })
 }
 

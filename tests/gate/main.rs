@@ -42,6 +42,7 @@ mod frozen;
 mod grpc;
 mod health;
 mod http2;
+mod jwt;
 mod keys;
 mod limits;
 mod logs;

@@ -11,16 +11,21 @@
 //!   from: trusted_proxies   # and only where a trusted proxy sends it
 //! ```
 //!
+//! ```yaml
+//! priority: { caller: claims.priority, ceiling: high }     # or metadata.priority, what the document knows of a consumer
+//! ```
+//!
 //! A class counts where the upstream has a limit (`concurrency`). While higher classes are about, `low` uses at most 60 % of
 //! it, `normal` 85 %, `high` 95 %; who waits is served by class, and in a full queue the lowest yields. Requests of routes without this policy are
 //! `normal`, copies made by `mirror` are `low`.
 //!
 //! A client can write any header. So one counts only from `trusted_proxies`, unless `from: anyone` says otherwise, and never
-//! for more than `ceiling`. A value that is no class, and a header that comes twice, count for nothing: `class` holds. The header goes on to the
+//! for more than `ceiling`. What `caller` names is proved, so it counts before a header; a `ceiling` may bound it. A value that is no class, and a header that comes twice, count for nothing: `class` holds. The header goes on to the
 //! service as it is. The access log tells the class as `priority`, where it is not `normal`.
 
 use http::HeaderName;
 use pylon_core::Request;
+use pylon_core::caller::Fact;
 use pylon_core::exchange::Exchange;
 use pylon_core::priority::Priority as Class;
 use pylon_core::short::{FromScalar, Short};
@@ -43,7 +48,11 @@ pub struct PrioritySpec {
     #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", example = &"x-priority")]
     pub header: Option<String>,
-    /// The highest class that the header can name; must be written beside it. Default: none.
+    /// A fact of the caller that names the class: `claims.NAME`, `metadata.NAME` and the like. Default: none.
+    #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", example = &"claims.priority")]
+    pub caller: Option<String>,
+    /// The highest class that header or caller can name; must be written beside a header. Default: none.
     #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Class", example = &"high")]
     pub ceiling: Option<Class>,
@@ -70,7 +79,7 @@ impl FromScalar for PrioritySpec {
         // As it is written in a map: in lower case.
         let class = Class::parse(text.as_bytes()).filter(|class| class.as_str() == text);
         let class = class.ok_or_else(|| format!("`{text}` is none of {}", Self::EXPECTING))?;
-        Ok(Self { class, header: None, ceiling: None, from: None })
+        Ok(Self { class, header: None, caller: None, ceiling: None, from: None })
     }
 }
 
@@ -78,6 +87,8 @@ impl FromScalar for PrioritySpec {
 #[derive(Debug)]
 pub struct Priority {
     class: Class,
+    /// A fact of the caller that names the class, and the highest that it can name.
+    proved: Option<(Fact, Class)>,
     named: Option<Named>,
 }
 
@@ -97,6 +108,14 @@ impl Policy for Priority {
         let at = |key: &str| FieldPath::root().key(key);
         let mut errors = Vec::new();
         let mut named = None;
+        let proved = spec.caller.as_ref().and_then(|name| {
+            let fact = Fact::parse(name);
+            if fact.is_none() {
+                let error = SpecError::new(at("caller"), format!("nothing of a caller is named `{name}`"));
+                errors.push(error.help(format!("write {}", Fact::WORDS)));
+            }
+            Some((fact?, spec.ceiling.unwrap_or(Class::Critical)))
+        });
         match (&spec.header, spec.ceiling) {
             (Some(header), ceiling) => {
                 let name = HeaderName::try_from(header.as_str()).ok();
@@ -115,11 +134,11 @@ impl Policy for Priority {
                     let error = SpecError::new(at(key), format!("`{key}` means nothing without `header`"));
                     errors.push(error.help("leave it out, or name the header"));
                 };
-                ceiling.is_some().then(|| alone("ceiling"));
+                (ceiling.is_some() && spec.caller.is_none()).then(|| alone("ceiling"));
                 spec.from.is_some().then(|| alone("from"));
             }
         }
-        if errors.is_empty() { Ok(Self { class: spec.class, named }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { class: spec.class, proved, named }) } else { Err(errors) }
     }
 
     fn on_request<'a>(&'a self, req: &'a mut Request, cx: &'a mut Exchange) -> Step<'a, ()> {
@@ -131,7 +150,14 @@ impl Policy for Priority {
 impl Priority {
     /// The class of a request.
     pub(crate) fn class(&self, req: &Request, cx: &Exchange) -> Class {
-        self.named.as_ref().and_then(|named| named.class(req, cx)).unwrap_or(self.class)
+        let named = || self.named.as_ref().and_then(|named| named.class(req, cx));
+        self.proved(cx).or_else(named).unwrap_or(self.class)
+    }
+
+    fn proved(&self, cx: &Exchange) -> Option<Class> {
+        let (fact, ceiling) = self.proved.as_ref()?;
+        let named = cx.caller.as_ref()?.fact(fact)?;
+        Some(Class::parse(named.as_bytes())?.min(*ceiling))
     }
 }
 
@@ -150,6 +176,8 @@ impl Named {
 mod tests {
     use super::*;
     use crate::testing::{Seen, compile, now};
+    use pylon_core::caller::Caller;
+    use std::sync::Arc;
 
     fn class_of(policy: &str, headers: &[&str], trusted: bool) -> Class {
         let policy: Priority = compile(policy).unwrap();
@@ -184,6 +212,27 @@ mod tests {
         let anyone = r#"{ "header": "x-priority", "ceiling": "normal", "from": "anyone" }"#;
         assert_eq!(class_of(anyone, &["low"], false), Class::Low);
         assert_eq!(class_of(anyone, &["critical"], false), Class::Normal);
+    }
+
+    #[test]
+    fn what_is_proved_of_the_caller_counts_before_a_header() {
+        let class = |policy: &str, claim: Option<&str>| {
+            let policy: Priority = compile(policy).unwrap();
+            let (mut req, mut cx) = Seen::get("/").header("x-priority", "low").start();
+            let mut caller = Caller::default();
+            caller.claims.extend(claim.map(|claim| ("class".to_owned(), claim.into())));
+            cx.caller = Some(Arc::new(caller));
+            assert!(now(policy.on_request(&mut req, &mut cx)).is_ok());
+            cx.priority
+        };
+        let alone = r#"{ "caller": "claims.class" }"#;
+        let bound = r#"{ "caller": "claims.class", "ceiling": "high" }"#;
+        let both = r#"{ "caller": "claims.class", "header": "x-priority", "ceiling": "high", "from": "anyone" }"#;
+        assert_eq!(class(alone, Some("critical")), Class::Critical);
+        assert_eq!(class(bound, Some("critical")), Class::High);
+        assert_eq!((class(alone, Some("urgent")), class(alone, None)), (Class::Normal, Class::Normal));
+        assert_eq!((class(both, Some("critical")), class(both, None)), (Class::High, Class::Low));
+        assert!(compile::<Priority>(r#"{ "caller": "class" }"#).is_err());
     }
 
     #[test]

@@ -109,6 +109,10 @@ pub struct BySpec {
     /// The value of this parameter of the query; requests without it go by the client's address. Default: none. Example: `id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// This fact of the caller that the route's policies have proved: `subject`, `consumer`, `plan`, `claims.NAME` and the like; requests
+    /// without it go by the client's address. Default: none. Example: `claims.tenant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
 }
 
 impl FromScalar for BalanceSpec {

@@ -298,7 +298,7 @@ fn header(name: &str, value: &str) -> impl Fn(&mut Writer) {
         option.message(1, |header| {
             header.bytes(1, name.as_bytes());
             header.bytes(2, value.as_bytes());
-        })
+        });
     }
 }
 

@@ -82,7 +82,7 @@ impl Keys {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.what {
             What::Create { consumer, expires, note, store } => {
-                create(&consumer, expires.as_deref(), note, store.store)?
+                create(&consumer, expires.as_deref(), note, store.store)?;
             }
             What::List { store, json } => list(&store.store, json)?,
             What::Revoke { id, store } => revoke(&store.store, &id)?,

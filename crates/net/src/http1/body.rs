@@ -128,7 +128,7 @@ impl Decoder {
     }
 
     /// Ends a body whose last chunk stands at the beginning of `buf`, so that its last data is known to be the last.
-    pub(super) fn finish_if_whole(&mut self, buf: &mut BytesMut) {
+    pub fn finish_if_whole(&mut self, buf: &mut BytesMut) {
         const LAST: &[u8] = b"\r\n0\r\n\r\n";
         if self.at == At::DataCr && buf.starts_with(LAST) {
             buf.advance(LAST.len());

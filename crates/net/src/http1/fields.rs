@@ -79,7 +79,7 @@ impl Fields {
     pub(super) fn begin(&mut self, at: usize, old: bool) {
         self.list.clear();
         let list = std::mem::take(&mut self.list);
-        *self = Self { at, old, list, ..Self::default() };
+        *self = Self { at, list, old, ..Self::default() };
     }
 
     /// Gives back what only long heads need.

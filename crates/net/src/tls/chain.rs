@@ -111,7 +111,7 @@ fn file(path: &Path) -> Result<Vec<u8>, Trouble> {
 pub(crate) fn client(der: &[u8]) -> Result<ClientCertificate, String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
     let alternative = certificate.subject_alternative_name().map_err(|error| error.to_string())?;
-    let (mut uris, mut names, mut emails): (Vec<Box<str>>, Vec<Box<str>>, Vec<Box<str>>) = Default::default();
+    let (mut uris, mut names, mut emails) = (Vec::new(), Vec::new(), Vec::new());
     for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
         match name {
             GeneralName::URI(uri) => uris.push((*uri).into()),

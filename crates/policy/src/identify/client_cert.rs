@@ -126,7 +126,7 @@ impl ClientCert {
                 None => return Proof::Invalid("the certificate names nobody".into()),
             },
             Some(domain) => match &*certificate.uris {
-                [id] if id.starts_with(&**domain) && id.len() > domain.len() => id,
+                [id] if id.starts_with(&**domain) && id.len() > domain.len() => &**id,
                 [id] => return Proof::Invalid(format!("`{id}` is not of the trust domain").into()),
                 _ => return Proof::Invalid("the certificate has not one SPIFFE id".into()),
             },
@@ -138,7 +138,7 @@ impl ClientCert {
             || Caller { by: "client_cert", ..Caller::default() },
             |consumer| Caller::consumer("client_cert", consumer),
         );
-        caller.subject.clone_from(subject);
+        caller.subject = subject.into();
         caller.until = Some(certificate.until);
         caller.claims = claims(certificate);
         Proof::Caller(caller, now + left.min(proofs::LONGEST))
@@ -146,9 +146,9 @@ impl ClientCert {
 }
 
 /// The first name of the client that the certificate has.
-fn named(certificate: &ClientCertificate) -> Option<&Box<str>> {
+fn named(certificate: &ClientCertificate) -> Option<&str> {
     let names = certificate.uris.iter().chain(&certificate.names).chain(&certificate.emails);
-    names.chain(&certificate.common_name).find(|name| !name.is_empty())
+    names.chain(&certificate.common_name).map(|name| &**name).find(|name| !name.is_empty())
 }
 
 fn claims(certificate: &ClientCertificate) -> Map<String, Value> {

@@ -329,6 +329,7 @@ fn every_document_that_readers_are_told_to_copy_passes_the_check() {
         let document = document.replace("env:", "file:").lines().map(with_a_secret).collect::<Vec<_>>().join("\n");
         let folder = folder(&document);
         std::fs::write(folder.path().join("secret"), "secret").unwrap();
+        std::fs::copy(root().join("examples/jwt/partner.jwks"), folder.path().join("keys")).unwrap();
         let outcome = pylon(folder.path(), ["check", "pylon.yaml"]);
         assert_eq!(outcome.code, Some(0), "{place}:\n{}", outcome.stderr);
     }
@@ -365,5 +366,6 @@ fn with_a_secret(line: &str) -> String {
         return line.to_owned();
     }
     let end = after.find([' ', ',', '}']).unwrap_or(after.len());
-    format!("{before}file:secret{}", &after[end..])
+    let file = if before.ends_with("jwks: ") { "keys" } else { "secret" };
+    format!("{before}file:{file}{}", &after[end..])
 }

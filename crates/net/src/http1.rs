@@ -325,8 +325,8 @@ impl Session<'_, '_> {
             Ok(true) => {}
         }
         self.rest();
-        let keep_alive = written.keep_alive && !self.watch.is_draining();
-        if self.is_over(feed).await && keep_alive { Next::Again } else { Next::Close }
+        // What the client was told holds, also where a drain has begun since: it may have sent its next request.
+        if self.is_over(feed).await && written.keep_alive { Next::Again } else { Next::Close }
     }
 
     /// Sends the head of an answer behind which another protocol is spoken.

@@ -36,7 +36,6 @@ pub(super) struct Watch<'a, 'd> {
     /// The word that the drain begins.
     wanted: Pin<&'a mut Notified<'d>>,
     listens: bool,
-    draining: bool,
     began: Instant,
     timer: Sleep,
 }
@@ -45,12 +44,7 @@ impl<'a, 'd> Watch<'a, 'd> {
     pub(super) fn new(open: &'a Open, connection: &Arc<Connection>, wanted: Pin<&'a mut Notified<'d>>) -> Self {
         let (connection, began) = (Arc::clone(connection), now());
         let timer = timer::sleep_until(began + open.limits().head_time);
-        Self { open, connection, wanted, listens: false, draining: false, began, timer }
-    }
-
-    /// Whether the connection has to go with the exchange that it is in.
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining || self.open.drain().has_begun()
+        Self { open, connection, wanted, listens: false, began, timer }
     }
 
     /// Ready when the connection has to end.
@@ -63,17 +57,14 @@ impl<'a, 'd> Watch<'a, 'd> {
             // Once is enough: the waker of a task stays the same for its life.
             let _ = self.wanted.as_mut().poll(cx);
         }
-        let mut last_word = None;
-        if !self.draining && self.open.drain().has_begun() {
-            last_word = self.awaited().filter(|until| *until > now());
-            match last_word {
-                Some(until) if until < self.timer.at() => self.timer.reset(until),
-                Some(_) => {}
-                None => self.draining = true,
+        let last_word = if self.open.drain().has_begun() { self.awaited() } else { None };
+        if let Some(until) = last_word {
+            if until <= now() && self.connection.activity.phase() == Phase::Idle {
+                return Poll::Ready(End::Drained);
             }
-        }
-        if self.draining && self.connection.activity.phase() == Phase::Idle {
-            return Poll::Ready(End::Drained);
+            if until < self.timer.at() {
+                self.timer.reset(until);
+            }
         }
         while Pin::new(&mut self.timer).poll(cx).is_ready() {
             let now = now();
@@ -86,7 +77,8 @@ impl<'a, 'd> Watch<'a, 'd> {
         Poll::Pending
     }
 
-    /// Until when a request that the client may have sent is waited for, once the drain has begun.
+    /// Until when a request that the client may have sent is waited for, once the drain has begun. An answer that is under way may
+    /// have told the client that there can be another one.
     fn awaited(&self) -> Option<Instant> {
         let activity = &self.connection.activity;
         match activity.phase() {

@@ -21,6 +21,8 @@ pub const MODE: u32 = 0o600;
 const LONGEST: u64 = 64 * 1024;
 /// How long a caller may take to ask.
 const ASKING: Duration = Duration::from_secs(5);
+/// How long a caller may take to hear the answer.
+const TELLING: Duration = Duration::from_secs(1);
 
 /// What is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,8 +63,26 @@ pub struct Report {
 pub struct Asked {
     /// The request.
     pub request: Request,
-    /// Where the answer goes.
-    pub answer: oneshot::Sender<Answer>,
+    /// Who waits for the answer.
+    pub caller: Caller,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub struct Caller {
+    answer: oneshot::Sender<Answer>,
+    /// Ends when the answer is written out.
+    told: oneshot::Receiver<()>,
+}
+
+impl Caller {
+    /// Tells what came of it, and waits shortly until that is written out: a process that has given its place away may end at once.
+    /// Whoever does not wait any more finds it in the log.
+    pub async fn tell(self, answer: Answer) {
+        if self.answer.send(answer).is_ok() {
+            let _ = tokio::time::timeout(TELLING, self.told).await;
+        }
+    }
 }
 
 /// Listens to callers until another process does.
@@ -103,10 +123,12 @@ async fn serve(caller: tokio::net::UnixStream, asks: mpsc::Sender<Asked>) {
     let mut from = tokio::io::BufReader::new(from.take(LONGEST));
     let read = tokio::time::timeout(ASKING, from.read_line(&mut line)).await;
     let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    // Dropped when the answer is written out.
+    let (_telling, told) = oneshot::channel();
     let answer = match read.and_then(|_| serde_json::from_str(&line).map_err(io::Error::other)) {
         Ok(request) => {
             let (answer, answered) = oneshot::channel();
-            match asks.try_send(Asked { request, answer }) {
+            match asks.try_send(Asked { request, caller: Caller { answer, told } }) {
                 Ok(()) => answered.await.unwrap_or_else(|_| Answer::Failed("the gateway is ending".to_owned())),
                 Err(_) => Answer::Failed("the gateway is ending, or an upgrade is under way".to_owned()),
             }

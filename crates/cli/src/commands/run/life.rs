@@ -9,9 +9,9 @@ use pylon_control::gateway::Gateway;
 use pylon_control::handover::{HandOverError, Launch, Successor};
 use pylon_control::manager::Manager;
 use pylon_control::reload::{Cause, Who};
-use pylon_control::upgrade::{Answer, Asked, Request};
+use pylon_control::upgrade::{Answer, Asked, Caller, Request};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Delay;
 
@@ -58,7 +58,7 @@ enum End {
 
 /// An upgrade that is under way: who asked, and the process that is to come.
 struct UnderWay {
-    answer: oneshot::Sender<Answer>,
+    caller: Caller,
     successor: Pin<Box<dyn Future<Output = Result<Successor, HandOverError>>>>,
 }
 
@@ -68,7 +68,7 @@ enum Event {
     Reload,
     Rotate,
     Upgrade(Asked),
-    Successor(oneshot::Sender<Answer>, Result<Successor, HandOverError>),
+    Successor(Caller, Result<Successor, HandOverError>),
 }
 
 /// A gateway under signals.
@@ -150,21 +150,19 @@ impl<'a> Life<'a> {
                 Event::Reload => self.reload(),
                 Event::Rotate => self.gateway.observer.reopen(),
                 Event::Upgrade(asked) => {
-                    let Asked { request, answer } = asked;
+                    let Asked { request, caller } = asked;
                     let launch = self.own.launch(request);
                     tracing::info!(program = %launch.program.display(), "an upgrade is asked for");
                     let successor = Box::pin(self.gateway.succeed(launch));
-                    self.under_way = Some(UnderWay { answer, successor });
+                    self.under_way = Some(UnderWay { caller, successor });
                 }
-                Event::Successor(answer, successor) => {
+                Event::Successor(caller, successor) => {
                     let outcome = successor.and_then(|successor| self.hand_over(successor));
                     if let Err(error) = &outcome {
                         tracing::error!(%error, "no upgrade: this process serves on");
                     }
                     let upgraded = outcome.is_ok();
-                    // Whoever does not wait any more finds it in the log.
-                    let _ =
-                        answer.send(outcome.map_or_else(|error| Answer::Failed(error.to_string()), Answer::Upgraded));
+                    caller.tell(outcome.map_or_else(|error| Answer::Failed(error.to_string()), Answer::Upgraded)).await;
                     if upgraded {
                         return End::HandedOver;
                     }
@@ -181,7 +179,7 @@ impl<'a> Life<'a> {
             _ = hang_up.recv() => Event::Reload,
             _ = rotate.recv() => Event::Rotate,
             successor = ready(under_way) => match under_way.take() {
-                Some(UnderWay { answer, .. }) => Event::Successor(answer, successor),
+                Some(UnderWay { caller, .. }) => Event::Successor(caller, successor),
                 None => Event::Rotate,
             },
             asked = next(upgrades), if under_way.is_none() => Event::Upgrade(asked),

@@ -249,6 +249,15 @@ impl Place {
     }
 }
 
+/// A place in query or cookies by its name as written.
+pub(crate) fn place_named(name: &str, place: fn(Box<str>) -> Place) -> Result<Place, SpecError> {
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        let error = SpecError::new(FieldPath::root(), format!("`{name}` cannot be the name of it"));
+        return Err(error.help("use letters, digits, `-`, `_` and `.`"));
+    }
+    Ok(place(name.into()))
+}
+
 /// What stands behind the name of a scheme and blanks.
 fn behind<'v>(scheme: &str, value: &'v [u8]) -> Option<&'v [u8]> {
     let (named, rest) = value.split_at_checked(scheme.len())?;

@@ -38,7 +38,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::consumers::{Consumers, Key, KeyHash};
-use crate::identity::{Identity, Look, Place, Proof, Telling};
+use crate::identity::{Identity, Look, Place, Proof, Telling, place_named};
 use crate::keys::KeyFile;
 use crate::policy::{Compiling, Policy, Step};
 use crate::proofs::{self, Proofs};
@@ -185,18 +185,10 @@ fn places(spec: &ApiKeySpec, errors: &mut Vec<SpecError>) -> Box<[Place]> {
         ("query", &spec.query, Place::Query as fn(Box<str>) -> Place),
         ("cookie", &spec.cookie, Place::Cookie as fn(Box<str>) -> Place),
     ] {
-        match name.as_deref() {
-            None => {}
-            Some(name)
-                if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) =>
-            {
-                places.push(place(name.into()));
-            }
-            Some(name) => {
-                let error = SpecError::new(at(key), format!("`{name}` cannot be the name of it"));
-                errors.push(error.help("use letters, digits, `-`, `_` and `.`"));
-            }
-        }
+        places.extend(
+            name.as_deref()
+                .and_then(|name| place_named(name, place).map_err(|error| errors.push(error.below(&at(key)))).ok()),
+        );
     }
     if spec.header.is_none() && places.is_empty() && errors.is_empty() {
         let error = SpecError::new(FieldPath::root(), "nothing says where the key stands");

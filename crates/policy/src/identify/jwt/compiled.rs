@@ -15,7 +15,7 @@ use super::key::{Keys, shortest_secret};
 use super::service::KeySet;
 use super::source::Source;
 use super::spec::{AlgorithmSpec, FromSpec, JwtSpec, RequiredSpec};
-use crate::identity::{Identity, Place, Telling};
+use crate::identity::{Identity, Place, Telling, place_named};
 use crate::policy::{Compiling, Service};
 use crate::proofs::Proofs;
 
@@ -206,18 +206,10 @@ fn places(from: &FromSpec, errors: &mut Vec<SpecError>) -> Box<[Place]> {
         ("cookie", &from.cookie, Place::Cookie as fn(Box<str>) -> Place),
         ("query", &from.query, Place::Query as fn(Box<str>) -> Place),
     ] {
-        match name.as_deref() {
-            None => {}
-            Some(name)
-                if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) =>
-            {
-                places.push(place(name.into()));
-            }
-            Some(name) => {
-                let error = SpecError::new(at(key), format!("`{name}` cannot be the name of it"));
-                errors.push(error.help("use letters, digits, `-`, `_` and `.`"));
-            }
-        }
+        places.extend(
+            name.as_deref()
+                .and_then(|name| place_named(name, place).map_err(|error| errors.push(error.below(&at(key)))).ok()),
+        );
     }
     if places.is_empty() && errors.is_empty() {
         let error = SpecError::new(FieldPath::root().key("from"), "nothing says where the token stands");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pylon_core::carry::Carry;
+use pylon_core::host::HostPattern;
 use pylon_core::names::{RouteId, UpstreamName};
 use pylon_core::spec::{FieldPath, SpecError, Step};
 use pylon_net::resolve::Resolver;
@@ -30,6 +31,7 @@ use pylon_upstream::spec::Speaks;
 use pylon_upstream::upstream::Upstream;
 
 use self::calls::Calls;
+use self::own::Contributed;
 use crate::diagnostic::Diagnostic;
 use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
 use crate::load::{Source, SourceFile};
@@ -40,6 +42,7 @@ use crate::tree::Node;
 mod calls;
 mod fallback;
 mod mirror;
+mod own;
 mod tcp;
 mod upstreams;
 
@@ -90,7 +93,8 @@ pub struct Origin {
 /// Compiles a document whose parts were read without error.
 pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result<Compiled, Vec<Diagnostic>> {
     let around = Around::new(Arc::default(), cx.resolver.clone(), cx.secrets.reveal());
-    let mut compiler = Compiler { source, document, cx, around, upstreams: BTreeMap::new(), wrong: Vec::new() };
+    let (upstreams, own, wrong) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let mut compiler = Compiler { source, document, cx, around, upstreams, own, wrong };
     compiler.around.asks_for_certificates = asks_for_certificates(document);
     compiler.consumers();
     compiler.stores();
@@ -100,9 +104,14 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
         written: document.upstreams.iter().map(|(name, _)| name.clone()).collect(),
         max_head: document.limits.response_headers.as_usize(),
     };
-    let (routes, origins, matches) = compiler.routes();
-    let table = compiler.table(matches);
+    let (mut routes, mut origins, mut matches) = compiler.routes();
     let nowhere = compiler.nowhere();
+    for (route, origin, matching) in compiler.own_routes(&matches) {
+        routes.push(route);
+        origins.push(origin);
+        matches.push(matching);
+    }
+    let table = compiler.table(matches);
     let tcp = compiler.tcp();
     match (table, nowhere) {
         (Some(table), Some((nowhere, origin))) if compiler.wrong.is_empty() => {
@@ -151,6 +160,8 @@ struct Compiler<'a> {
     cx: &'a Context<'a>,
     around: Around,
     upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
+    /// The routes that policies have contributed so far.
+    own: Vec<Contributed>,
     wrong: Vec<Diagnostic>,
 }
 
@@ -230,6 +241,7 @@ impl Compiler<'_> {
         let mirror = self.mirror(spec, at);
         let pipeline = self.pipeline(&spec.policies, spec.shadow.as_deref(), at);
         let (pipeline, policies, shadow) = pipeline?;
+        self.contributed(matching.hosts(), &policies);
         let (action, words) = action?;
         let series = self.cx.metrics.route(&id);
         let websocket = spec.websocket.as_ref().and_then(WebSocket::compile);
@@ -376,8 +388,19 @@ impl Compiler<'_> {
     ) -> Option<(Pipeline, Vec<(AnySpec, FieldPath)>, Vec<String>)> {
         let inherited =
             self.document.defaults.policies.iter().filter(|entry| own.iter().all(|mine| mine.key != entry.key));
-        let policies: Vec<(AnySpec, FieldPath)> =
+        let policies =
             (own.iter().chain(inherited)).filter_map(|entry| Some((entry.spec.clone()?, entry.at.clone()))).collect();
+        self.pipeline_of(policies, shadow, at)
+    }
+
+    /// The pipeline of these policies. Where nothing is said of a shadow, `defaults` says which of them are in it.
+    #[expect(clippy::type_complexity, reason = "three parts of one answer, taken apart at once")]
+    fn pipeline_of(
+        &mut self,
+        policies: Vec<(AnySpec, FieldPath)>,
+        shadow: Option<&[String]>,
+        at: &FieldPath,
+    ) -> Option<(Pipeline, Vec<(AnySpec, FieldPath)>, Vec<String>)> {
         let present = |key: &String| policies.iter().any(|(spec, _)| spec.key() == key);
         let shadow: Vec<String> = match shadow {
             Some(shadow) => shadow.to_vec(),
@@ -398,7 +421,7 @@ impl Compiler<'_> {
 
     fn table(&mut self, matches: Vec<RouteMatch>) -> Option<Table> {
         // With routes left out because they are wrong, indices would no longer be those of the document.
-        let whole = matches.len() == self.document.routes.len();
+        let whole = matches.len() >= self.document.routes.len();
         match Table::build_with(matches, self.document.paths) {
             Ok(table) => Some(table),
             Err(duplicates) => {
@@ -421,6 +444,7 @@ impl Compiler<'_> {
     fn nowhere(&mut self) -> Option<(Route, Origin)> {
         let at = FieldPath::root().key("defaults");
         let (pipeline, policies, shadow) = self.pipeline(&[], None, &at)?;
+        self.contributed(&[HostPattern::Any], &policies);
         let id = RouteId::from(NOWHERE);
         let series = self.cx.metrics.route(&id);
         let origin = Origin { at, policies, shadow, action: "answer 404".to_owned() };

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use crate::exchange::Timer;
+use crate::rejection::{REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_FRAMING, REQUEST_TIMEOUT, Reason};
 
 /// A streaming body behind one pointer. Streams cost one allocation; small answers cost none.
 pub type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
@@ -130,4 +131,16 @@ pub enum BodyError {
     /// The route was removed, and its streams end with it.
     #[error("the route was removed")]
     Removed,
+}
+
+impl BodyError {
+    /// What a client is told whose body ended so.
+    pub fn of_client(&self) -> &'static Reason {
+        match self {
+            Self::TooLarge(_) => &REQUEST_BODY_TOO_LARGE,
+            Self::Timeout(_) => &REQUEST_TIMEOUT,
+            Self::Malformed(_) => &REQUEST_FRAMING,
+            Self::Client(_) | Self::Upstream(_) | Self::Reset(_) | Self::Removed => &REQUEST_BODY_BROKEN,
+        }
+    }
 }

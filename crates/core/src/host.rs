@@ -127,6 +127,21 @@ impl HostPattern {
         }
     }
 
+    /// Whether each name that `other` takes is taken here too.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::Wildcard(name), Self::Wildcard(below)) => name == below || self.takes(Some(below)),
+            (_, Self::Exact(name)) => self.takes(Some(name)),
+            (_, Self::Any | Self::Wildcard(_)) => false,
+        }
+    }
+
+    /// Whether there are names that both take. Patterns lie within each other or apart.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self)
+    }
+
     /// How specific the pattern is: greater comes first.
     pub fn rank(&self) -> (u8, usize) {
         match self {
@@ -291,6 +306,28 @@ mod tests {
         assert!(!pattern.takes(Some(".example.com")));
         assert!(!pattern.takes(None));
         assert!(HostPattern::Any.takes(None));
+    }
+
+    #[test]
+    fn patterns_lie_within_each_other_or_apart() {
+        let pattern = |text: &str| HostPattern::parse(text).unwrap();
+        for (outer, inner) in [
+            ("*", "*"),
+            ("*", "*.a.com"),
+            ("*", "a.com"),
+            ("*.a.com", "*.a.com"),
+            ("*.a.com", "*.b.a.com"),
+            ("*.a.com", "b.a.com"),
+            ("a.com", "a.com"),
+        ] {
+            assert!(pattern(outer).covers(&pattern(inner)), "{outer} {inner}");
+            assert!(outer == inner || !pattern(inner).covers(&pattern(outer)), "{inner} {outer}");
+            assert!(pattern(inner).meets(&pattern(outer)), "{inner} {outer}");
+        }
+        for (one, other) in [("*.a.com", "a.com"), ("*.a.com", "*.ba.com"), ("a.com", "b.com"), ("*.a.com", "*.com.a")]
+        {
+            assert!(!pattern(one).meets(&pattern(other)) && !pattern(other).meets(&pattern(one)), "{one} {other}");
+        }
     }
 
     proptest! {

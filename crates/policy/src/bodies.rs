@@ -1,10 +1,11 @@
-//! A streaming body that is watched on its way: it fails beyond a number of bytes.
+//! Bodies with an end to their length: a stream that fails beyond a number of bytes, and a whole one that is read at once.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
 use pylon_core::body::{Body, BodyError};
 
 type Next = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
@@ -52,11 +53,23 @@ impl http_body::Body for Capped {
     }
 }
 
+/// A whole body of at most `cap` bytes, and its trailers. What is longer is given up with [`BodyError::TooLarge`].
+pub(crate) async fn whole(mut body: Body, cap: usize) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+    let (mut whole, mut trailers) = (BytesMut::new(), None);
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        match frame?.into_data() {
+            Ok(data) if whole.len().saturating_add(data.len()) > cap => return Err(BodyError::TooLarge(cap as u64)),
+            Ok(data) => whole.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Ok((whole.freeze(), trailers))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Frames, read};
-    use http_body::Body as _;
+    use crate::testing::{Frames, read, run};
 
     #[test]
     fn a_stream_passes_up_to_its_cap_and_fails_with_the_first_byte_beyond() {
@@ -73,5 +86,12 @@ mod tests {
         assert!(matches!(Pin::new(&mut body).poll_frame(&mut cx), Poll::Ready(Some(Err(_)))));
         assert!(matches!(Pin::new(&mut body).poll_frame(&mut cx), Poll::Ready(None)));
         assert!(body.is_end_stream());
+    }
+
+    #[test]
+    fn a_whole_body_is_read_up_to_its_cap() {
+        let read = |sizes: &[usize]| run(whole(Body::stream(Frames::of(sizes)), 10)).map(|(bytes, _)| bytes.len());
+        assert_eq!((read(&[4, 6]), read(&[])), (Ok(10), Ok(0)));
+        assert_eq!(read(&[4, 7]), Err(BodyError::TooLarge(10)));
     }
 }

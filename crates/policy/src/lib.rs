@@ -10,6 +10,7 @@ pub mod consumers;
 pub mod guard;
 pub mod identify;
 pub mod limit;
+pub mod own;
 pub mod pipeline;
 pub mod policy;
 pub mod protobuf;

@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 
 use crate::consumers::Consumers;
 use crate::keys::KeyFile;
+use crate::own::{OwnRoute, OwnRoutes};
 
 /// One concern, applied once to each request of a route.
 ///
@@ -76,6 +77,13 @@ pub struct Compiling<'a> {
     pub around: &'a Around,
 }
 
+impl Compiling<'_> {
+    /// Contributes a route to the document.
+    pub fn own_route(&self, route: OwnRoute) {
+        self.around.own.add(route);
+    }
+}
+
 /// What a document has beside its routes, for policies that need it.
 #[derive(Debug)]
 pub struct Around {
@@ -93,6 +101,8 @@ pub struct Around {
     pub services: Services,
     /// The services that policies ask.
     pub upstreams: Upstreams,
+    /// The routes that policies contribute.
+    pub own: OwnRoutes,
 }
 
 impl Around {
@@ -106,6 +116,7 @@ impl Around {
             secrets,
             services: Services::default(),
             upstreams: Upstreams::default(),
+            own: OwnRoutes::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use pylon_core::exchange::Exchange;
 use pylon_core::rejection::{REQUEST_ENCODED_SLASH, ROUTE_METHOD, ROUTE_NOT_FOUND, ROUTE_REWRITE, Rejection};
 use pylon_core::{Request, Response};
 use pylon_policy::pipeline::Memos;
-use pylon_policy::policy::Stop;
+use pylon_policy::policy::{Step, Stop};
 use pylon_route::predicate::Head;
 use pylon_route::table::{self, Found, Outcome};
 
@@ -104,6 +104,13 @@ async fn inbound<'r>(route: &'r Route, tail: &mut Tail) -> (Memos, Option<&'r Fo
         Decision::Forward(forward) => (memos, Some(forward)),
         Decision::Answer(answer) => {
             tail.answer = answer.map_err(Stop::Reject);
+            (memos, None)
+        }
+        Decision::Own(handler) => {
+            tail.answer = match handler.answer(&mut tail.request, &mut tail.exchange) {
+                Step::Done(answer) => answer,
+                Step::Wait(waiting) => waiting.await,
+            };
             (memos, None)
         }
     }

@@ -155,6 +155,23 @@ impl RouteMatch {
         self.encoded_slash
     }
 
+    /// Whether both have the same path, and hosts and methods in common: whatever else they ask for, one stands in the
+    /// other's way.
+    pub fn meets(&self, other: &Self, ignore_case: bool) -> bool {
+        let same_path = match (&self.path, &other.path) {
+            (PathMatch::Template(one), PathMatch::Template(other)) if ignore_case => {
+                one.folded().shape() == other.folded().shape()
+            }
+            (PathMatch::Template(one), PathMatch::Template(other)) => one.shape() == other.shape(),
+            _ => false,
+        };
+        let methods = match (&self.methods, &other.methods) {
+            (Some(one), Some(other)) => one.meets(other),
+            _ => true,
+        };
+        same_path && methods && self.hosts.iter().any(|host| other.hosts.iter().any(|other| host.meets(other)))
+    }
+
     pub(crate) fn takes_method(&self, method: &Method) -> bool {
         self.methods.as_ref().is_none_or(|methods| methods.contains(method))
     }
@@ -372,6 +389,20 @@ mod tests {
             text(r#"{"headers": {"X-Beta": "1"}, "query": {"v": "*"}, "client": "10.1.2.3/8"}"#),
             "/{*rest} if header `x-beta` is `1` and query parameter `v` is present and client is in 10.0.0.0/8"
         );
+    }
+
+    #[test]
+    fn matches_of_one_path_meet_where_hosts_and_methods_do() {
+        let meet = |one: &str, other: &str, ignore_case| {
+            compile(&format!("\"{one}\"")).unwrap().meets(&compile(&format!("\"{other}\"")).unwrap(), ignore_case)
+        };
+        for (one, other) in [("GET /a", "/a"), ("GET /a/{x}", "GET,POST /a/{y}"), ("GET *.b.com/a", "HEAD c.b.com/a")] {
+            assert!(meet(one, other, false) && meet(other, one, false), "{one} {other}");
+        }
+        for (one, other) in [("GET /a", "POST /a"), ("/a", "/a/{x}"), ("/a", "/A"), ("a.com/a", "b.com/a")] {
+            assert!(!meet(one, other, false) && !meet(other, one, false), "{one} {other}");
+        }
+        assert!(meet("/a", "/A", true));
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl MethodSet {
         other.known & !self.known == 0 && other.other.iter().all(|method| self.other.contains(method))
     }
 
+    /// Whether the two sets have a method in common.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.known & other.known != 0 || other.other.iter().any(|method| self.other.contains(method))
+    }
+
     /// How many methods the set has.
     pub fn len(&self) -> usize {
         self.known.count_ones() as usize + self.other.len()

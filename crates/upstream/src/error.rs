@@ -8,9 +8,9 @@ use http::header::RETRY_AFTER;
 use pylon_core::body::BodyError;
 use pylon_core::exchange::Timer;
 use pylon_core::rejection::{
-    INTERNAL, REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_FRAMING, REQUEST_TIMEOUT, Reason, Rejection,
-    UPSTREAM_CONNECT, UPSTREAM_CREDENTIAL, UPSTREAM_HEADERS_TOO_LARGE, UPSTREAM_NO_ENDPOINT, UPSTREAM_OPEN,
-    UPSTREAM_OVERLOADED, UPSTREAM_PROTOCOL, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_TLS,
+    INTERNAL, Reason, Rejection, UPSTREAM_CONNECT, UPSTREAM_CREDENTIAL, UPSTREAM_HEADERS_TOO_LARGE,
+    UPSTREAM_NO_ENDPOINT, UPSTREAM_OPEN, UPSTREAM_OVERLOADED, UPSTREAM_PROTOCOL, UPSTREAM_RESET, UPSTREAM_TIMEOUT,
+    UPSTREAM_TLS,
 };
 use pylon_core::units::Span;
 
@@ -182,10 +182,7 @@ impl Fault {
             Self::Unsent(_) | Self::Refused(_) | Self::Reset { .. } => &UPSTREAM_RESET,
             Self::Head(HeadError::TooLarge { .. } | HeadError::TooMany) => &UPSTREAM_HEADERS_TOO_LARGE,
             Self::Head(_) | Self::Protocol(_) | Self::Alone => &UPSTREAM_PROTOCOL,
-            Self::Body(BodyError::TooLarge(_)) => &REQUEST_BODY_TOO_LARGE,
-            Self::Body(BodyError::Timeout(_)) => &REQUEST_TIMEOUT,
-            Self::Body(BodyError::Malformed(_)) => &REQUEST_FRAMING,
-            Self::Body(_) => &REQUEST_BODY_BROKEN,
+            Self::Body(error) => error.of_client(),
             Self::Timeout(..) => &UPSTREAM_TIMEOUT,
         }
     }

@@ -182,7 +182,8 @@ impl Face {
 
 impl<'p> World<'p> {
     fn of(prepared: &'p Prepared) -> Self {
-        let specs = prepared.document.routes.iter().map(Some).chain([None]);
+        // Behind the routes of the document stand those of policies, and the last.
+        let specs = prepared.document.routes.iter().map(Some).chain(std::iter::repeat(None));
         let faces = prepared.compiled.origins.iter().zip(specs).map(|(origin, spec)| {
             let policies = CATALOGUE.iter().filter_map(|entry| {
                 let (spec, _) = origin.policies.iter().find(|(spec, _)| spec.key() == entry.key)?;

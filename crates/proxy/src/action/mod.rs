@@ -5,9 +5,12 @@ pub mod redirect;
 pub mod respond;
 pub mod split;
 
+use std::sync::Arc;
+
 use pylon_core::exchange::Exchange;
 use pylon_core::rejection::{ROUTE_NOT_FOUND, Rejection};
 use pylon_core::{Request, Response};
+use pylon_policy::own::Handler;
 use pylon_route::table::Found;
 
 use self::forward::Forward;
@@ -26,6 +29,8 @@ pub enum Action {
     Redirect(Redirect),
     /// Answers by itself.
     Respond(Respond),
+    /// Answers as a policy does that has this route for itself.
+    Own(Arc<dyn Handler>),
     /// Answers 404: the last route.
     NotFound,
 }
@@ -36,6 +41,8 @@ pub(crate) enum Decision<'a> {
     Answer(Result<Response, Rejection>),
     /// It is to be had from an upstream.
     Forward(&'a Forward),
+    /// It is to be had from a policy.
+    Own(&'a dyn Handler),
 }
 
 /// Decides, without waiting. `found` is what the router made of the request.
@@ -54,6 +61,7 @@ pub(crate) fn decide<'a>(
         Action::Split(split) => Decision::Forward(split.pick(request, cx)),
         Action::Redirect(redirect) => Decision::Answer(redirect.answer(found, cx)),
         Action::Respond(respond) => Decision::Answer(Ok(respond.answer())),
+        Action::Own(handler) => Decision::Own(&**handler),
         Action::NotFound => Decision::Answer(Err(Rejection::from(&ROUTE_NOT_FOUND))),
     }
 }

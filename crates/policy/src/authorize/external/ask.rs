@@ -1,15 +1,13 @@
 //! Asks: makes the question of a request, sends it through the upstream, and reads the verdict out of the answer.
 
-use std::pin::Pin;
 use std::sync::LazyLock;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, LOCATION, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
-use http_body::Body as _;
 use pylon_core::Request;
-use pylon_core::body::Body;
+use pylon_core::body::{Body, BodyError};
 use pylon_core::caller::Caller;
 use pylon_core::connection::Scheme;
 use pylon_core::exchange::Exchange;
@@ -19,6 +17,7 @@ use pylon_observe::clock::unix_now;
 
 use super::check::{self, Said};
 use super::{Edits, LONGEST_BODY, Refusal, Service, Verdict, facts};
+use crate::bodies;
 
 /// What messages of gRPC add to a body at most, and some more.
 const FRAMES: usize = 32 * 1024;
@@ -98,13 +97,13 @@ impl Service {
     }
 
     async fn by_status(&self, status: StatusCode, headers: &HeaderMap, body: Body) -> Verdict {
-        let body = read(body, LONGEST_BODY).await;
+        let body = bodies::whole(body, LONGEST_BODY).await;
         if status.is_success() {
             return match body {
-                Err(Unread::Broken) => Verdict::Nothing("the answer broke off".to_owned()),
-                Ok(_) | Err(Unread::TooLong) => {
+                Ok(_) | Err(BodyError::TooLarge(_)) => {
                     Verdict::Pass(Box::new(Edits { set: chosen(headers, &self.copy), remove: Vec::new() }))
                 }
+                Err(_) => Verdict::Nothing("the answer broke off".to_owned()),
             };
         }
         // A refusal whose words are too many, or broke off, is still one.
@@ -121,7 +120,7 @@ impl Service {
         if status != StatusCode::OK {
             return Verdict::Nothing(format!("the service says {}, which is no answer of gRPC", status.as_u16()));
         }
-        let Ok((message, trailers)) = read(body, LONGEST_BODY.saturating_add(FRAMES)).await else {
+        let Ok((message, trailers)) = bodies::whole(body, LONGEST_BODY.saturating_add(FRAMES)).await else {
             return nothing("the answer broke off, or is too long");
         };
         // A call that has no message ends with its head.
@@ -238,23 +237,4 @@ fn parsed(headers: Vec<check::Header>) -> HeaderMap {
     let header =
         |(name, value): check::Header| Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?));
     headers.into_iter().filter_map(header).collect()
-}
-
-/// Why a body was not read.
-enum Unread {
-    Broken,
-    TooLong,
-}
-
-/// A whole body of at most `cap` bytes, and its trailers.
-async fn read(mut body: Body, cap: usize) -> Result<(Bytes, Option<HeaderMap>), Unread> {
-    let (mut whole, mut trailers) = (BytesMut::new(), None);
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        match frame.map_err(|_| Unread::Broken)?.into_data() {
-            Ok(data) if whole.len().saturating_add(data.len()) > cap => return Err(Unread::TooLong),
-            Ok(data) => whole.extend_from_slice(&data),
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
-    Ok((whole.freeze(), trailers))
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -12,7 +13,7 @@ use aws_lc_rs::signature::{
     self as by, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding, RsaKeyPair,
 };
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
@@ -88,6 +89,20 @@ impl Signer {
             }
             Key::Secret(_) => panic!("a secret has no public half"),
         }
+    }
+
+    /// The public half in PEM.
+    ///
+    /// # Panics
+    /// If it is a secret.
+    pub fn pem(&self) -> String {
+        let der: PublicKeyX509Der<'_> = match &self.key {
+            Key::Rsa(pair) => pair.public_key().as_der().unwrap(),
+            Key::Ec(pair) => pair.public_key().as_der().unwrap(),
+            Key::Ed(pair) => pair.public_key().as_der().unwrap(),
+            Key::Secret(_) => panic!("a secret has no public half"),
+        };
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der.as_ref()))
     }
 
     /// A token with these claims.

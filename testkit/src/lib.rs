@@ -28,6 +28,7 @@ pub mod load;
 pub mod message;
 pub mod nginx;
 pub mod process;
+pub mod signing;
 pub mod tally;
 pub mod terminator;
 pub mod tls;

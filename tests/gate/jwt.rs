@@ -110,6 +110,7 @@ fn a_wrong_token_is_refused_and_the_client_never_learns_why() {
     assert_eq!(bodies.len(), 1, "{bodies:?}");
     let of_others = show(&gate, "/others", &signer.token(&claims("iss", json!("https://id.test"))));
     assert_eq!((of_others.status(), of_others.json()["code"].as_str()), (401, Some("caller.invalid")));
+    assert_eq!(of_others.field("www-authenticate").as_deref(), Some("Bearer realm=\"pylon\", error=\"invalid_token\""));
     assert_eq!(gate.get("/nobody").field("www-authenticate").as_deref(), Some("Bearer realm=\"pylon\""));
     assert_eq!(service.requests(), 1);
 }

@@ -64,6 +64,7 @@ mod retries;
 mod revisions;
 mod rolling;
 mod schema;
+mod signatures;
 mod slow;
 mod streams;
 mod tcp;

@@ -172,7 +172,7 @@ impl Compiler<'_> {
     }
 
     fn consumers(&mut self) {
-        match Consumers::compile(&self.document.consumers) {
+        match Consumers::compile(&self.document.consumers, self.cx.secrets.reveal()) {
             Ok(consumers) => self.around.consumers = Arc::new(consumers),
             Err(errors) => {
                 self.around.consumers = Arc::new(Consumers::broken());

@@ -257,7 +257,6 @@ pub const LATER: &[&str] = &[
     "aggregate",
     "transcode",
     "cache",
-    "signature",
     "introspect",
     "rate_limit",
     "quota",

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use crate::exchange::Timer;
-use crate::rejection::{REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_FRAMING, REQUEST_TIMEOUT, Reason};
+use crate::rejection::{
+    REQUEST_BODY_BROKEN, REQUEST_BODY_TOO_LARGE, REQUEST_FRAMING, REQUEST_TIMEOUT, Reason, Rejection,
+};
 
 /// A streaming body behind one pointer. Streams cost one allocation; small answers cost none.
 pub type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
@@ -141,6 +143,20 @@ impl BodyError {
             Self::Timeout(_) => &REQUEST_TIMEOUT,
             Self::Malformed(_) => &REQUEST_FRAMING,
             Self::Client(_) | Self::Upstream(_) | Self::Reset(_) | Self::Removed => &REQUEST_BODY_BROKEN,
+        }
+    }
+
+    /// The same with what it says of this one.
+    pub fn rejection(&self) -> Rejection {
+        let reason = self.of_client();
+        match self {
+            // The timer's name and length help the client's owner and tell nothing of the inside.
+            Self::Timeout(timer) => {
+                let limit = timer.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
+                reason.because(format!("the {timer} timer fired{limit}"))
+            }
+            Self::Malformed(what) => reason.because(*what),
+            other => reason.privately(other.to_string()),
         }
     }
 }

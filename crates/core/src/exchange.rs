@@ -42,6 +42,8 @@ pub struct Exchange {
     pub host: Option<Box<str>>,
     /// Path and query after the one normalisation: what router, policies, log and cache key see.
     pub path: PathAndQuery,
+    /// Path and query letter by letter as the client wrote them, where they differ from `path`.
+    pub written_path: Option<PathAndQuery>,
     /// Path and query that are sent, where a rewrite made them differ from `path`.
     pub upstream_path: Option<PathAndQuery>,
     /// The host that is sent, where a rewrite made it differ.
@@ -58,6 +60,8 @@ pub struct Exchange {
     pub caller: Option<Arc<Caller>>,
     /// Whether a credential came that no policy has claimed so far.
     pub unclaimed: bool,
+    /// Whether a policy in shadow looks at it now: the body that it sees is a stand-in.
+    pub in_shadow: bool,
     /// How much it matters where there is not enough for all.
     pub priority: Priority,
     /// What happened, for the access log.
@@ -79,6 +83,7 @@ impl Exchange {
             host: head.host,
             path: head.path,
             connection: head.connection,
+            written_path: None,
             upstream_path: None,
             upstream_host: None,
             announced: Vec::new(),
@@ -87,6 +92,7 @@ impl Exchange {
             grpc: false,
             caller: None,
             unclaimed: false,
+            in_shadow: false,
             priority: Priority::default(),
             trail: Trail::default(),
             guards: Vec::new(),
@@ -122,6 +128,11 @@ impl Exchange {
     /// Keeps `guard` until the last byte of the answer is gone or the client is.
     pub fn until_body_ends(&mut self, guard: impl Any + Send) {
         self.guards.push(Box::new(guard));
+    }
+
+    /// Path and query as the client wrote them.
+    pub fn written_path(&self) -> &PathAndQuery {
+        self.written_path.as_ref().unwrap_or(&self.path)
     }
 
     /// Path and query as they are sent to the upstream.

@@ -8,6 +8,31 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use pylon_core::body::{Body, BodyError};
 
+/// A whole body of at most `cap` bytes, and its trailers. What is longer is given up with [`BodyError::TooLarge`].
+pub(crate) async fn whole(body: Body, cap: usize) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+    whole_with(body, cap, |_| {}).await
+}
+
+/// The same of which each piece is shown to `each` as it comes.
+pub(crate) async fn whole_with(
+    mut body: Body,
+    cap: usize,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+    let (mut whole, mut trailers) = (BytesMut::new(), None);
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        match frame?.into_data() {
+            Ok(data) if whole.len().saturating_add(data.len()) > cap => return Err(BodyError::TooLarge(cap as u64)),
+            Ok(data) => {
+                each(&data);
+                whole.extend_from_slice(&data);
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Ok((whole.freeze(), trailers))
+}
+
 type Next = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 /// A body that fails with [`BodyError::TooLarge`] once it is longer than its cap.
@@ -51,19 +76,6 @@ impl http_body::Body for Capped {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-/// A whole body of at most `cap` bytes, and its trailers. What is longer is given up with [`BodyError::TooLarge`].
-pub(crate) async fn whole(mut body: Body, cap: usize) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
-    let (mut whole, mut trailers) = (BytesMut::new(), None);
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        match frame?.into_data() {
-            Ok(data) if whole.len().saturating_add(data.len()) > cap => return Err(BodyError::TooLarge(cap as u64)),
-            Ok(data) => whole.extend_from_slice(&data),
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
-    Ok((whole.freeze(), trailers))
 }
 
 #[cfg(test)]

@@ -12,14 +12,17 @@ use argon2::password_hash::phc::PasswordHash;
 use aws_lc_rs::digest::{SHA256, digest};
 use pylon_core::caller::{Caller, Consumer};
 use pylon_core::names::ConsumerName;
+use pylon_core::secret::Reveal;
 use pylon_core::short::{FromScalar, OneOrMany, Several, Short};
 use pylon_core::spec::{FieldPath, SpecError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::signatures::{SigningKey, SigningKeySpec, SigningKeys};
 use self::tokens::{Tokens, TokensSpec};
 use crate::written;
 
+pub mod signatures;
 pub mod tokens;
 
 /// One consumer: an application, a partner, a team.
@@ -50,6 +53,10 @@ pub struct ConsumerSpec {
     #[serde(default, skip_serializing_if = "Several::is_empty")]
     #[schemars(example = vec![BTreeMap::from([("issuer", "https://id.example.com"), ("client", "shop-backend")])])]
     pub tokens: Several<TokensSpec>,
+    /// The keys by which it signs requests, for the policy `signature`, one or a list. Default: none.
+    #[serde(default, skip_serializing_if = "Several::is_empty")]
+    #[schemars(example = vec![BTreeMap::from([("keyid", "billing-2026"), ("algorithm", "ed25519"), ("key", "file:keys/billing.pem")])])]
+    pub signatures: Several<SigningKeySpec>,
     /// The certificates that it shows, one or a list: a URI, DNS name or mail address that stands in them, or `sha256:` and the digits
     /// of a fingerprint. Default: none.
     #[serde(default, skip_serializing_if = "written::is_empty")]
@@ -163,6 +170,7 @@ pub struct Consumers {
     all: BTreeMap<ConsumerName, Arc<Consumer>>,
     keys: HashMap<KeyHash, Key>,
     tokens: Tokens,
+    signatures: SigningKeys,
     /// Whether what was written could not be read, which has been told.
     broken: bool,
 }
@@ -174,7 +182,7 @@ impl Consumers {
     }
 
     /// Reads them; errors begin at the name of a consumer.
-    pub fn compile(specs: &[(String, ConsumerSpec)]) -> Result<Self, Vec<SpecError>> {
+    pub fn compile(specs: &[(String, ConsumerSpec)], secrets: Reveal) -> Result<Self, Vec<SpecError>> {
         let (mut consumers, mut errors) = (Self::default(), Vec::new());
         for (name, spec) in specs {
             let boxed = |words: &[String]| words.iter().map(|word| word.as_str().into()).collect();
@@ -199,6 +207,11 @@ impl Consumers {
             for (i, tokens) in spec.tokens.0.iter().enumerate() {
                 let at = FieldPath::root().key(name).key("tokens").index(i);
                 consumers.tokens.add(tokens, &consumer).unwrap_or_else(|error| errors.push(error.below(&at)));
+            }
+            for (i, key) in spec.signatures.0.iter().enumerate() {
+                let at = FieldPath::root().key(name).key("signatures").index(i);
+                signatures::add(&mut consumers.signatures, key, &consumer, secrets)
+                    .unwrap_or_else(|error| errors.push(error.below(&at)));
             }
             consumers.all.insert(consumer.name.clone(), consumer);
         }
@@ -269,6 +282,16 @@ impl Consumers {
     /// The login with this name.
     pub fn login_by(&self, user: &str) -> Option<&Login> {
         self.logins.get(user)
+    }
+
+    /// The key that requests name so.
+    pub fn signing_key(&self, keyid: &str) -> Option<&SigningKey> {
+        self.signatures.get(keyid)
+    }
+
+    /// Whether nobody has a key to sign by.
+    pub fn has_no_signing_key(&self) -> bool {
+        self.signatures.is_empty() && !self.broken
     }
 
     /// Whether nobody has a password.
@@ -357,7 +380,7 @@ mod tests {
     fn compile(json: &str) -> Result<Consumers, Vec<String>> {
         let specs: BTreeMap<String, ConsumerSpec> = serde_json::from_str(json).unwrap();
         let specs: Vec<_> = specs.into_iter().collect();
-        Consumers::compile(&specs)
+        Consumers::compile(&specs, crate::testing::plain_secrets)
             .map_err(|errors| errors.iter().map(|error| format!("{}: {}", error.at, error.problem)).collect())
     }
 

@@ -226,7 +226,9 @@ impl Place {
             Self::Header(name, _) => _ = req.headers_mut().remove(name),
             Self::Query(name) => {
                 if let Some(path) = without(&cx.path, name) {
-                    cx.path = path;
+                    let before = std::mem::replace(&mut cx.path, path);
+                    // What is signed is what the client wrote.
+                    cx.written_path.get_or_insert(before);
                 }
                 if let Some(path) = cx.upstream_path.as_ref().and_then(|path| without(path, name)) {
                     cx.upstream_path = Some(path);

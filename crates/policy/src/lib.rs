@@ -16,6 +16,7 @@ pub mod policy;
 pub mod protobuf;
 pub mod registry;
 pub mod shape;
+pub mod structured;
 
 mod bodies;
 mod identity;

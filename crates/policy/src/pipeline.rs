@@ -217,10 +217,12 @@ impl Station {
         *copy.headers_mut() = req.headers().clone();
         let before = (cx.caller.clone(), cx.unclaimed, cx.path.clone(), cx.upstream_path.clone());
         let told = (cx.trail.reason.take(), cx.trail.detail.take());
+        cx.in_shadow = true;
         let outcome = match self.policy.on_request(&mut copy, cx) {
             Step::Done(outcome) => outcome,
             Step::Wait(waiting) => waiting.await,
         };
+        cx.in_shadow = false;
         (cx.caller, cx.unclaimed, cx.path, cx.upstream_path) = before;
         let said = std::mem::replace(&mut cx.trail.reason, told.0);
         cx.trail.detail = told.1;

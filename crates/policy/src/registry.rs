@@ -29,6 +29,7 @@ policies! {
         client_cert: ClientCert, "Client certificates", judges;
         api_key: ApiKey, "API keys", judges;
         basic: Basic, "Names and passwords", judges;
+        signature: Signature, "Signed requests", judges;
         jwt: Jwt, "Tokens (JWT)", judges;
     }
     Authorize in authorize {
@@ -125,6 +126,7 @@ mod tests {
             (Phase::Identify, "client_cert"),
             (Phase::Identify, "api_key"),
             (Phase::Identify, "basic"),
+            (Phase::Identify, "signature"),
             (Phase::Identify, "jwt"),
             (Phase::Authorize, "anonymous"),
             (Phase::Authorize, "require"),
@@ -176,6 +178,10 @@ mod tests {
             ("ip_filter", r#"{ "deny": ["10.0.0.0/8"] }"#),
             ("request_limits", r#"{ "body": "1MiB", "content_types": ["text/*"] }"#),
             ("cors", "\"*\""),
+            (
+                "signature",
+                r#"{ "components": ["@method", "@path"], "max_age": "1m", "tag": "shop", "headers": { "x-a": "consumer" } }"#,
+            ),
             (
                 "require",
                 r#"{ "scopes": ["a", "b"], "any_group": "c", "claims": { "level": [1, "2", true] }, "by": "jwt" }"#,

@@ -58,6 +58,7 @@ pub(crate) fn read(
     hop::strip_request(request.headers_mut(), &found);
     let announced =
         forwarding::announce(request.headers_mut(), &connection, (origin, trusted), &found, via, &request_id);
+    let written = request.uri().path_and_query().filter(|written| **written != path).cloned();
     *request.uri_mut() = Uri::from(path.clone());
     let mut exchange = Exchange::begin(Head {
         client: origin.client,
@@ -72,6 +73,7 @@ pub(crate) fn read(
         connection,
     });
     exchange.announced = announced;
+    exchange.written_path = written;
     if grpc::is_call(request.headers()) {
         exchange.grpc = true;
         exchange.deadline = grpc::timeout(request.headers()).map(|span| started + span);

@@ -213,11 +213,7 @@ impl From<CallError> for Rejection {
                     "the response headers are longer than {limit} bytes{largest}: raise `limits.response_headers` if that is meant to be"
                 ))
             }
-            Fault::Body(BodyError::Timeout(timer)) => {
-                let limit = timer.limit().map(|limit| format!(" ({limit})")).unwrap_or_default();
-                reason.because(format!("the {timer} timer fired{limit}"))
-            }
-            Fault::Body(BodyError::Malformed(what)) => reason.because(*what),
+            Fault::Body(error) => error.rejection(),
             Fault::Open { after, .. } => {
                 let rejection = reason.privately(error.source.to_string());
                 match after {

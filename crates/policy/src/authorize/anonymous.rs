@@ -20,6 +20,7 @@ use pylon_core::spec::SpecError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{Found, Place};
 use crate::policy::{Compiling, Policy, Step};
 
 /// Whether requests without a caller pass.
@@ -45,6 +46,18 @@ impl Anonymous {
         self.challenges = challenges.into();
     }
 
+    /// The refusal of a credential that nobody takes. A bearer token is told that it is none that is taken (RFC 6750 §3.1).
+    fn refuse_other(&self, req: &Request, cx: &Exchange) -> Rejection {
+        let bearer = matches!(Place::bearer().find(req, cx), Found::One(_));
+        let no = CALLER_INVALID.privately("no policy of this route takes this credential");
+        self.challenges.iter().fold(no, |no, challenge| {
+            let of_bearer = bearer && challenge.as_bytes().starts_with(b"Bearer ");
+            let told = [challenge.as_bytes(), b", error=\"invalid_token\""].concat();
+            let told = of_bearer.then(|| HeaderValue::try_from(told).ok()).flatten();
+            no.with_header(WWW_AUTHENTICATE, told.unwrap_or_else(|| challenge.clone()))
+        })
+    }
+
     fn refuse(&self, reason: &'static Reason, note: &'static str) -> Rejection {
         let no = reason.privately(note);
         self.challenges.iter().fold(no, |no, challenge| no.with_header(WWW_AUTHENTICATE, challenge.clone()))
@@ -59,10 +72,10 @@ impl Policy for Anonymous {
         Ok(Self { pass: *spec == AnonymousSpec::Allow, challenges: Box::default() })
     }
 
-    fn on_request<'a>(&'a self, _: &'a mut Request, cx: &'a mut Exchange) -> Step<'a, ()> {
+    fn on_request<'a>(&'a self, req: &'a mut Request, cx: &'a mut Exchange) -> Step<'a, ()> {
         Step::Done(match (&cx.caller, cx.unclaimed) {
             (Some(_), _) => Ok(()),
-            (None, true) => Err(self.refuse(&CALLER_INVALID, "no policy of this route takes this credential").into()),
+            (None, true) => Err(self.refuse_other(req, cx).into()),
             (None, false) if self.pass => Ok(()),
             (None, false) => Err(self.refuse(&CALLER_MISSING, "there is no credential").into()),
         })

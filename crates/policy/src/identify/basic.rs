@@ -90,6 +90,8 @@ impl Policy for Basic {
     type Spec = Short<BasicSpec>;
     type Memo = ();
 
+    const PROVES_CONSUMERS: bool = true;
+
     fn compile(spec: &Self::Spec, cx: &Compiling<'_>) -> Result<Self, Vec<SpecError>> {
         let at = |key: &str| FieldPath::root().key(key);
         let mut errors = Vec::new();

@@ -60,7 +60,7 @@ use self::issuer::{Issuer, Judged};
 use self::spec::JwtSpec;
 
 mod claims;
-mod compiled;
+pub(crate) mod compiled;
 mod issuer;
 mod json;
 mod key;

@@ -4,3 +4,4 @@ pub mod api_key;
 pub mod basic;
 pub mod client_cert;
 pub mod jwt;
+pub mod signature;

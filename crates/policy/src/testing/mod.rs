@@ -15,7 +15,7 @@ use pylon_core::body::{Body, BodyError};
 use pylon_core::carry::Carry;
 use pylon_core::connection::{Connection, Scheme};
 use pylon_core::exchange::{Exchange, Head};
-use pylon_core::secret::SecretSpec;
+use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::resolve::Resolver;
 
@@ -50,6 +50,10 @@ impl Seen {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         }
+    }
+
+    pub(crate) fn post(path: &str) -> Self {
+        Self { method: Method::POST, ..Self::get(path) }
     }
 
     pub(crate) fn options(path: &str) -> Self {
@@ -131,15 +135,23 @@ pub(crate) fn compiling<T>(work: impl FnOnce(&Compiling<'_>) -> T) -> T {
         "keys": [KeyHash::of(b"key-of-app").to_string()],
     }))
     .unwrap();
-    let consumers = Consumers::compile(&[("app".to_owned(), spec)]).unwrap();
+    let consumers = Consumers::compile(&[("app".to_owned(), spec)], plain_secrets).unwrap();
     let resolver = Resolver::new(&[SocketAddr::from(([127, 0, 0, 1], 53))]).unwrap();
-    let mut around = Around::new(Arc::new(consumers), resolver, |spec| match spec {
-        SecretSpec::Plain(secret) => Ok(secret.clone()),
-        SecretSpec::Env(_) | SecretSpec::File(_) => Err(SpecError::new(FieldPath::root(), "tests have plain secrets")),
-    });
+    let mut around = Around::new(Arc::new(consumers), resolver, plain_secrets);
     around.asks_for_certificates = true;
     work(&Compiling { carry: &Carry::default(), around: &around })
 }
+
+/// Secrets of tests are plain.
+pub(crate) fn plain_secrets(spec: &SecretSpec) -> Result<Secret, SpecError> {
+    match spec {
+        SecretSpec::Plain(secret) => Ok(secret.clone()),
+        SecretSpec::Env(_) | SecretSpec::File(_) => Err(SpecError::new(FieldPath::root(), "tests have plain secrets")),
+    }
+}
+
+/// RFC 9421 §B.1.4, `test-key-ed25519`.
+pub(crate) const ED25519_PEM: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAJrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=\n-----END PUBLIC KEY-----\n";
 
 /// The hash of a password, at the least cost there is.
 fn hashed(password: &str) -> String {

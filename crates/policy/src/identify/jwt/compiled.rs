@@ -169,7 +169,7 @@ fn shown(values: &[serde_json::Value]) -> String {
     values.first().map_or_else(|| "an empty list".to_owned(), |value| format!("`{value}`"))
 }
 
-fn within(span: Span, least: u64, most: u64, at: &FieldPath, help: &str, errors: &mut Vec<SpecError>) {
+pub(crate) fn within(span: Span, least: u64, most: u64, at: &FieldPath, help: &str, errors: &mut Vec<SpecError>) {
     let seconds = span.duration().as_secs();
     if seconds < least || span.duration() > std::time::Duration::from_secs(most) {
         errors.push(

@@ -24,6 +24,7 @@ pub mod health;
 mod judging;
 mod key;
 pub mod locality;
+pub mod oauth;
 pub mod outbound;
 pub mod outliers;
 mod pace;

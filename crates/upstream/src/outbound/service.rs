@@ -3,7 +3,6 @@
 //! Lives on the control runtime, and from one document to the next where nothing of it has changed. Whoever needs a token while
 //! there is none waits for the answer that is under way; where the last one brought none, nobody waits.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU64,
@@ -12,23 +11,22 @@ use std::sync::atomic::{
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderValue, StatusCode, header};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pylon_core::secret::Reveal;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::resolve::Resolver;
 use pylon_net::timer::timeout_at;
 use pylon_observe::insight::TokenReading;
-use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::spec::{ClientAuthSpec, OAuth2Spec};
+use super::spec::OAuth2Spec;
 use super::token::Flow;
-use super::values::{bearer, credentials};
 use crate::error::Fault;
 use crate::fetch::{Ask, Remote, Whole};
+use crate::oauth::{self, Form, bearer};
 use crate::view::TokenView;
 
 /// How long one request for a token may take.
@@ -235,78 +233,21 @@ impl Client {
 
 /// The request for a token (RFC 6749 §4.4.2).
 fn request(spec: &OAuth2Spec, secret: &[u8]) -> Result<Ask, String> {
-    let mut body = "grant_type=client_credentials".to_owned();
-    let mut member = |name: &str, value: &[u8]| {
-        body.push('&');
-        body.push_str(name);
-        body.push('=');
-        encode(value, &mut body);
-    };
+    let mut form = Form::default().with("grant_type", "client_credentials");
     if !spec.scopes.is_empty() {
-        member("scope", spec.scopes.join(" ").as_bytes());
+        form = form.with("scope", spec.scopes.join(" "));
     }
     if let Some(audience) = &spec.audience {
-        member("audience", audience.as_bytes());
+        form = form.with("audience", audience);
     }
-    if spec.auth == ClientAuthSpec::Post {
-        member("client_id", spec.client_id.as_bytes());
-        member("client_secret", secret);
-    }
-    let ask = Ask::post("", "application/x-www-form-urlencoded", body)
-        .with(header::ACCEPT, HeaderValue::from_static("application/json"));
-    if spec.auth == ClientAuthSpec::Post {
-        return Ok(ask);
-    }
-    // RFC 6749 §2.3.1: each in the form of a body before both go together.
-    let (mut id, mut proof) = (String::new(), String::new());
-    encode(spec.client_id.as_bytes(), &mut id);
-    encode(secret, &mut proof);
-    let value = credentials(id.as_bytes(), proof.as_bytes()).map_err(|error| error.problem)?;
-    Ok(ask.with(header::AUTHORIZATION, value))
+    form.ask(&oauth::Client { id: &spec.client_id, secret: Some(secret), auth: spec.auth })
 }
 
-/// The answer to it (RFC 6749 §5). What it says of errors is shown as far as it is one of the words that there are.
+/// The answer to it (RFC 6749 §5).
 fn read(answer: &Whole) -> Result<(HeaderValue, Option<Duration>), String> {
-    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
-    let member = |name: &str| body.as_ref().and_then(|body| body.get(name));
-    if answer.status != StatusCode::OK {
-        let word = member("error").and_then(Value::as_str).filter(|word| is_word(word));
-        let word = word.map(|word| format!(", `{word}`")).unwrap_or_default();
-        return Err(format!("the answer is {}{word}", answer.status.as_u16()));
-    }
-    let kind = member("token_type").and_then(Value::as_str).ok_or("the answer has no `token_type`")?;
-    if !kind.eq_ignore_ascii_case("bearer") {
-        return Err("the answer's `token_type` is not `bearer`".to_owned());
-    }
-    let token = member("access_token").and_then(Value::as_str).ok_or("the answer has no `access_token`")?;
-    let token = bearer(token.as_bytes()).ok_or("the answer's `access_token` is no token")?;
-    let expires_in = match member("expires_in") {
-        None | Some(Value::Null) => None,
-        // Some write it as text.
-        Some(value) => {
-            let seconds = value.as_u64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
-            let seconds = seconds.filter(|seconds| *seconds > 0);
-            Some(Duration::from_secs(seconds.ok_or("the answer's `expires_in` is no number of seconds")?))
-        }
-    };
-    Ok((token, expires_in))
-}
-
-/// Whether it looks like `invalid_client`, and can hold no secret of length.
-fn is_word(word: &str) -> bool {
-    word.len() <= 40 && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
-
-/// Appends `bytes` in the form `application/x-www-form-urlencoded`.
-fn encode(bytes: &[u8], out: &mut String) {
-    for byte in bytes {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => out.push(char::from(*byte)),
-            b' ' => out.push('+'),
-            // Writing to a string does not fail.
-            _ => _ = write!(out, "%{byte:02X}"),
-        }
-    }
+    let granted = oauth::granted(answer).map_err(|refused| refused.to_string())?;
+    let token = bearer(granted.access_token.as_bytes()).ok_or("the answer's `access_token` is no token")?;
+    Ok((token, granted.expires_in))
 }
 
 fn now() -> Instant {
@@ -316,7 +257,7 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::HeaderMap;
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
 

@@ -8,8 +8,6 @@ use std::sync::atomic::{
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 use pylon_core::fields::{self, BadName};
@@ -19,6 +17,7 @@ use pylon_core::secret::{Reveal, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
 
 use super::spec::{BasicSpec, OutboundSpec, ValueSpec};
+use crate::oauth;
 
 /// How often files are read. What is new counts once it was the same twice.
 const LOOK: Duration = Duration::from_millis(500);
@@ -188,11 +187,11 @@ impl Recipe {
             return Err(error.help("it has neither a colon nor control characters"));
         }
         let password = (self.secrets)(&spec.password).map_err(|error| error.below(&at.key("password")))?;
-        credentials(spec.user.as_bytes(), password.expose())
+        oauth::credentials(spec.user.as_bytes(), password.expose()).ok_or_else(|| not_sendable("this secret"))
     }
 
     fn bearer(&self, token: &SecretSpec) -> Result<HeaderValue, SpecError> {
-        bearer((self.secrets)(token)?.expose())
+        oauth::bearer((self.secrets)(token)?.expose())
             .ok_or_else(|| SpecError::new(FieldPath::root(), "this is no token (RFC 6750 §2.1)"))
     }
 }
@@ -205,22 +204,8 @@ pub(super) fn name_of(text: &str, at: &FieldPath) -> Result<HeaderName, SpecErro
     }
 }
 
-/// `Basic` and both, in the form of RFC 7617.
-pub(super) fn credentials(user: &[u8], password: &[u8]) -> Result<HeaderValue, SpecError> {
-    let text = STANDARD.encode([user, b":", password].concat());
-    sensitive(format!("Basic {text}").as_bytes())
-}
-
-/// `Bearer` and the token; none where it is no token.
-pub(super) fn bearer(token: &[u8]) -> Option<HeaderValue> {
-    let graphic = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
-    graphic.then(|| sensitive(&[b"Bearer ", token].concat()).ok()).flatten()
-}
-
 fn sensitive(bytes: &[u8]) -> Result<HeaderValue, SpecError> {
-    let mut value = HeaderValue::from_bytes(bytes).map_err(|_| not_sendable("this secret"))?;
-    value.set_sensitive(true);
-    Ok(value)
+    oauth::sensitive(bytes).ok_or_else(|| not_sendable("this secret"))
 }
 
 fn not_sendable(what: &str) -> SpecError {

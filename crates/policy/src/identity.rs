@@ -235,19 +235,24 @@ impl Place {
                 }
             }
             Self::Cookie(name) => {
-                let lines: Vec<HeaderValue> = (req.headers().get_all(COOKIE).iter())
-                    .filter_map(|line| {
-                        let rest = crumbs(line.as_bytes()).filter(|crumb| value_of(crumb, name).is_none());
-                        HeaderValue::from_bytes(&rest.collect::<Vec<_>>().join(&b"; "[..])).ok()
-                    })
-                    .filter(|line| !line.is_empty())
-                    .collect();
-                req.headers_mut().remove(COOKIE);
-                for line in lines {
-                    req.headers_mut().append(COOKIE, line);
-                }
+                without_cookies(req, |crumb| value_of(crumb, name).is_some());
             }
         }
+    }
+}
+
+/// Takes out the cookies, as `name=value`, that are `gone`.
+pub(crate) fn without_cookies(req: &mut Request, gone: impl Fn(&[u8]) -> bool) {
+    let lines: Vec<HeaderValue> = (req.headers().get_all(COOKIE).iter())
+        .filter_map(|line| {
+            let rest = crumbs(line.as_bytes()).filter(|crumb| !gone(crumb));
+            HeaderValue::from_bytes(&rest.collect::<Vec<_>>().join(&b"; "[..])).ok()
+        })
+        .filter(|line| !line.is_empty())
+        .collect();
+    req.headers_mut().remove(COOKIE);
+    for line in lines {
+        req.headers_mut().append(COOKIE, line);
     }
 }
 
@@ -290,7 +295,8 @@ fn without(path: &PathAndQuery, name: &str) -> Option<PathAndQuery> {
     PathAndQuery::try_from(text).ok()
 }
 
-fn crumbs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The cookies of a line, each as `name=value`.
+pub(crate) fn crumbs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).filter(|crumb| !crumb.is_empty())
 }
 
@@ -340,7 +346,7 @@ impl Telling {
     }
 
     /// The lines for one caller. What it has not, or what cannot stand in a header, is left out.
-    fn lines(&self, caller: &Caller) -> Box<[(HeaderName, HeaderValue)]> {
+    pub(crate) fn lines(&self, caller: &Caller) -> Box<[(HeaderName, HeaderValue)]> {
         let line = |(name, fact): &(HeaderName, Fact)| {
             let value = HeaderValue::try_from(caller.fact(fact)?).ok()?;
             Some((name.clone(), value))

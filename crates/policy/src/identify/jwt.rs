@@ -59,14 +59,14 @@ use self::compiled::group;
 use self::issuer::{Issuer, Judged};
 use self::spec::JwtSpec;
 
-mod claims;
+pub(crate) mod claims;
 pub(crate) mod compiled;
-mod issuer;
-mod json;
-mod key;
+pub(crate) mod issuer;
+pub(crate) mod json;
+pub(crate) mod key;
 mod renewal;
-mod service;
-mod source;
+pub(crate) mod service;
+pub(crate) mod source;
 pub mod spec;
 pub mod token;
 

@@ -7,30 +7,30 @@ use serde_json::{Map, Value};
 
 /// What is asked of the claims of one issuer.
 #[derive(Debug)]
-pub(super) struct Rules {
-    pub(super) issuer: Box<str>,
+pub(crate) struct Rules {
+    pub(crate) issuer: Box<str>,
     /// None where tokens for anybody are taken.
-    pub(super) audiences: Option<Box<[Box<str>]>>,
-    pub(super) leeway: u64,
+    pub(crate) audiences: Option<Box<[Box<str>]>>,
+    pub(crate) leeway: u64,
     /// Claims by path, with the values of which they must have one; no values where any will do.
-    pub(super) required: Box<[(Box<str>, Vec<Value>)]>,
-    pub(super) subject: Box<str>,
-    pub(super) scopes: Option<Box<str>>,
-    pub(super) groups: Option<Box<str>>,
-    pub(super) typ: Option<Box<str>>,
+    pub(crate) required: Box<[(Box<str>, Vec<Value>)]>,
+    pub(crate) subject: Box<str>,
+    pub(crate) scopes: Option<Box<str>>,
+    pub(crate) groups: Option<Box<str>>,
+    pub(crate) typ: Option<Box<str>>,
 }
 
 /// Why claims make no caller: for the log alone.
-pub(super) type Why = Cow<'static, str>;
+pub(crate) type Why = Cow<'static, str>;
 
 impl Rules {
     /// Whether these claims are of this issuer.
-    pub(super) fn are_its(&self, claims: &Map<String, Value>) -> bool {
+    pub(crate) fn are_its(&self, claims: &Map<String, Value>) -> bool {
         claims.get("iss").and_then(Value::as_str) == Some(&self.issuer)
     }
 
     /// Whether a token of this type is meant for us (RFC 8725 §3.11).
-    pub(super) fn takes(&self, typ: Option<&str>) -> bool {
+    pub(crate) fn takes(&self, typ: Option<&str>) -> bool {
         let plain = typ.map(|typ| match typ.split_at_checked("application/".len()) {
             Some((before, rest)) if before.eq_ignore_ascii_case("application/") => rest,
             _ => typ,
@@ -44,9 +44,19 @@ impl Rules {
     }
 
     /// The caller of whom signed claims speak at `now`.
-    pub(super) fn caller(&self, claims: Map<String, Value>, now: u64) -> Result<Caller, Why> {
+    pub(crate) fn caller(&self, claims: Map<String, Value>, now: u64) -> Result<Caller, Why> {
         let until = self.time(&claims, now)?;
         self.audience(&claims)?;
+        self.named("jwt", claims, Some(until))
+    }
+
+    /// The caller whom claims name that were found to be good, as `by` knows it until then.
+    pub(crate) fn named(
+        &self,
+        by: &'static str,
+        claims: Map<String, Value>,
+        until: Option<u64>,
+    ) -> Result<Caller, Why> {
         for (path, values) in &self.required {
             let Some(found) = claim(&claims, path).filter(|value| !value.is_null()) else {
                 return Err(format!("the claim `{path}` is not there").into());
@@ -65,12 +75,12 @@ impl Rules {
         let scopes = scopes.map(|value| words(value, true)).unwrap_or_default();
         let groups = self.groups.as_ref().and_then(|path| claim(&claims, path));
         let groups = groups.map(|value| words(value, false)).unwrap_or_default();
-        let (by, consumer, told) = ("jwt", None, Box::default());
-        Ok(Caller { by, subject, consumer, scopes, groups, claims, until: Some(until), told })
+        let (consumer, told) = (None, Box::default());
+        Ok(Caller { by, subject, consumer, scopes, groups, claims, until, told })
     }
 
     /// The end of a token whose time it is.
-    fn time(&self, claims: &Map<String, Value>, now: u64) -> Result<u64, Why> {
+    pub(crate) fn time(&self, claims: &Map<String, Value>, now: u64) -> Result<u64, Why> {
         let until = date(claims, "exp")?.ok_or("it has no end (`exp`)")?;
         if until.saturating_add(self.leeway) <= now {
             return Err("its time is over (`exp`)".into());
@@ -85,7 +95,8 @@ impl Rules {
         Ok(until)
     }
 
-    fn audience(&self, claims: &Map<String, Value>) -> Result<(), Why> {
+    /// Whether it is for us.
+    pub(crate) fn audience(&self, claims: &Map<String, Value>) -> Result<(), Why> {
         let Some(audiences) = &self.audiences else { return Ok(()) };
         let ours = |value: &Value| value.as_str().is_some_and(|text| audiences.iter().any(|one| **one == *text));
         let is_ours = match claims.get("aud") {

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue};
 use pylon_core::kept;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
+use pylon_net::tls::spec::UpstreamTlsSpec;
 
 use super::Group;
 use super::claims::Rules;
@@ -104,15 +105,8 @@ fn issuer(spec: &JwtSpec, cx: &Compiling<'_>) -> Result<Issuer, Vec<SpecError>> 
 fn keys(spec: &JwtSpec, cx: &Compiling<'_>) -> Result<Keeping, Vec<SpecError>> {
     let at = |key: &str| FieldPath::root().key(key);
     let Some(secret) = &spec.secret else {
-        let (source, at_hand) =
-            Source::new(&spec.issuer, spec.jwks.as_deref(), spec.tls.as_ref(), &cx.around.resolver)?;
-        let (valid, cool) = (spec.keys_valid_for, spec.cool_down);
-        let tls = serde_json::to_string(&spec.tls).unwrap_or_default();
-        let jwks = spec.jwks.as_ref().map_or_else(|| format!("of {}", spec.issuer), |jwks| format!("at {jwks}"));
-        // One for all routes and documents that would ask alike.
-        let name = format!("keys {jwks} {tls} {valid} {cool} {}", cx.around.resolver.identity());
-        let set = cx.carry.keep(name, || KeySet::new(source, at_hand, valid.duration(), cool.duration()));
-        cx.around.services.add(Arc::clone(&set) as Arc<dyn Service>);
+        let times = (spec.keys_valid_for, spec.cool_down);
+        let set = fetched(&spec.issuer, spec.jwks.as_deref(), spec.tls.as_ref(), times, cx)?;
         return Ok(Keeping::Fetched(set));
     };
     for (key, written) in [("jwks", spec.jwks.is_some()), ("tls", spec.tls.is_some())] {
@@ -129,6 +123,24 @@ fn keys(spec: &JwtSpec, cx: &Compiling<'_>) -> Result<Keeping, Vec<SpecError>> {
         return Err(vec![error.help("let chance make one: `openssl rand -base64 48`")]);
     }
     Ok(Keeping::Secret(Keys::secret(secret.expose())))
+}
+
+/// The keys of an issuer, which are fetched: for how long they serve, and how soon they are asked for again. There is one set for
+/// all routes and documents that would ask alike.
+pub(crate) fn fetched(
+    issuer: &str,
+    jwks: Option<&str>,
+    tls: Option<&UpstreamTlsSpec>,
+    (valid, cool): (Span, Span),
+    cx: &Compiling<'_>,
+) -> Result<Arc<KeySet>, Vec<SpecError>> {
+    let (source, at_hand) = Source::new(issuer, jwks, tls, &cx.around.resolver)?;
+    let tls = serde_json::to_string(&tls).unwrap_or_default();
+    let jwks = jwks.map_or_else(|| format!("of {issuer}"), |jwks| format!("at {jwks}"));
+    let name = format!("keys {jwks} {tls} {valid} {cool} {}", cx.around.resolver.identity());
+    let set = cx.carry.keep(name, || KeySet::new(source, at_hand, valid.duration(), cool.duration()));
+    cx.around.services.add(Arc::clone(&set) as Arc<dyn Service>);
+    Ok(set)
 }
 
 /// Secrets and key pairs never stand beside each other: what one may do would be open to the other (RFC 8725 §2.1).

@@ -14,16 +14,16 @@ use super::token::Token;
 
 /// An issuer of tokens.
 #[derive(Debug)]
-pub(super) struct Issuer {
-    pub(super) rules: Rules,
-    pub(super) keys: Keeping,
+pub(crate) struct Issuer {
+    pub(crate) rules: Rules,
+    pub(crate) keys: Keeping,
     /// None where the keys say it.
-    pub(super) algorithms: Box<[Algorithm]>,
+    pub(crate) algorithms: Box<[Algorithm]>,
 }
 
 /// How its keys are kept.
 #[derive(Debug)]
-pub(super) enum Keeping {
+pub(crate) enum Keeping {
     /// As a secret, which never changes.
     Secret(Keys),
     /// By a service that fetches them.
@@ -32,7 +32,7 @@ pub(super) enum Keeping {
 
 /// What a token of this issuer comes to.
 #[derive(Debug)]
-pub(super) enum Judged {
+pub(crate) enum Judged {
     Caller(Caller),
     Invalid(Cow<'static, str>),
     Unknown(Cow<'static, str>),
@@ -40,9 +40,22 @@ pub(super) enum Judged {
     Wait(u64),
 }
 
+/// What the signature of a token comes to.
+#[derive(Debug)]
+pub(crate) enum Signed {
+    /// A key of the issuer made it.
+    Good,
+    /// None did.
+    Bad(Cow<'static, str>),
+    /// Nobody knows: the issuer does not tell its keys.
+    Unknown(Cow<'static, str>),
+    /// Keys are on their way: wait for more answers than these.
+    Wait(u64),
+}
+
 impl Issuer {
     /// Rises when keys change.
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         match &self.keys {
             Keeping::Secret(_) => 0,
             Keeping::Fetched(set) => set.generation(),
@@ -50,7 +63,7 @@ impl Issuer {
     }
 
     /// See [`KeySet::answered`].
-    pub(super) async fn answered(&self, seen: u64, deadline: Instant) -> bool {
+    pub(crate) async fn answered(&self, seen: u64, deadline: Instant) -> bool {
         match &self.keys {
             Keeping::Secret(_) => false,
             Keeping::Fetched(set) => set.answered(seen, deadline).await,
@@ -58,33 +71,41 @@ impl Issuer {
     }
 
     /// Checks type, signature and claims, in this order: what is not signed is not believed.
-    pub(super) fn judge(&self, token: Token<'_>, now: u64) -> Judged {
+    pub(crate) fn judge(&self, token: Token<'_>, now: u64) -> Judged {
         if !self.rules.takes(token.typ.as_deref()) {
             return Judged::Invalid("it is a token for something else (`typ`)".into());
         }
+        match self.signed(&token) {
+            Signed::Good => match self.rules.caller(token.claims, now) {
+                Ok(caller) => Judged::Caller(caller),
+                Err(why) => Judged::Invalid(why),
+            },
+            Signed::Bad(why) => Judged::Invalid(why),
+            Signed::Unknown(why) => Judged::Unknown(why),
+            Signed::Wait(seen) => Judged::Wait(seen),
+        }
+    }
+
+    /// Checks the signature alone.
+    pub(crate) fn signed(&self, token: &Token<'_>) -> Signed {
         let Some(algorithm) = Algorithm::of(&token.alg) else {
-            return Judged::Invalid("its algorithm is not known (`alg`)".into());
+            return Signed::Bad("its algorithm is not known (`alg`)".into());
         };
         let verdict = match &self.keys {
-            Keeping::Secret(keys) => keys.judge(&token, algorithm, &self.algorithms),
+            Keeping::Secret(keys) => keys.judge(token, algorithm, &self.algorithms),
             Keeping::Fetched(set) => match set.keys() {
-                Some(keys) => keys.judge(&token, algorithm, &self.algorithms),
+                Some(keys) => keys.judge(token, algorithm, &self.algorithms),
                 None => Verdict::NoKey,
             },
         };
         match (verdict, &self.keys) {
-            (Verdict::Good, _) => match self.rules.caller(token.claims, now) {
-                Ok(caller) => Judged::Caller(caller),
-                Err(why) => Judged::Invalid(why),
-            },
+            (Verdict::Good, _) => Signed::Good,
             (Verdict::NoKey, Keeping::Fetched(set)) => match set.demand() {
-                Demand::Wait(seen) => Judged::Wait(seen),
-                Demand::Absent => Judged::Invalid("the issuer has no such key".into()),
-                Demand::Unknown(why) => Judged::Unknown(why.into()),
+                Demand::Wait(seen) => Signed::Wait(seen),
+                Demand::Absent => Signed::Bad("the issuer has no such key".into()),
+                Demand::Unknown(why) => Signed::Unknown(why.into()),
             },
-            (Verdict::Bad | Verdict::NoKey, _) => {
-                Judged::Invalid("its signature is not by the key that it names".into())
-            }
+            (Verdict::Bad | Verdict::NoKey, _) => Signed::Bad("its signature is not by the key that it names".into()),
         }
     }
 }

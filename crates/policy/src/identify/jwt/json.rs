@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const DEEPEST: usize = 16;
 
 /// The object that `bytes` are, and nothing around it but blanks.
-pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = (&mut reader).deserialize_map(Strict(DEEPEST)).ok()?;
     reader.end().ok()?;

@@ -27,15 +27,15 @@ const RSA: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The keys of one issuer.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     all: Vec<Key>,
     /// Why others were left out.
-    pub(super) left_out: Vec<String>,
+    pub(crate) left_out: Vec<String>,
 }
 
 /// One key.
 #[derive(Debug, PartialEq)]
-pub(super) struct Key {
+pub(crate) struct Key {
     kid: Option<Box<str>>,
     /// The algorithm that it names itself.
     stated: Option<Algorithm>,
@@ -72,7 +72,7 @@ impl PartialEq for Material {
 
 /// What keys say of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// One of them made it.
     Good,
     /// The one that it names did not make it so.
@@ -83,7 +83,7 @@ pub(super) enum Verdict {
 
 impl Keys {
     /// Reads a set.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
         let set = json::object(bytes).ok_or("this is no JSON object whose members stand once")?;
         let Some(Value::Array(items)) = set.get("keys") else {
             return Err("it has no list `keys` (RFC 7517 §5)".to_owned());
@@ -110,17 +110,17 @@ impl Keys {
     }
 
     /// The one key that is a secret.
-    pub(super) fn secret(secret: &[u8]) -> Self {
+    pub(crate) fn secret(secret: &[u8]) -> Self {
         let key = Key { kid: None, stated: None, material: Material::Secret(secret.into()) };
         Self { all: vec![key], left_out: Vec::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
     /// Checks the signature of `token`. `allowed` is what the document names; nothing where it leaves that to the keys.
-    pub(super) fn judge(&self, token: &Token<'_>, algorithm: Algorithm, allowed: &[Algorithm]) -> Verdict {
+    pub(crate) fn judge(&self, token: &Token<'_>, algorithm: Algorithm, allowed: &[Algorithm]) -> Verdict {
         let is_named = |key: &&Key| key.kid.is_some() && key.kid == token.kid;
         let may_be = |key: &&Key| token.kid.is_none() || key.kid.is_none() || key.kid == token.kid;
         let fits = self.all.iter().filter(may_be).filter(|key| key.may(algorithm, allowed));
@@ -260,7 +260,7 @@ fn hmac_by(algorithm: Algorithm) -> Option<hmac::Algorithm> {
 }
 
 /// How long a secret has to be, in bytes (RFC 7518 §3.2); none where `algorithm` has no secret.
-pub(super) fn shortest_secret(algorithm: Algorithm) -> Option<usize> {
+pub(crate) fn shortest_secret(algorithm: Algorithm) -> Option<usize> {
     hmac_by(algorithm).map(|by| by.tag_len())
 }
 

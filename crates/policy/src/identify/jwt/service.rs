@@ -12,15 +12,17 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use pylon_net::timer::timeout_at;
+use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::key::Keys;
 use super::renewal::Renewal;
-use super::source::{Source, Told};
+use super::source::{Source, Target, Told};
 use crate::policy::Service;
 
 /// How long one fetch may take.
@@ -28,7 +30,7 @@ const FETCHING: Duration = Duration::from_secs(10);
 
 /// The keys of one issuer.
 #[derive(Debug)]
-pub(super) struct KeySet {
+pub(crate) struct KeySet {
     held: Arc<Held>,
     task: Mutex<Option<AbortHandle>>,
 }
@@ -42,6 +44,8 @@ struct Held {
     /// How many answers there have been, good or bad.
     answers: watch::Sender<u64>,
     wanted: Notify,
+    /// What the issuer told of itself last.
+    told: ArcSwapOption<Map<String, Value>>,
 }
 
 impl fmt::Debug for Held {
@@ -57,7 +61,7 @@ struct State {
 
 /// What may be done about a key that is not there.
 #[derive(Debug)]
-pub(super) enum Demand {
+pub(crate) enum Demand {
     /// Wait for more answers than there have been.
     Wait(u64),
     /// It is not among the keys that the issuer has.
@@ -68,7 +72,7 @@ pub(super) enum Demand {
 
 impl KeySet {
     /// `keys` are those at hand, if there are any yet.
-    pub(super) fn new(source: Source, keys: Option<Keys>, valid_for: Duration, cool_down: Duration) -> Self {
+    pub(crate) fn new(source: Source, keys: Option<Keys>, valid_for: Duration, cool_down: Duration) -> Self {
         let mut renewal = Renewal::new(valid_for, cool_down, now());
         if keys.is_some() {
             renewal.came(Duration::ZERO, now(), 0.0);
@@ -80,23 +84,35 @@ impl KeySet {
             generation: AtomicU64::new(1),
             answers: watch::Sender::new(0),
             wanted: Notify::new(),
+            told: ArcSwapOption::empty(),
         };
         Self { held: Arc::new(held), task: Mutex::default() }
     }
 
     /// Rises with each change.
-    pub(super) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.held.generation.load(Acquire)
     }
 
     /// The keys at hand, if they may serve.
-    pub(super) fn keys(&self) -> Option<Arc<Keys>> {
+    pub(crate) fn keys(&self) -> Option<Arc<Keys>> {
         let state = self.held.state.lock();
         state.keys.clone().filter(|_| state.renewal.serves(now()))
     }
 
+    /// What the issuer told of itself last; none where it has told nothing yet.
+    pub(crate) fn told(&self) -> Option<Arc<Map<String, Value>>> {
+        self.held.told.load_full()
+    }
+
+    /// What is at a URL that the issuer tells under this name.
+    pub(crate) fn target(&self, url: &str, name: &str) -> Result<Target, String> {
+        self.held.source.target(url, name)
+    }
+
+
     /// A key is wanted that is not there.
-    pub(super) fn demand(&self) -> Demand {
+    pub(crate) fn demand(&self) -> Demand {
         let mut state = self.held.state.lock();
         let (now, was_asking) = (now(), state.renewal.is_asking());
         let served = state.renewal.serves(now);
@@ -117,7 +133,7 @@ impl KeySet {
     }
 
     /// Waits until there have been more than `seen` answers. Not beyond `deadline`: then it says false.
-    pub(super) async fn answered(&self, seen: u64, deadline: Instant) -> bool {
+    pub(crate) async fn answered(&self, seen: u64, deadline: Instant) -> bool {
         let mut answers = self.held.answers.subscribe();
         matches!(timeout_at(Some(deadline), answers.wait_for(|count| *count > seen)).await, Ok(Ok(_)))
     }
@@ -160,6 +176,9 @@ async fn look_after(held: Arc<Held>) {
         }
         held.state.lock().renewal.begin();
         let answer = held.source.fetch(&mut told, now() + FETCHING).await;
+        if let Some(members) = told.members() {
+            held.told.store(Some(members));
+        }
         held.take_in(answer);
     }
 }

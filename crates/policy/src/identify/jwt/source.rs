@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode, header};
@@ -10,6 +11,7 @@ use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::resolve::Resolver;
 use pylon_net::tls::spec::UpstreamTlsSpec;
 use pylon_upstream::fetch::{Ask, Remote, Whole};
+use serde_json::{Map, Value};
 
 use super::json;
 use super::key::Keys;
@@ -24,7 +26,7 @@ const BELIEVED: Duration = Duration::from_secs(3600);
 
 /// Where keys are.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     place: Place,
     tls: Option<UpstreamTlsSpec>,
     resolver: Resolver,
@@ -38,21 +40,36 @@ enum Place {
     Told(String, Target),
 }
 
-/// One thing to be fetched.
+/// One thing to be asked for.
 #[derive(Debug, Clone)]
-struct Target {
+pub(crate) struct Target {
     remote: Remote,
     /// With the query, if there is one.
     path: String,
 }
 
-/// What an issuer has told of the place of its keys, and when.
+/// What an issuer has told of itself, and when.
 #[derive(Debug, Default)]
-pub(super) struct Told(Option<(Target, Instant)>);
+pub(crate) struct Told(Option<Word>);
+
+#[derive(Debug)]
+struct Word {
+    keys: Target,
+    /// All that it told.
+    members: Arc<Map<String, Value>>,
+    at: Instant,
+}
+
+impl Told {
+    /// All that it told (OpenID Connect Discovery 1.0 §3).
+    pub(crate) fn members(&self) -> Option<Arc<Map<String, Value>>> {
+        self.0.as_ref().map(|word| Arc::clone(&word.members))
+    }
+}
 
 impl Source {
     /// Where the keys of `issuer` are, at `jwks` where that is written, and those that are at hand. Errors begin at the key `jwt`.
-    pub(super) fn new(
+    pub(crate) fn new(
         issuer: &str,
         jwks: Option<&str>,
         tls: Option<&UpstreamTlsSpec>,
@@ -84,7 +101,7 @@ impl Source {
     }
 
     /// What it is, for people.
-    pub(super) fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match &self.place {
             Place::Url(target) | Place::Told(_, target) => {
                 format!("{}{}", target.remote.shown(), target.path.split('?').next().unwrap_or_default())
@@ -94,7 +111,7 @@ impl Source {
     }
 
     /// Fetches the keys, and says for how long they are fresh.
-    pub(super) async fn fetch(&self, told: &mut Told, deadline: Instant) -> Result<(Keys, Duration), String> {
+    pub(crate) async fn fetch(&self, told: &mut Told, deadline: Instant) -> Result<(Keys, Duration), String> {
         let answer = match &self.place {
             Place::File(path) => {
                 let path = path.clone();
@@ -105,14 +122,17 @@ impl Source {
             Place::Url(target) => target.get(deadline).await?,
             Place::Told(issuer, target) => {
                 let asked = tokio::time::Instant::now().into_std();
-                let known = told.0.take().filter(|(_, at)| asked.saturating_duration_since(*at) < BELIEVED);
-                let (keys, at) = match known {
+                let known = told.0.take().filter(|word| asked.saturating_duration_since(word.at) < BELIEVED);
+                let word = match known {
                     Some(known) => known,
-                    None => (self.ask(issuer, target, deadline).await?, asked),
+                    None => {
+                        let (keys, members) = self.ask(issuer, target, deadline).await?;
+                        Word { keys, members: Arc::new(members), at: asked }
+                    }
                 };
-                let answer = keys.get(deadline).await?;
+                let answer = word.keys.get(deadline).await?;
                 // It is asked again where its word led nowhere.
-                told.0 = Some((keys, at));
+                told.0 = Some(word);
                 answer
             }
         };
@@ -120,15 +140,25 @@ impl Source {
         Ok((Keys::read(&answer.body)?, freshness(cache_control)))
     }
 
-    /// Asks an issuer where its keys are.
-    async fn ask(&self, issuer: &str, target: &Target, deadline: Instant) -> Result<Target, String> {
+    /// Asks an issuer where its keys are, and what else it tells.
+    async fn ask(
+        &self,
+        issuer: &str,
+        target: &Target,
+        deadline: Instant,
+    ) -> Result<(Target, Map<String, Value>), String> {
         let answer = target.get(deadline).await?;
-        let url = jwks_uri(issuer, &answer.body)?;
+        let (url, members) = jwks_uri(issuer, &answer.body)?;
+        Ok((self.target(&url, "jwks_uri")?, members))
+    }
+
+    /// What is at a URL that the issuer tells under this name.
+    pub(crate) fn target(&self, url: &str, name: &str) -> Result<Target, String> {
         let at = FieldPath::root();
         let tls =
             self.tls.as_ref().filter(|_| url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")));
         let first = |errors: Vec<SpecError>| errors.into_iter().next().map(|error| error.problem).unwrap_or_default();
-        Target::new(&url, &at, tls, &self.resolver).map_err(|errors| format!("its `jwks_uri`: {}", first(errors)))
+        Target::new(url, &at, tls, &self.resolver).map_err(|errors| format!("its `{name}`: {}", first(errors)))
     }
 }
 
@@ -157,24 +187,30 @@ impl Target {
     }
 
     async fn get(&self, deadline: Instant) -> Result<Whole, String> {
-        let ask =
-            Ask::get(self.path.clone()).with(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
-        let answer = self.remote.fetch(&ask, LARGEST, deadline).await.map_err(|error| error.to_string())?;
+        let ask = Ask::get("").with(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
+        let answer = self.ask(ask, LARGEST, deadline).await?;
         if answer.status != StatusCode::OK {
             return Err(format!("`{}` answered {}", self.path, answer.status.as_u16()));
         }
         Ok(answer)
     }
+
+    /// Asks this of it, and reads an answer of at most `cap` bytes.
+    pub(crate) async fn ask(&self, ask: Ask, cap: usize, deadline: Instant) -> Result<Whole, String> {
+        let ask = Ask { path: self.path.clone(), ..ask };
+        self.remote.fetch(&ask, cap, deadline).await.map_err(|error| error.to_string())
+    }
 }
 
-/// Where the keys of `issuer` are, by its own word. It must be the one that was asked (§4.3).
-fn jwks_uri(issuer: &str, body: &[u8]) -> Result<String, String> {
+/// Where the keys of `issuer` are, by its own word, and all that it tells. It must be the one that was asked (§4.3).
+fn jwks_uri(issuer: &str, body: &[u8]) -> Result<(String, Map<String, Value>), String> {
     let told = json::object(body).ok_or("what it tells of itself is no JSON object whose members stand once")?;
-    if told.get("issuer").and_then(serde_json::Value::as_str) != Some(issuer) {
+    if told.get("issuer").and_then(Value::as_str) != Some(issuer) {
         return Err(format!("what it tells of itself is not of the issuer `{issuer}`"));
     }
-    let url = told.get("jwks_uri").and_then(serde_json::Value::as_str);
-    url.map(str::to_owned).ok_or_else(|| "it does not tell where its keys are (`jwks_uri`)".to_owned())
+    let url = told.get("jwks_uri").and_then(Value::as_str).map(str::to_owned);
+    let url = url.ok_or_else(|| "it does not tell where its keys are (`jwks_uri`)".to_owned())?;
+    Ok((url, told))
 }
 
 fn read(path: &PathBuf) -> Result<Keys, String> {
@@ -232,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_issuer_speaks_for_itself_alone() {
-        let told = |body: &str| jwks_uri("https://id.test", body.as_bytes());
+        let told = |body: &str| jwks_uri("https://id.test", body.as_bytes()).map(|(url, _)| url);
         let good = r#"{"issuer":"https://id.test","jwks_uri":"https://keys.test/a"}"#;
         assert_eq!(told(good).as_deref(), Ok("https://keys.test/a"));
         for bad in [

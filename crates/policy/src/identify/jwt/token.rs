@@ -73,7 +73,7 @@ pub fn read(token: &[u8]) -> Result<Token<'_>, Refused> {
 }
 
 /// Bytes written in base64url, in the one way that there is.
-pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 

@@ -13,6 +13,7 @@
 
 pub mod answer;
 pub mod binary;
+pub mod browser;
 pub mod client;
 pub mod command;
 pub mod consul;
@@ -28,7 +29,9 @@ pub mod load;
 pub mod message;
 pub mod nginx;
 pub mod process;
+pub mod provider;
 pub mod signing;
+pub mod surfer;
 pub mod tally;
 pub mod terminator;
 pub mod tls;

@@ -64,6 +64,8 @@ mod retries;
 mod revisions;
 mod rolling;
 mod schema;
+mod session;
+mod session_browser;
 mod signatures;
 mod slow;
 mod streams;

@@ -268,7 +268,6 @@ pub const LATER: &[&str] = &[
     "bots",
     "security_headers",
     "csrf",
-    "session",
     "expression",
     "validate",
 ];

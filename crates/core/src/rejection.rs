@@ -155,6 +155,12 @@ rejections! {
     EXTERNAL_DENIED = "external.denied", 403, "This is not allowed", "policy `external`";
     /// The service that is asked for a verdict gives none.
     EXTERNAL_UNAVAILABLE = "external.unavailable", 503, "Whether this is allowed cannot be found out now", "policy `external`";
+    /// What comes back from an identity provider belongs to no login of this browser.
+    SESSION_LOGIN = "session.login", 400, "This login cannot be finished", "RFC 9700 §4.7";
+    /// The identity provider did not log the user in, or another site asked for what only the user may.
+    SESSION_REFUSED = "session.refused", 403, "This was refused", "RFC 6749 §4.1.2.1";
+    /// What ends a session at the identity provider's word is not good.
+    SESSION_LOGOUT = "session.logout", 400, "The logout token is not valid", "OpenID Connect Back-Channel Logout 1.0 §2.6";
     /// The route is under maintenance.
     MAINTENANCE = "maintenance.on", 503, "Under maintenance", "policy `maintenance`";
     /// The request is over a limit of the route.

@@ -31,6 +31,7 @@ policies! {
         basic: Basic, "Names and passwords", judges;
         signature: Signature, "Signed requests", judges;
         jwt: Jwt, "Tokens (JWT)", judges;
+        session: Session, "Logins by OpenID Connect", acts;
     }
     Authorize in authorize {
         anonymous: Anonymous, "Requests without a caller", acts;
@@ -128,6 +129,7 @@ mod tests {
             (Phase::Identify, "basic"),
             (Phase::Identify, "signature"),
             (Phase::Identify, "jwt"),
+            (Phase::Identify, "session"),
             (Phase::Authorize, "anonymous"),
             (Phase::Authorize, "require"),
             (Phase::Authorize, "external"),

@@ -4,4 +4,5 @@ pub mod api_key;
 pub mod basic;
 pub mod client_cert;
 pub mod jwt;
+pub mod session;
 pub mod signature;

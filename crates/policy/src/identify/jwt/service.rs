@@ -110,7 +110,6 @@ impl KeySet {
         self.held.source.target(url, name)
     }
 
-
     /// A key is wanted that is not there.
     pub(crate) fn demand(&self) -> Demand {
         let mut state = self.held.state.lock();

@@ -1,11 +1,12 @@
 //! Failure 48: CORS against the order of policies, and errors of the gateway that a page cannot read.
 
-use pylon_testkit::answer::{alphabet, chunk};
+use pylon_testkit::answer::{Answer, alphabet, chunk};
 use pylon_testkit::binary::Binary;
 use pylon_testkit::message::Message;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::ms;
 
+const PAGE: &str = "https://page.example";
 const ORIGIN: (&str, &str) = ("origin", "https://a.example");
 
 fn gate(upstream: &str, more: &str) -> Binary {
@@ -86,5 +87,63 @@ fn a_page_of_another_origin_can_read_none_of_it() {
         let answer = gate.ask("GET", path, &[("origin", "https://evil.example")], b"");
         assert_eq!(answer.field("access-control-allow-origin"), None);
         assert!(answer.field("vary").is_some_and(|vary| vary.contains("Origin")));
+    }
+}
+
+/// A gateway whose routes look for callers, before a service that speaks of other pages.
+fn guarded() -> (Binary, Upstream) {
+    let service = Upstream::http(|_| {
+        Answer::text("x").field("access-control-allow-origin", "https://evil.example").field("vary", "accept-encoding")
+    });
+    let gate = Binary::start(&format!(
+        "consumers: {{ app: {{ keys: [\"sha256:625ec9a8bfc54cc62de07d58b187d9e967e1fbcaa61cf9acd03ce7995c261a8d\"] }} }}
+defaults: {{ cors: {{ origins: [\"{PAGE}\", \"https://*.page.example\"], credentials: true }} }}
+upstreams: {{ api: {{ endpoints: [\"{}\"] }} }}
+routes:
+  - {{ match: \"/{{*rest}}\", forward: api, api_key: x-api-key, csrf: true, mint: {{ issuer: g, audience: a }} }}
+  - {{ match: /closed, forward: api, api_key: x-api-key, require: {{ scopes: none }} }}
+",
+        service.url()
+    ));
+    (gate, service)
+}
+
+#[test]
+fn whatever_the_gateway_answers_a_page_can_read_it_and_caches_can_tell_pages_apart() {
+    let ((gate, _service), key) = (guarded(), ("x-api-key", "key-of-shop"));
+    let ask = |origin: &str, fields: &[(&str, &str)]| {
+        let ((method, path), rest) = fields.split_first().unwrap();
+        let fields: Vec<_> = [("origin", origin)].into_iter().chain(rest.iter().copied()).collect();
+        gate.ask(method, path, &fields, b"")
+    };
+    for (fields, status) in [
+        (
+            &[
+                ("OPTIONS", "/x"),
+                ("access-control-request-method", "PUT"),
+                ("access-control-request-headers", "x-api-key"),
+            ][..],
+            204,
+        ),
+        (&[("GET", "/x")], 401),
+        (&[("GET", "/x"), ("x-api-key", "wrong")], 401),
+        (&[("GET", "/closed"), key], 403),
+        (&[("POST", "/x"), key, ("sec-fetch-site", "cross-site")], 403),
+        (&[("GET", "/x"), key], 200),
+        (&[("GET", "/.well-known/jwks.json")], 200),
+    ] {
+        for origin in [PAGE, "https://a.b.page.example"] {
+            let answer = ask(origin, fields);
+            assert_eq!(answer.status(), status, "{fields:?}: {}", answer.text());
+            assert_eq!(answer.field("access-control-allow-origin").as_deref(), Some(origin), "{fields:?}");
+            assert_eq!(answer.field("access-control-allow-credentials").as_deref(), Some("true"), "{fields:?}");
+            assert!(answer.field("vary").is_some_and(|vary| vary.contains("Origin")), "{fields:?}");
+        }
+        for stranger in ["https://evil.example", "null", "https://page.example.evil.example"] {
+            let answer = ask(stranger, fields);
+            assert_eq!(answer.status(), status, "{fields:?}");
+            assert_eq!(answer.field("access-control-allow-origin"), None, "{fields:?}");
+            assert!(answer.field("vary").is_some_and(|vary| vary.contains("Origin")), "{fields:?}");
+        }
     }
 }

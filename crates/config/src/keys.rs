@@ -263,11 +263,9 @@ pub const LATER: &[&str] = &[
     "views",
     "compress",
     "body",
-    "mint",
     "waf",
     "bots",
     "security_headers",
-    "csrf",
     "expression",
     "validate",
 ];

@@ -143,6 +143,10 @@ rejections! {
     ROUTE_REWRITE = "route.rewrite", 400, "The path cannot be rewritten", "route key `rewrite`";
     /// The address of the client is not allowed.
     IP_DENIED = "ip_filter.denied", 403, "This address is not allowed", "policy `ip_filter`";
+    /// Another site has a browser send it.
+    CSRF_CROSS_SITE = "csrf.cross_site", 403, "This request comes from another site", "policy `csrf`";
+    /// The page that sends it has not copied the cookie.
+    CSRF_TOKEN = "csrf.token", 403, "The token of the page is missing or wrong", "policy `csrf`";
     /// No credential came where one is demanded.
     CALLER_MISSING = "caller.missing", 401, "Credentials are required", "RFC 9110 §15.5.2";
     /// A credential came and proves nothing. What is wrong with it stands in the log alone.
@@ -161,6 +165,8 @@ rejections! {
     SESSION_REFUSED = "session.refused", 403, "This was refused", "RFC 6749 §4.1.2.1";
     /// What ends a session at the identity provider's word is not good.
     SESSION_LOGOUT = "session.logout", 400, "The logout token is not valid", "OpenID Connect Back-Channel Logout 1.0 §2.6";
+    /// No token can be signed for the service.
+    MINT_UNAVAILABLE = "mint.unavailable", 503, "The identity for the service cannot be made now", "policy `mint`";
     /// The route is under maintenance.
     MAINTENANCE = "maintenance.on", 503, "Under maintenance", "policy `maintenance`";
     /// The request is over a limit of the route.

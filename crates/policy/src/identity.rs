@@ -304,11 +304,33 @@ fn value_of<'c>(crumb: &'c [u8], name: &str) -> Option<&'c [u8]> {
     crumb.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
+/// Headers that only the gateway writes: what a client sends in them goes, in every spelling, whoever asks.
+#[derive(Debug)]
+pub(crate) struct Reserved(Arc<Alike>);
+
+impl Reserved {
+    pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a HeaderName>) -> Self {
+        Self(Arc::new(Alike::new(names)))
+    }
+
+    /// Takes away what the client sends in them, in headers and trailers.
+    pub(crate) fn clean(&self, req: &mut Request) {
+        if self.0.is_empty() {
+            return;
+        }
+        self.0.remove_from(req.headers_mut());
+        if matches!(req.body(), Body::Stream(_)) {
+            let body = std::mem::take(req.body_mut());
+            *req.body_mut() = Body::stream(WithoutTrailers::new(body, Arc::clone(&self.0)));
+        }
+    }
+}
+
 /// What services are told of the caller, by header. Written as names of headers with the names of facts.
 #[derive(Debug)]
 pub(crate) struct Telling {
-    /// What clients might say of themselves: it goes, in every spelling, whoever asks.
-    forged: Arc<Alike>,
+    /// What clients might say of themselves.
+    forged: Reserved,
     facts: Box<[(HeaderName, Fact)]>,
 }
 
@@ -330,19 +352,12 @@ impl Telling {
         if !errors.is_empty() {
             return Err(errors);
         }
-        Ok(Self { forged: Arc::new(Alike::new(facts.iter().map(|(name, _)| name))), facts: facts.into() })
+        Ok(Self { forged: Reserved::new(facts.iter().map(|(name, _)| name)), facts: facts.into() })
     }
 
     /// Takes away what the client says of itself, in headers and trailers.
     pub(crate) fn clean(&self, req: &mut Request) {
-        if self.facts.is_empty() {
-            return;
-        }
-        self.forged.remove_from(req.headers_mut());
-        if matches!(req.body(), Body::Stream(_)) {
-            let body = std::mem::take(req.body_mut());
-            *req.body_mut() = Body::stream(WithoutTrailers::new(body, Arc::clone(&self.forged)));
-        }
+        self.forged.clean(req);
     }
 
     /// The lines for one caller. What it has not, or what cannot stand in a header, is left out.

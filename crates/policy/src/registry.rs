@@ -24,6 +24,7 @@ policies! {
     }
     Admit in admit {
         cors: Cors, "Cross-origin requests (CORS)", acts;
+        csrf: Csrf, "Requests forged by other sites (CSRF)", judges;
     }
     Identify in identify {
         client_cert: ClientCert, "Client certificates", judges;
@@ -42,6 +43,7 @@ policies! {
         priority: Priority, "Classes of priority", acts;
     }
     Shape in shape {
+        mint: Mint, "A signed identity for services", acts;
         headers: Headers, "Set, add and remove headers", acts;
         fault: Fault, "Injected faults", acts;
     }
@@ -124,6 +126,7 @@ mod tests {
             (Phase::Guard, "ip_filter"),
             (Phase::Guard, "request_limits"),
             (Phase::Admit, "cors"),
+            (Phase::Admit, "csrf"),
             (Phase::Identify, "client_cert"),
             (Phase::Identify, "api_key"),
             (Phase::Identify, "basic"),
@@ -134,6 +137,7 @@ mod tests {
             (Phase::Authorize, "require"),
             (Phase::Authorize, "external"),
             (Phase::Limit, "priority"),
+            (Phase::Shape, "mint"),
             (Phase::Shape, "headers"),
             (Phase::Shape, "fault"),
         ];
@@ -180,6 +184,11 @@ mod tests {
             ("ip_filter", r#"{ "deny": ["10.0.0.0/8"] }"#),
             ("request_limits", r#"{ "body": "1MiB", "content_types": ["text/*"] }"#),
             ("cors", "\"*\""),
+            ("csrf", "true"),
+            (
+                "csrf",
+                r#"{ "origins": ["https://a.example"], "token": { "cookie": "__Host-csrf", "header": "x-csrf" } }"#,
+            ),
             (
                 "signature",
                 r#"{ "components": ["@method", "@path"], "max_age": "1m", "tag": "shop", "headers": { "x-a": "consumer" } }"#,
@@ -192,6 +201,7 @@ mod tests {
                 "external",
                 r#"{ "http": "auth", "copy": "x-user", "cache": { "ttl": "10s", "by": ["authorization", "cookie"] } }"#,
             ),
+            ("mint", r#"{ "issuer": "https://gate.test", "audience": "orders", "claims": { "plan": "plan" } }"#),
             ("priority", r#"{ "header": "x-priority", "ceiling": "high", "from": "anyone" }"#),
             ("headers", r#"{ "request": { "set": { "x-a": "1" }, "add": { "x-b": ["1", "2"] } } }"#),
         ] {

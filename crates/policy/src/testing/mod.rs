@@ -60,6 +60,10 @@ impl Seen {
         Self { method: Method::OPTIONS, ..Self::get(path) }
     }
 
+    pub(crate) fn method(self, method: Method) -> Self {
+        Self { method, ..self }
+    }
+
     pub(crate) fn host(mut self, host: &str) -> Self {
         self.host = Some(host.into());
         self

@@ -30,6 +30,7 @@ pub mod message;
 pub mod nginx;
 pub mod process;
 pub mod provider;
+pub mod redis;
 pub mod signing;
 pub mod surfer;
 pub mod tally;

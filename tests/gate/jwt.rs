@@ -210,6 +210,33 @@ fn without_its_issuer_a_gateway_starts_and_serves_all_else() {
 }
 
 #[test]
+fn the_keys_of_an_issuer_are_shown_with_their_age_and_with_what_is_wrong() {
+    let (service, mut issuer) = (Upstream::named("x"), Issuer::start("ES256"));
+    let gate = Binary::start(&document(&service, &of(&issuer, ", cool_down: 1s")));
+    assert_eq!(show(&gate, "/", &issuer.token("ann")).status(), 200);
+    let seen = |gate: &Binary| gate.admin("/api/supplies").json()[0].clone();
+    let told = seen(&gate);
+    assert_eq!((&told["kind"], &told["up"], &told["items"]), (&json!("jwks"), &json!(true), &json!(1)), "{told}");
+    assert!(told["from"].as_str().is_some_and(|from| issuer.url().contains(from.split('/').next().unwrap())), "{told}");
+    assert!(told["age_seconds"].is_u64() && told["next_seconds"].as_u64().is_some_and(|next| next > 60), "{told}");
+    assert_eq!((&told["failures"], &told["error"]), (&json!(0), &Value::Null));
+    issuer.die();
+    let other = Signer::new("ES256", "other").token(&issuer.claims("ann"));
+    assert_eq!(show(&gate, "/", &other).status(), 503);
+    let told = seen(&gate);
+    assert_eq!((&told["up"], &told["items"]), (&json!(false), &json!(1)), "those at hand serve: {told}");
+    assert!(told["error"].is_string() && told["failures"].as_u64().is_some_and(|failures| failures > 0), "{told}");
+    let metrics = gate.admin("/metrics").text();
+    for family in
+        ["pylon_supply_up{", "pylon_supply_items{", "pylon_supply_age_seconds{", "pylon_supply_failures_total{"]
+    {
+        assert!(metrics.contains(&format!("{family}kind=\"jwks\",from=\"")), "{family}");
+    }
+    issuer.revive();
+    wait::until(PATIENCE, "keys are there again", || seen(&gate)["up"] == json!(true));
+}
+
+#[test]
 fn an_issuer_that_tells_of_another_gives_no_keys() {
     let (service, issuer) = (Upstream::named("x"), Issuer::start("ES256"));
     // Under another name of the same machine it speaks of itself by that name.

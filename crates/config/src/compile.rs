@@ -36,6 +36,7 @@ use crate::diagnostic::Diagnostic;
 use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
 use crate::load::{Source, SourceFile};
 use crate::plan::{self, PlainSecrets};
+use crate::stores::Stores;
 use crate::suggest;
 use crate::tree::Node;
 
@@ -182,17 +183,17 @@ impl Compiler<'_> {
     }
 
     fn stores(&mut self) {
-        match self.document.stores.key_file(self.cx.carry) {
-            Ok(file) => {
-                if let Some(file) = &file {
-                    self.around.services.add(Arc::clone(file) as Arc<dyn Service>);
-                }
-                self.around.keys = file;
+        match self.document.stores.open(self.cx.carry, self.cx.resolver, self.cx.secrets.reveal()) {
+            Ok(Stores { redis, keys }) => {
+                let services = &self.around.services;
+                redis.iter().for_each(|redis| services.add(Arc::clone(redis) as Arc<dyn Service>));
+                keys.iter().for_each(|keys| services.add(keys.service()));
+                (self.around.store, self.around.keys) = (redis, keys);
             }
-            Err(error) => {
+            Err(errors) => {
                 // Whoever looks there is told of this, and of nothing that follows from it.
                 self.around.consumers = Arc::new(Consumers::broken());
-                self.note(&FieldPath::root().key("stores"), [error]);
+                self.note(&FieldPath::root().key("stores"), errors);
             }
         }
     }

@@ -86,6 +86,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/api/listeners", get(listeners))
         .route("/api/upstreams", get(upstreams))
         .route("/api/upstreams/{name}/breaker", post(breaker::order))
+        .route("/api/supplies", get(supplies))
         .route("/api/snapshot", get(snapshot))
         .route("/api/recent", get(recent))
         .route("/api/reload", get(last_reload).post(reload))
@@ -172,6 +173,10 @@ async fn upstreams(Shared(state): Shared<Arc<State>>) -> Response {
     let snapshot = state.world.current();
     let views: Vec<_> = snapshot.upstreams.values().map(|upstream| upstream.view()).collect();
     Json(views).into_response()
+}
+
+async fn supplies(Shared(state): Shared<Arc<State>>) -> Response {
+    Json(state.observer.metrics().supplies(tokio::time::Instant::now().into_std())).into_response()
 }
 
 async fn last_reload(Shared(state): Shared<Arc<State>>) -> Response {

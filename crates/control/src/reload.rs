@@ -5,7 +5,7 @@
 //! files may have changed since they were read: however many ask meanwhile, there is one more.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pylon_config::compile::Compiled;
@@ -13,6 +13,7 @@ use pylon_config::diagnostic::{Diagnostic, render_all};
 use pylon_config::load::Source;
 use pylon_observe::clock::{rfc3339, unix_now};
 use pylon_observe::reloads::Outcome;
+use pylon_policy::policy::Service;
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -342,6 +343,10 @@ impl Reloading {
 pub(crate) async fn start_parts(prepared: &Prepared) {
     let (upstreams, services) = (&prepared.compiled.snapshot.upstreams, &prepared.compiled.snapshot.services);
     let control = Handle::current();
+    let inside: Vec<Weak<dyn Service>> = services.iter().map(Arc::downgrade).collect();
+    prepared.lasting.metrics.supplies_in_force(Box::new(move |now| {
+        inside.iter().filter_map(Weak::upgrade).filter_map(|service| service.look(now)).collect()
+    }));
     for service in services {
         service.start(&control);
     }

@@ -116,6 +116,14 @@ catalogue! {
         "Attempts to hear from a source that failed";
     DISCOVERY_AGE = Gauge "pylon_discovery_age_seconds" ["upstream", "source", "name"] "seconds",
         "Time since what a source names was last confirmed; nothing where it never was";
+    SUPPLY_UP = Gauge "pylon_supply_up" ["kind", "from"] "1",
+        "0 where something that policies rest on (keys of issuers, API keys, a store) could not be had when it was last wanted, otherwise 1";
+    SUPPLY_ITEMS = Gauge "pylon_supply_items" ["kind", "from"] "items",
+        "How much of it is at hand, such as keys";
+    SUPPLY_AGE = Gauge "pylon_supply_age_seconds" ["kind", "from"] "seconds",
+        "Time since it was last confirmed; nothing where it never was";
+    SUPPLY_FAILURES = Counter "pylon_supply_failures_total" ["kind", "from"] "attempts",
+        "Attempts to have it that failed";
     OUTBOUND_TOKENS = Counter "pylon_outbound_tokens_total" ["upstream", "outcome"] "tokens",
         "Tokens that were asked for to be sent to an upstream (`outbound.oauth2`): `obtained`, or `failed`; upstreams that ask alike share them";
     OUTBOUND_TOKEN_AGE = Gauge "pylon_outbound_token_age_seconds" ["upstream"] "seconds",

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pylon_core::priority::Priority;
+use serde::{Serialize, Serializer};
 
 /// The states of endpoints by the values of the label `state`, in the order in which the first that holds counts.
 pub(crate) const STATES: [&str; 4] = ["available", "unhealthy", "ejected", "breaker_open"];
@@ -69,6 +70,78 @@ pub struct TokenReading {
     pub failed: u64,
     /// How long ago the one at hand was asked for; none where there is none that may be sent.
     pub age: Option<Duration>,
+}
+
+/// Something that policies rest on and that is fetched, watched or asked: keys, stores, servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SupplyReading {
+    /// What it is: `jwks`, `key_file`, `shared_keys`, `redis`.
+    pub kind: &'static str,
+    /// Where it is: host and path, or a file; never a query.
+    pub from: String,
+    /// Whether it could be had when it was last wanted.
+    pub up: bool,
+    /// How much of it is at hand, such as keys; none where it is nothing that is counted.
+    pub items: Option<u64>,
+    /// How long ago it was last confirmed, in seconds; none where it never was, or where it is at hand all the time.
+    #[serde(rename = "age_seconds", serialize_with = "seconds")]
+    pub age: Option<Duration>,
+    /// How soon it is wanted again, in seconds; none where that is nothing that is planned.
+    #[serde(rename = "next_seconds", serialize_with = "seconds")]
+    pub next: Option<Duration>,
+    /// How often it could not be had.
+    pub failures: u64,
+    /// Why it could not be had when it was last wanted.
+    pub error: Option<String>,
+}
+
+#[expect(clippy::ref_option, reason = "serde asks for it in this form")]
+fn seconds<S: Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    span.map(|span| span.as_secs()).serialize(serializer)
+}
+
+/// What looks at all of it that a document needs.
+pub type Supplies = dyn Fn(Instant) -> Vec<SupplyReading> + Send + Sync;
+
+/// The look at what the document in force needs.
+#[derive(Default)]
+pub(crate) struct SupplyLook(Mutex<Option<Box<Supplies>>>);
+
+impl SupplyLook {
+    pub(crate) fn set(&self, look: Box<Supplies>) {
+        *self.0.lock() = Some(look);
+    }
+
+    /// In the order of their kinds and places, each once.
+    pub(crate) fn look(&self, now: Instant) -> Vec<SupplyReading> {
+        let mut all = self.0.lock().as_ref().map(|look| look(now)).unwrap_or_default();
+        all.sort_unstable_by(|a, b| (a.kind, &a.from).cmp(&(b.kind, &b.from)));
+        all.dedup_by(|a, b| (a.kind, &a.from) == (b.kind, &b.from));
+        all
+    }
+}
+
+impl fmt::Debug for SupplyLook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SupplyLook")
+    }
+}
+
+/// The link to a store that gateways share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreReading {
+    /// What it is: `redis`.
+    pub name: &'static str,
+    /// Host and port.
+    pub address: String,
+    /// Whether it can be used.
+    pub up: bool,
+    /// How many calls there were.
+    pub calls: u64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// Why it cannot be used.
+    pub error: Option<String>,
 }
 
 /// Whoever can be looked into.

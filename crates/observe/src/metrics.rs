@@ -15,6 +15,7 @@ use pylon_core::rejection;
 use pylon_core::worker::PerWorker;
 
 use crate::clock::unix_now;
+use crate::insight::{Supplies, SupplyLook, SupplyReading};
 use crate::outcomes::{Evicted, Handshake, Mirrored, Refused};
 use crate::reloads::Reloads;
 use crate::render;
@@ -34,6 +35,7 @@ pub struct Metrics {
     log: Arc<LogCounts>,
     snapshot: Mutex<Option<Snapshot>>,
     certificates: Mutex<Vec<Certificate>>,
+    supplies: SupplyLook,
     shedding: AtomicBool,
     most_connections: AtomicU64,
     /// What became of reloads of the document.
@@ -77,6 +79,7 @@ impl Metrics {
             log: Arc::default(),
             snapshot: Mutex::new(None),
             certificates: Mutex::default(),
+            supplies: SupplyLook::default(),
             shedding: AtomicBool::new(false),
             most_connections: AtomicU64::new(0),
             reloads: Reloads::new(unix_now()),
@@ -195,6 +198,16 @@ impl Metrics {
     /// A document came into force at `now`; `hash` is that of its content.
     pub fn snapshot_in_force(&self, hash: impl Into<String>, now: Instant) {
         *self.snapshot.lock() = Some(Snapshot { hash: hash.into(), since: now });
+    }
+
+    /// By this is looked at what policies of the document in force rest on.
+    pub fn supplies_in_force(&self, look: Box<Supplies>) {
+        self.supplies.set(look);
+    }
+
+    /// What policies of the document in force rest on.
+    pub fn supplies(&self, now: Instant) -> Vec<SupplyReading> {
+        self.supplies.look(now)
     }
 
     /// Appends all metrics in the Prometheus text format (version 0.0.4). `now` is the present.

@@ -19,6 +19,7 @@ use crate::process::Process;
 use crate::series::{CLASSES, RouteSeries, Total};
 use crate::tcp::TcpEnd;
 
+mod supplies;
 mod upstreams;
 
 /// The media type of what [`Metrics::render`] writes.
@@ -43,6 +44,7 @@ pub(crate) fn render(metrics: &Metrics, now: Instant, out: &mut String) {
     by_name(out, &catalogue::MIRRORED, &Mirrored::NAMES, &totals.mirrored);
     single(out, &catalogue::CLIENT_ABORTS, totals.client_aborts);
     upstreams::render(out, &metrics.upstreams(), now);
+    supplies::render(out, &metrics.supplies(now));
     single(out, &catalogue::CONNECTIONS, totals.open);
     single(out, &catalogue::CONNECTIONS_ACCEPTED, totals.accepted);
     single(out, &catalogue::PROXY_HEADERS_REFUSED, totals.proxy_headers_refused);

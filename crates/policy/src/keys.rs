@@ -1,4 +1,6 @@
-//! A file of API keys beside the document: `pylon keys` writes it, the gateway watches it, and who is revoked is out within a second.
+//! API keys beside the document: in a file, or in a [store](shared) that gateways share.
+//!
+//! The file: `pylon keys` writes it, the gateway watches it, and who is revoked is out within a second.
 //!
 //! It holds hashes and never a key. What cannot be read when a document is loaded is an error; what cannot be read later leaves the
 //! keys that are known in force, and is told.
@@ -13,19 +15,23 @@ use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Release},
 };
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use argon2::{Argon2, PasswordHasher as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
+use pylon_observe::insight::SupplyReading;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use self::shared::SharedKeys;
 use crate::consumers::{KeyHash, moment};
 use crate::policy::Service;
+
+pub mod shared;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -71,6 +77,41 @@ pub(crate) struct FiledKey {
 
 type Known = HashMap<KeyHash, FiledKey>;
 
+/// Where keys are kept beside the document.
+#[derive(Debug, Clone)]
+pub enum KeyStore {
+    /// In a file.
+    File(Arc<KeyFile>),
+    /// In a store that gateways share.
+    Shared(Arc<SharedKeys>),
+}
+
+impl KeyStore {
+    /// Counts the changes.
+    pub(crate) fn generation(&self) -> u64 {
+        match self {
+            Self::File(file) => file.generation(),
+            Self::Shared(keys) => keys.generation(),
+        }
+    }
+
+    /// The key that has this hash. The error says that nobody knows, and why.
+    pub(crate) fn key_by(&self, hash: &KeyHash) -> Result<Option<FiledKey>, String> {
+        match self {
+            Self::File(file) => Ok(file.key_by(hash)),
+            Self::Shared(keys) => keys.key_by(hash),
+        }
+    }
+
+    /// What it has to have done.
+    pub fn service(&self) -> Arc<dyn Service> {
+        match self {
+            Self::File(file) => Arc::clone(file) as Arc<dyn Service>,
+            Self::Shared(keys) => Arc::clone(keys) as Arc<dyn Service>,
+        }
+    }
+}
+
 /// The file, and what it said last.
 #[derive(Debug)]
 pub struct KeyFile {
@@ -86,6 +127,7 @@ struct Filed {
     generation: AtomicU64,
     stamp: Mutex<Stamp>,
     error: Mutex<Option<String>>,
+    failures: AtomicU64,
 }
 
 /// By what a change is noticed.
@@ -148,15 +190,21 @@ impl KeyRing {
     fn known(&self) -> Result<Known, String> {
         let mut known = Known::with_capacity(self.keys.len());
         for record in &self.keys {
-            let hash = KeyHash::parse(&record.hash).ok_or_else(|| format!("the hash of `{}` is not one", record.id))?;
-            let until = record.expires.as_deref().map(moment).transpose();
-            let until = until.map_err(|problem| format!("`expires` of `{}`: {problem}", record.id))?;
-            let key = FiledKey { id: record.id.as_str().into(), consumer: record.consumer.as_str().into(), until };
+            let (hash, key) = record.known()?;
             if known.insert(hash, key).is_some() {
                 return Err(format!("`{}` has the hash of another key", record.id));
             }
         }
         Ok(known)
+    }
+}
+
+impl KeyRecord {
+    fn known(&self) -> Result<(KeyHash, FiledKey), String> {
+        let hash = KeyHash::parse(&self.hash).ok_or_else(|| format!("the hash of `{}` is not one", self.id))?;
+        let until = self.expires.as_deref().map(moment).transpose();
+        let until = until.map_err(|problem| format!("`expires` of `{}`: {problem}", self.id))?;
+        Ok((hash, FiledKey { id: self.id.as_str().into(), consumer: self.consumer.as_str().into(), until }))
     }
 }
 
@@ -170,6 +218,7 @@ impl KeyFile {
             generation: AtomicU64::new(1),
             stamp: Mutex::new(stamp),
             error: Mutex::new(None),
+            failures: AtomicU64::new(0),
         };
         Ok(Self { filed: Arc::new(filed), task: Mutex::default() })
     }
@@ -203,6 +252,7 @@ impl Filed {
                 }
             }
             Err(problem) => {
+                self.failures.fetch_add(1, Release);
                 let mut error = self.error.lock();
                 if error.as_ref() != Some(&problem) {
                     let path = self.path.display();
@@ -231,6 +281,19 @@ impl Service for KeyFile {
 
     fn settle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
+    }
+
+    fn look(&self, _: Instant) -> Option<SupplyReading> {
+        let error = self.filed.error.lock().clone();
+        Some(SupplyReading {
+            kind: "key_file",
+            from: self.filed.path.display().to_string(),
+            up: error.is_none(),
+            items: Some(self.filed.known.load().len() as u64),
+            failures: self.filed.failures.load(Acquire),
+            error,
+            ..SupplyReading::default()
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -15,6 +16,8 @@ use pylon_core::secret::Reveal;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::{Request, Response};
 use pylon_net::resolve::Resolver;
+use pylon_observe::insight::{StoreReading, SupplyReading};
+use pylon_store::link::Redis;
 use pylon_upstream::call::CallOptions;
 use pylon_upstream::spec::Speaks;
 use pylon_upstream::upstream::{OfRoute, Upstream};
@@ -24,7 +27,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
 use crate::consumers::Consumers;
-use crate::keys::KeyFile;
+use crate::keys::KeyStore;
 use crate::own::{OwnRoute, OwnRoutes};
 
 /// One concern, applied once to each request of a route.
@@ -91,8 +94,10 @@ pub struct Around {
     pub consumers: Arc<Consumers>,
     /// Whether any listener asks clients for certificates.
     pub asks_for_certificates: bool,
-    /// The file of API keys, where there is one.
-    pub keys: Option<Arc<KeyFile>>,
+    /// Where API keys are kept beside the document, if anywhere.
+    pub keys: Option<KeyStore>,
+    /// The store that gateways share, if there is one.
+    pub store: Option<Arc<Redis>>,
     /// Finds the services that policies ask.
     pub resolver: Resolver,
     /// Reads secrets.
@@ -112,6 +117,7 @@ impl Around {
             consumers,
             asks_for_certificates: false,
             keys: None,
+            store: None,
             resolver,
             secrets,
             services: Services::default(),
@@ -168,6 +174,27 @@ pub trait Service: fmt::Debug + Send + Sync {
 
     /// Waits until it has come to a first result, good or bad.
     fn settle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// What there is to be seen of it, where it is something that requests rest on.
+    fn look(&self, now: Instant) -> Option<SupplyReading> {
+        let _ = now;
+        None
+    }
+}
+
+impl Service for Redis {
+    fn start(&self, control: &Handle) {
+        Self::start(self, control);
+    }
+
+    fn settle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(Self::settle(self))
+    }
+
+    fn look(&self, _: Instant) -> Option<SupplyReading> {
+        let StoreReading { name, address, up, calls: _, failures, error } = self.reading();
+        Some(SupplyReading { kind: name, from: address, up, failures, error, ..SupplyReading::default() })
+    }
 }
 
 /// The services of a document.

@@ -1,15 +1,24 @@
-//! `pylon keys`: makes, lists, revokes and replaces API keys in a file that the gateway watches, and hashes passwords.
+//! `pylon keys`: makes, lists, revokes and replaces API keys where the gateway looks for them, a file or Redis, and hashes passwords.
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
+use pylon_config::diagnostic::Diagnostic;
+use pylon_config::document;
+use pylon_config::load::Source;
+use pylon_config::plan::PlainSecrets;
+use pylon_core::carry::Carry;
 use pylon_core::units::Span;
+use pylon_net::resolve::Resolver;
 use pylon_policy::consumers::{KeyHash, moment};
-use pylon_policy::keys::{KeyRecord, KeyRing, fresh, hash_password};
+use pylon_policy::keys::{KeyRecord, KeyRing, fresh, hash_password, shared};
+use pylon_store::link::Redis;
+use tokio::runtime::Runtime;
 
 use crate::output;
 
@@ -67,26 +76,119 @@ enum What {
 #[derive(Debug, Args)]
 struct Store {
     /// The file of keys, as `stores: { keys: … }` names it in the document.
-    #[arg(long, env = "PYLON_KEYS")]
-    store: PathBuf,
+    #[arg(long, env = "PYLON_KEYS", required_unless_present = "document", conflicts_with = "document")]
+    store: Option<PathBuf>,
+    /// The document that says where keys are: a file, or Redis.
+    #[arg(long)]
+    document: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct MaybeStore {
     /// The file of keys, as `stores: { keys: … }` names it in the document. Without it, what belongs into the document is printed.
-    #[arg(long, env = "PYLON_KEYS")]
+    #[arg(long, env = "PYLON_KEYS", conflicts_with = "document")]
     store: Option<PathBuf>,
+    /// The document that says where keys are: a file, or Redis.
+    #[arg(long)]
+    document: Option<PathBuf>,
+}
+
+/// Where keys are.
+enum Place {
+    File(PathBuf),
+    Redis(Box<Shared>),
+}
+
+/// Redis, and what it takes to talk to it.
+struct Shared {
+    store: Arc<Redis>,
+    runtime: Runtime,
+}
+
+impl Place {
+    fn find(store: Option<PathBuf>, document: Option<PathBuf>) -> anyhow::Result<Option<Self>> {
+        match (store, document) {
+            (Some(path), _) => Ok(Some(Self::File(path))),
+            (None, Some(document)) => Self::of_document(&document).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn of_document(path: &Path) -> anyhow::Result<Self> {
+        let failed = |wrong: Vec<Diagnostic>| anyhow!("`{}` cannot be used: {}", path.display(), titles(&wrong));
+        let source = Source::read(path).map_err(failed)?;
+        let (document, wrong) = document::read(&source);
+        if wrong.iter().any(Diagnostic::is_error) {
+            return Err(failed(wrong));
+        }
+        let stores = &document.stores;
+        match stores.keys.as_deref() {
+            None => bail!("`{}` does not say where keys are: add `stores: {{ keys: keys.json }}`", path.display()),
+            Some("redis") => {}
+            Some(file) => return Ok(Self::File(file.into())),
+        }
+        let resolver = Resolver::new(&document.discovery.dns.servers).context("names cannot be resolved")?;
+        let opened = stores.open(&Carry::default(), &resolver, PlainSecrets::Refused.reveal());
+        let opened = opened.map_err(|wrong| {
+            let titles: Vec<_> =
+                wrong.iter().map(|error| format!("`stores.{}`: {}", error.at, error.problem)).collect();
+            anyhow!("`{}` cannot be used: {}", path.display(), titles.join("; "))
+        })?;
+        let store = opened.redis.context("there is no Redis")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        store.start(runtime.handle());
+        runtime.block_on(store.settle());
+        Ok(Self::Redis(Box::new(Shared { store, runtime })))
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Redis(shared) => shared.store.reading().address,
+        }
+    }
+
+    fn read(&self) -> anyhow::Result<KeyRing> {
+        match self {
+            Self::File(path) => {
+                let text = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+                KeyRing::parse(&text).map_err(|problem| anyhow!("`{}` cannot be read: {problem}", path.display()))
+            }
+            Self::Redis(shared) => {
+                shared.runtime.block_on(shared::list(&shared.store)).map_err(|problem| anyhow!(problem))
+            }
+        }
+    }
+
+    fn change<T>(&self, change: impl FnMut(&mut KeyRing) -> Result<T, String>) -> anyhow::Result<T> {
+        let outcome = match self {
+            Self::File(path) => KeyRing::change(path, change),
+            Self::Redis(shared) => shared.runtime.block_on(shared::change(&shared.store, change)),
+        };
+        outcome.map_err(|problem| anyhow!(problem))
+    }
+}
+
+/// What is wrong with a document, in short.
+fn titles(wrong: &[Diagnostic]) -> String {
+    wrong.iter().map(|one| one.title.clone()).collect::<Vec<_>>().join("; ")
+}
+
+impl Store {
+    fn place(self) -> anyhow::Result<Place> {
+        Place::find(self.store, self.document)?.context("nothing says where keys are")
+    }
 }
 
 impl Keys {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self.what {
             What::Create { consumer, expires, note, store } => {
-                create(&consumer, expires.as_deref(), note, store.store)?;
+                create(&consumer, expires.as_deref(), note, Place::find(store.store, store.document)?)?;
             }
-            What::List { store, json } => list(&store.store, json)?,
-            What::Revoke { id, store } => revoke(&store.store, &id)?,
-            What::Rotate { id, keep, store } => rotate(&store.store, &id, &keep)?,
+            What::List { store, json } => list(&store.place()?, json)?,
+            What::Revoke { id, store } => revoke(&store.place()?, &id)?,
+            What::Rotate { id, keep, store } => rotate(&store.place()?, &id, &keep)?,
             What::Password => output::line(&hash_password(&password()?).map_err(|problem| anyhow!(problem))?),
         }
         Ok(ExitCode::SUCCESS)
@@ -102,25 +204,20 @@ fn new(consumer: &str, expires: Option<String>, note: Option<String>) -> anyhow:
     Ok((key, KeyRecord { id, consumer: consumer.to_owned(), hash, created, expires, note }))
 }
 
-fn create(consumer: &str, expires: Option<&str>, note: Option<String>, store: Option<PathBuf>) -> anyhow::Result<()> {
+fn create(consumer: &str, expires: Option<&str>, note: Option<String>, store: Option<Place>) -> anyhow::Result<()> {
     if consumer.is_empty() {
         bail!("the consumer has no name");
     }
     let expires = expires.map(end).transpose()?;
     let (key, record) = new(consumer, expires, note)?;
     match store {
-        Some(path) => {
-            let told = record.clone();
-            change(&path, |ring| {
-                ring.keys.push(record);
+        Some(place) => {
+            place.change(|ring| {
+                ring.keys.push(record.clone());
                 Ok(())
             })?;
-            output::note(&format!(
-                "{} of {} is in {}; the key is shown this once:",
-                told.id,
-                told.consumer,
-                path.display()
-            ));
+            let KeyRecord { id, consumer, .. } = &record;
+            output::note(&format!("{id} of {consumer} is in {}; the key is shown this once:", place.shown()));
         }
         None => {
             output::note("The key is shown this once; what belongs into the document:");
@@ -139,9 +236,8 @@ fn written(record: &KeyRecord) -> String {
     }
 }
 
-fn list(path: &Path, json: bool) -> anyhow::Result<()> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let ring = KeyRing::parse(&text).map_err(|problem| anyhow!("`{}` cannot be read: {problem}", path.display()))?;
+fn list(place: &Place, json: bool) -> anyhow::Result<()> {
+    let ring = place.read()?;
     if json {
         output::line(&serde_json::to_string_pretty(&ring)?);
         return Ok(());
@@ -159,8 +255,8 @@ fn list(path: &Path, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn revoke(path: &Path, id: &str) -> anyhow::Result<()> {
-    let consumer = change(path, |ring| {
+fn revoke(place: &Place, id: &str) -> anyhow::Result<()> {
+    let consumer = place.change(|ring| {
         let index = find(ring, id)?;
         Ok(ring.keys.remove(index).consumer)
     })?;
@@ -168,9 +264,9 @@ fn revoke(path: &Path, id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rotate(path: &Path, id: &str, keep: &str) -> anyhow::Result<()> {
+fn rotate(place: &Place, id: &str, keep: &str) -> anyhow::Result<()> {
     let until = if keep == "0s" { now().to_string() } else { end(keep)? };
-    let key = change(path, |ring| {
+    let key = place.change(|ring| {
         let index = find(ring, id)?;
         let old = ring.keys.get_mut(index).ok_or("the key is gone")?;
         let (key, record) = new(&old.consumer, None, old.note.clone()).map_err(|error| error.to_string())?;
@@ -190,10 +286,6 @@ fn rotate(path: &Path, id: &str, keep: &str) -> anyhow::Result<()> {
 fn find(ring: &KeyRing, id: &str) -> Result<usize, String> {
     let found = ring.keys.iter().position(|key| key.id == id);
     found.ok_or_else(|| format!("there is no key `{id}`: `pylon keys list` shows those that are there"))
-}
-
-fn change<T>(path: &Path, change: impl FnOnce(&mut KeyRing) -> Result<T, String>) -> anyhow::Result<T> {
-    KeyRing::change(path, change).map_err(|problem| anyhow!(problem))
 }
 
 /// When a key ends: a span from now on, a date, or a moment.

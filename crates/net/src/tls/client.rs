@@ -33,6 +33,8 @@ pub enum Alpn {
     Http2,
     /// HTTP/2 and, if the other side would rather, HTTP/1.1.
     Either,
+    /// None: what is spoken is no HTTP.
+    None,
 }
 
 /// TLS towards the endpoints of an upstream.
@@ -202,6 +204,7 @@ fn built(
         Alpn::Http1 => vec![b"http/1.1".to_vec()],
         Alpn::Http2 => vec![b"h2".to_vec()],
         Alpn::Either => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Alpn::None => Vec::new(),
     };
     Ok(config)
 }

@@ -177,7 +177,7 @@ fn tokens(out: &mut String, all: &[Shown<'_>]) {
 }
 
 /// A time in seconds.
-fn aged(out: &mut String, metric: &Metric, values: &[&str], age: Duration) {
+pub(super) fn aged(out: &mut String, metric: &Metric, values: &[&str], age: Duration) {
     labels(out, metric, values);
     extend(out, &[" "]);
     decimal(out, u64::try_from(age.as_millis()).unwrap_or(u64::MAX), 3);

@@ -11,9 +11,9 @@
 //! ```
 //!
 //! A key belongs to one of the document's `consumers`, which holds its hash and not the key; more keys of theirs may stand in the file that
-//! `stores: { keys: keys.json }` names, which is watched. `pylon keys create` makes a key. A key that nobody
-//! has, or whose time is over, is answered with 401, also on routes that serve callers without a key: a client that shows a
-//! key means to be known.
+//! `stores: { keys: keys.json }` names, which is watched, or in a Redis that gateways share: `stores: { keys: redis, redis: … }`. `pylon keys create`
+//! makes a key. A key that nobody has, or whose time is over, is answered with 401, also on routes that serve callers
+//! without a key: a client that shows a key means to be known. Where Redis does not answer, a key that is not at hand is answered with 503.
 //!
 //! The key itself goes no further than the gateway, neither to services nor into the log, unless `forward: true` is written. What `headers`
 //! names is told to services in headers of those names; what a client sends under these names, in whatever spelling, is taken away
@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::consumers::{Consumers, Key, KeyHash};
 use crate::identity::{Identity, Look, Place, Proof, Telling, place_named};
-use crate::keys::KeyFile;
+use crate::keys::KeyStore;
 use crate::policy::{Compiling, Policy, Step};
 use crate::proofs::{self, Proofs};
 use crate::written;
@@ -88,7 +88,7 @@ impl FromScalar for ApiKeySpec {
 pub struct ApiKey {
     identity: Identity,
     consumers: Arc<Consumers>,
-    file: Option<Arc<KeyFile>>,
+    store: Option<KeyStore>,
 }
 
 impl Policy for ApiKey {
@@ -105,8 +105,8 @@ impl Policy for ApiKey {
             errors.extend(found.into_iter().map(|error| error.below(&FieldPath::root().key("headers"))));
         });
         let consumers = Arc::clone(&cx.around.consumers);
-        let file = cx.around.keys.clone();
-        if consumers.has_no_key() && file.is_none() {
+        let store = cx.around.keys.clone();
+        if consumers.has_no_key() && store.is_none() {
             let error = SpecError::new(FieldPath::root(), "no consumer has an API key, so nobody could call");
             let help = "add `consumers: { app: { keys: [sha256:…] } }`, or `stores: { keys: keys.json }`";
             errors.push(error.help(format!("{help}; `pylon keys create` makes a key")));
@@ -114,12 +114,12 @@ impl Policy for ApiKey {
         let (Ok(telling), true) = (telling, errors.is_empty()) else { return Err(errors) };
         let challenge = challenge(&places);
         let identity = Identity { places, telling, forward: spec.forward, challenge, proofs: Proofs::default() };
-        Ok(Self { identity, consumers, file })
+        Ok(Self { identity, consumers, store })
     }
 
     fn on_request<'a>(&'a self, req: &'a mut Request, cx: &'a mut Exchange) -> Step<'a, ()> {
-        // What the document says is compiled with this policy, so that it never changes under it; the file may.
-        let generation = self.file.as_ref().map_or(0, |file| file.generation());
+        // What the document says is compiled with this policy, so that it never changes under it; the store may.
+        let generation = self.store.as_ref().map_or(0, KeyStore::generation);
         Step::Done(match self.identity.look(req, cx, generation) {
             Look::Settled(outcome) => outcome,
             Look::Shown(shown) => {
@@ -136,8 +136,10 @@ impl Policy for ApiKey {
 
 impl ApiKey {
     fn prove(&self, key: &[u8], now: Instant) -> Proof {
-        let Some(Key { consumer, id, until }) = self.key_by(&KeyHash::of(key)) else {
-            return Proof::Invalid("nobody has this API key".into());
+        let Key { consumer, id, until } = match self.key_by(&KeyHash::of(key)) {
+            Ok(Some(key)) => key,
+            Ok(None) => return Proof::Invalid("nobody has this API key".into()),
+            Err(why) => return Proof::Unknown(why.into()),
         };
         let left = match until {
             None => proofs::LONGEST,
@@ -152,14 +154,15 @@ impl ApiKey {
         Proof::Caller(caller, now + left.min(proofs::LONGEST))
     }
 
-    /// The key of the document or of the file. One of the file whose consumer the document does not know is nobody's.
-    fn key_by(&self, hash: &KeyHash) -> Option<Key> {
+    /// The key of the document or of the store. One of the store whose consumer the document does not know is nobody's.
+    fn key_by(&self, hash: &KeyHash) -> Result<Option<Key>, String> {
         if let Some(key) = self.consumers.key_by(hash) {
-            return Some(key.clone());
+            return Ok(Some(key.clone()));
         }
-        let filed = self.file.as_ref()?.key_by(hash)?;
-        let consumer = Arc::clone(self.consumers.get(&filed.consumer)?);
-        Some(Key { consumer, id: filed.id, until: filed.until })
+        let Some(store) = &self.store else { return Ok(None) };
+        let Some(kept) = store.key_by(hash)? else { return Ok(None) };
+        let consumer = self.consumers.get(&kept.consumer).map(Arc::clone);
+        Ok(consumer.map(|consumer| Key { consumer, id: kept.id, until: kept.until }))
     }
 }
 

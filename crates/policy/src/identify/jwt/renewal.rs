@@ -25,12 +25,23 @@ pub(super) struct Renewal {
     next: Instant,
     error: Option<String>,
     in_a_row: u32,
+    failures: u64,
 }
 
 impl Renewal {
     /// Nothing is known, and keys are wanted at once.
     pub(super) fn new(valid_for: Duration, cool_down: Duration, now: Instant) -> Self {
-        Self { valid_for, cool_down, got: None, demanded: None, asking: true, next: now, error: None, in_a_row: 0 }
+        Self {
+            valid_for,
+            cool_down,
+            got: None,
+            demanded: None,
+            asking: true,
+            next: now,
+            error: None,
+            in_a_row: 0,
+            failures: 0,
+        }
     }
 
     /// A fetch begins.
@@ -57,6 +68,7 @@ impl Renewal {
         self.next = now + wait.mul_f64(0.9 + 0.2 * lot);
         self.error = Some(error);
         self.in_a_row = self.in_a_row.saturating_add(1);
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// A token names a key that is not there. Says whether an answer is worth waiting for: one that is under way, or one that is
@@ -86,6 +98,16 @@ impl Renewal {
     /// When they are fetched next.
     pub(super) fn next(&self) -> Instant {
         self.next
+    }
+
+    /// When keys last came.
+    pub(super) fn got(&self) -> Option<Instant> {
+        self.got
+    }
+
+    /// How often none came.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// Why none came when they were last asked for.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use pylon_net::timer::timeout_at;
+use pylon_observe::insight::SupplyReading;
 use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -110,6 +111,11 @@ impl KeySet {
         self.held.source.target(url, name)
     }
 
+    /// Where it is asked, for people.
+    pub(crate) fn shown(&self) -> String {
+        self.held.source.shown()
+    }
+
     /// A key is wanted that is not there.
     pub(crate) fn demand(&self) -> Demand {
         let mut state = self.held.state.lock();
@@ -150,6 +156,21 @@ impl Service for KeySet {
         Box::pin(async {
             // An error means that it is gone, and with it the question.
             let _gone = self.held.answers.subscribe().wait_for(|answers| *answers > 0).await.is_err();
+        })
+    }
+
+    fn look(&self, now: Instant) -> Option<SupplyReading> {
+        let state = self.held.state.lock();
+        let renewal = &state.renewal;
+        Some(SupplyReading {
+            kind: "jwks",
+            from: self.held.source.shown(),
+            up: renewal.error().is_none() && renewal.got().is_some(),
+            items: Some(state.keys.as_ref().map_or(0, |keys| keys.len() as u64)),
+            age: renewal.got().map(|got| now.saturating_duration_since(got)),
+            next: Some(renewal.next().saturating_duration_since(now)),
+            failures: renewal.failures(),
+            error: renewal.error().map(str::to_owned),
         })
     }
 }

@@ -257,7 +257,6 @@ pub const LATER: &[&str] = &[
     "aggregate",
     "transcode",
     "cache",
-    "introspect",
     "rate_limit",
     "quota",
     "views",

@@ -153,6 +153,8 @@ rejections! {
     CALLER_INVALID = "caller.invalid", 401, "The credentials are not valid", "RFC 9110 §15.5.2";
     /// Whether a credential is good cannot be found out: who would know does not answer.
     CALLER_UNKNOWN = "caller.unknown", 503, "The credentials cannot be checked now", "RFC 9110 §15.6.4";
+    /// What a token is cannot be found out: the server that would know does not answer.
+    INTROSPECT_UNAVAILABLE = "introspect.unavailable", 503, "The token cannot be checked now", "policy `introspect`";
     /// The caller may not do this.
     CALLER_FORBIDDEN = "caller.forbidden", 403, "This is not allowed to the caller", "RFC 9110 §15.5.4";
     /// The service that is asked for a verdict says no.

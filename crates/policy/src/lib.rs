@@ -22,6 +22,7 @@ mod bodies;
 mod identity;
 pub mod keys;
 mod manual;
+mod memory;
 mod origin;
 mod pool;
 mod proofs;

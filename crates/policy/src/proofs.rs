@@ -4,10 +4,12 @@
 //! revocations, consumers. A credential is found by a keyed hash and then compared whole, so that nobody learns from the time
 //! that takes what others have shown.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use pylon_core::caller::Caller;
 use pylon_core::worker::PerWorker;
 
@@ -23,6 +25,7 @@ const LONGEST_CREDENTIAL: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Proofs {
     workers: PerWorker<Known>,
+    by_hash: bool,
 }
 
 /// Two halves: what is found in the old one moves to the new one, and what is not is dropped with it.
@@ -40,16 +43,25 @@ struct Proved {
 }
 
 impl Proofs {
+    /// Those of which only hashes are kept.
+    pub(crate) fn by_hash() -> Self {
+        Self { by_hash: true, ..Self::default() }
+    }
+
+    fn key<'c>(&self, credential: &'c [u8]) -> Cow<'c, [u8]> {
+        if self.by_hash { digest(&SHA256, credential).as_ref().to_vec().into() } else { credential.into() }
+    }
+
     /// Who showed `credential` before, if that still counts at `now` under `generation`.
     pub(crate) fn find(&self, credential: &[u8], generation: u64, now: Instant) -> Option<Arc<Caller>> {
-        self.workers.with(|known| known.find(credential, generation, now))
+        self.workers.with(|known| known.find(&self.key(credential), generation, now))
     }
 
     /// Remembers who showed `credential`. It counts until `until`, and no longer than [`LONGEST`].
     pub(crate) fn keep(&self, credential: &[u8], generation: u64, caller: &Arc<Caller>, now: Instant, until: Instant) {
         if credential.len() <= LONGEST_CREDENTIAL && until > now {
             let proved = Proved { caller: Arc::clone(caller), until: until.min(now + LONGEST) };
-            self.workers.with(|known| known.keep(credential, generation, proved));
+            self.workers.with(|known| known.keep(&self.key(credential), generation, proved));
         }
     }
 }
@@ -126,6 +138,14 @@ mod tests {
         // Begun before the change and finished after it.
         proofs.keep(b"x", 1, &somebody("a"), now, now + LONGEST);
         assert!(proofs.find(b"x", 2, now).is_none());
+    }
+
+    #[test]
+    fn where_hashes_are_kept_credentials_are_not() {
+        let (proofs, now) = (Proofs::by_hash(), start());
+        proofs.keep(b"secret", 1, &somebody("a"), now, now + LONGEST);
+        assert!(proofs.find(b"secret", 1, now).is_some() && proofs.find(b"secre", 1, now).is_none());
+        proofs.workers.with(|known| assert!(!known.new.contains_key(&b"secret"[..])));
     }
 
     #[test]

@@ -32,6 +32,7 @@ policies! {
         basic: Basic, "Names and passwords", judges;
         signature: Signature, "Signed requests", judges;
         jwt: Jwt, "Tokens (JWT)", judges;
+        introspect: Introspect, "Tokens that are asked about", judges;
         session: Session, "Logins by OpenID Connect", acts;
     }
     Authorize in authorize {
@@ -132,6 +133,7 @@ mod tests {
             (Phase::Identify, "basic"),
             (Phase::Identify, "signature"),
             (Phase::Identify, "jwt"),
+            (Phase::Identify, "introspect"),
             (Phase::Identify, "session"),
             (Phase::Authorize, "anonymous"),
             (Phase::Authorize, "require"),
@@ -188,6 +190,10 @@ mod tests {
             (
                 "csrf",
                 r#"{ "origins": ["https://a.example"], "token": { "cookie": "__Host-csrf", "header": "x-csrf" } }"#,
+            ),
+            (
+                "introspect",
+                r#"{ "url": "https://id.test/x", "client_id": "gate", "client_secret": "env:SECRET", "audience": "api", "ttl": "10s" }"#,
             ),
             (
                 "signature",

@@ -51,14 +51,15 @@ use pylon_core::{Request, Response};
 use pylon_upstream::call::CallOptions;
 use pylon_upstream::upstream::Upstream;
 
+use self::alike::By;
 use self::ask::Question;
-use self::memory::{By, Known, Memory, News, Tell};
 use self::spec::ExternalSpec;
+use crate::memory::{Known, Memory, News, Tell};
 use crate::policy::{Compiling, Policy, Step, Stop};
 
+mod alike;
 mod ask;
 pub mod check;
-mod memory;
 pub mod spec;
 
 /// The longest body of an answer that is read, in bytes.
@@ -152,7 +153,7 @@ struct Service {
 struct Cache {
     ttl: Duration,
     by: By,
-    workers: PerWorker<Memory>,
+    workers: PerWorker<Memory<Verdict>>,
 }
 
 impl Policy for External {
@@ -182,7 +183,7 @@ impl Policy for External {
             Some((cache, key)) => cache.workers.with(|memory| memory.look(key, cx.started)),
             None => Known::Full,
         };
-        if let Known::Passed(verdict) = known {
+        if let Known::Kept(verdict) = known {
             self.clean(req);
             return Step::Done(apply(&verdict, req, cx));
         }
@@ -226,7 +227,7 @@ impl External {
 }
 
 /// Asks on behalf of all requests that are alike.
-async fn fly(service: Arc<Service>, cache: Arc<Cache>, key: Box<[u8]>, question: Question, tell: Tell) {
+async fn fly(service: Arc<Service>, cache: Arc<Cache>, key: Box<[u8]>, question: Question, tell: Tell<Verdict>) {
     let verdict = Arc::new(service.ask(question).await);
     let now = tokio::time::Instant::now().into_std();
     let kept = Some(&verdict).filter(|verdict| verdict.may_be_kept());
@@ -235,7 +236,7 @@ async fn fly(service: Arc<Service>, cache: Arc<Cache>, key: Box<[u8]>, question:
 }
 
 /// Waits for what comes of a question; nothing where it came to no end.
-async fn hear(mut news: News) -> Option<Arc<Verdict>> {
+async fn hear(mut news: News<Verdict>) -> Option<Arc<Verdict>> {
     news.wait_for(Option::is_some).await.ok()?.clone()
 }
 

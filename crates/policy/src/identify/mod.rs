@@ -3,6 +3,7 @@
 pub mod api_key;
 pub mod basic;
 pub mod client_cert;
+pub mod introspect;
 pub mod jwt;
 pub mod session;
 pub mod signature;

@@ -14,7 +14,7 @@ use pylon_upstream::upstream::Upstream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::memory::{By, Part};
+use super::alike::{By, Part};
 use crate::policy::Upstreams;
 use crate::written;
 

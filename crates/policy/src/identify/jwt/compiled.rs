@@ -158,7 +158,7 @@ fn check_algorithms(spec: &JwtSpec, errors: &mut Vec<SpecError>) {
     }
 }
 
-fn required(spec: &RequiredSpec, errors: &mut Vec<SpecError>) -> Box<[(Box<str>, Vec<serde_json::Value>)]> {
+pub(crate) fn required(spec: &RequiredSpec, errors: &mut Vec<SpecError>) -> Box<[(Box<str>, Vec<serde_json::Value>)]> {
     let all: Vec<(Box<str>, Vec<_>)> = match spec {
         RequiredSpec::Names(names) => names.iter().map(|name| (name.as_str().into(), Vec::new())).collect(),
         RequiredSpec::Values(values) => {
@@ -205,7 +205,7 @@ fn identity(spec: &JwtSpec) -> Result<Identity, Vec<SpecError>> {
     Ok(Identity { places, telling, forward: spec.forward, challenge, proofs: Proofs::default() })
 }
 
-fn places(from: &FromSpec, errors: &mut Vec<SpecError>) -> Box<[Place]> {
+pub(crate) fn places(from: &FromSpec, errors: &mut Vec<SpecError>) -> Box<[Place]> {
     let at = |key: &str| FieldPath::root().key("from").key(key);
     let mut places = Vec::new();
     match from.header.as_deref().map(HeaderName::try_from) {

@@ -103,9 +103,7 @@ impl Source {
     /// What it is, for people.
     pub(crate) fn shown(&self) -> String {
         match &self.place {
-            Place::Url(target) | Place::Told(_, target) => {
-                format!("{}{}", target.remote.shown(), target.path.split('?').next().unwrap_or_default())
-            }
+            Place::Url(target) | Place::Told(_, target) => target.shown(),
             Place::File(path) => path.display().to_string(),
         }
     }
@@ -163,7 +161,7 @@ impl Source {
 }
 
 impl Target {
-    fn new(
+    pub(crate) fn new(
         url: &str,
         at: &FieldPath,
         tls: Option<&UpstreamTlsSpec>,
@@ -184,6 +182,11 @@ impl Target {
         }
         let path = if path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
         Ok(Self { remote, path })
+    }
+
+    /// What it is, for people.
+    pub(crate) fn shown(&self) -> String {
+        format!("{}{}", self.remote.shown(), self.path.split('?').next().unwrap_or_default())
     }
 
     async fn get(&self, deadline: Instant) -> Result<Whole, String> {

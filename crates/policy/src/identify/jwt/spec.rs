@@ -174,7 +174,7 @@ pub enum RequiredSpec {
 }
 
 impl RequiredSpec {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Names(names) if names.is_empty())
     }
 }

@@ -1,20 +1,8 @@
-//! Remembers for a while which requests were let pass, so that one like them need not be asked about, and lets requests that are alike
-//! wait for one question. Each worker remembers for itself; time is an argument.
-
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Instant;
+//! Says which requests are alike, so that a verdict on one counts for the other.
 
 use http::{HeaderMap, HeaderName};
 use pylon_core::exchange::Exchange;
-use tokio::sync::watch;
 
-use super::Verdict;
-
-/// What a worker remembers at most, in verdicts; as many again may be on their way out.
-const MOST: usize = 4096;
-/// How many questions a worker waits for at most, on behalf of requests that are alike.
-const MOST_FLIGHTS: usize = 4096;
 /// The longest key, in bytes; a request with a longer one is asked about by itself.
 const LONGEST_KEY: usize = 4096;
 
@@ -86,85 +74,9 @@ fn put(key: &mut Vec<u8>, part: &[u8]) {
     key.extend_from_slice(part);
 }
 
-/// What a question came to; none until then.
-pub(super) type News = watch::Receiver<Option<Arc<Verdict>>>;
-/// Whoever tells.
-pub(super) type Tell = watch::Sender<Option<Arc<Verdict>>>;
-
-/// What one worker remembers.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    new: HashMap<Box<[u8]>, Passed>,
-    old: HashMap<Box<[u8]>, Passed>,
-    flights: HashMap<Box<[u8]>, News>,
-}
-
-#[derive(Debug, Clone)]
-struct Passed {
-    verdict: Arc<Verdict>,
-    until: Instant,
-}
-
-/// What is known of a request.
-#[derive(Debug)]
-pub(super) enum Known {
-    /// One like it was let pass.
-    Passed(Arc<Verdict>),
-    /// One like it is being asked about.
-    Asked(News),
-    /// Nothing; whoever asks is to tell what comes of it.
-    Nothing(Tell),
-    /// Nothing, and there is no room for more.
-    Full,
-}
-
-impl Memory {
-    /// Looks for a request.
-    pub(super) fn look(&mut self, key: &[u8], now: Instant) -> Known {
-        if let Some(verdict) = self.find(key, now) {
-            return Known::Passed(verdict);
-        }
-        // One whose teller is gone came to no end.
-        if let Some(news) = self.flights.get(key).filter(|news| news.has_changed().is_ok()) {
-            return Known::Asked(news.clone());
-        }
-        if self.flights.len() >= MOST_FLIGHTS {
-            return Known::Full;
-        }
-        let (tell, news) = watch::channel(None);
-        self.flights.insert(key.into(), news);
-        Known::Nothing(tell)
-    }
-
-    /// A question has come to an end. What was let pass is remembered until `until`.
-    pub(super) fn settle(&mut self, key: Box<[u8]>, passed: Option<&Arc<Verdict>>, until: Instant) {
-        self.flights.remove(&key);
-        if let Some(verdict) = passed {
-            self.keep(key, Passed { verdict: Arc::clone(verdict), until });
-        }
-    }
-
-    fn find(&mut self, key: &[u8], now: Instant) -> Option<Arc<Verdict>> {
-        if let Some(passed) = self.new.get(key) {
-            return (passed.until > now).then(|| Arc::clone(&passed.verdict));
-        }
-        let (key, passed) = self.old.remove_entry(key)?;
-        let verdict = (passed.until > now).then(|| Arc::clone(&passed.verdict))?;
-        self.keep(key, passed);
-        Some(verdict)
-    }
-
-    fn keep(&mut self, key: Box<[u8]>, passed: Passed) {
-        if self.new.len() >= MOST {
-            self.old = std::mem::take(&mut self.new);
-        }
-        self.new.insert(key, passed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Arc;
 
     use super::*;
     use crate::testing::Seen;
@@ -219,39 +131,5 @@ mod tests {
             keys.push(by.key(req.headers(), &cx).unwrap());
         }
         assert!(keys.iter().enumerate().all(|(i, key)| !keys[..i].contains(key)));
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a moment to count from")]
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    #[test]
-    fn one_question_is_asked_for_all_that_are_alike_and_its_verdict_counts_until_its_end() {
-        let (mut memory, now) = (Memory::default(), start());
-        let secs = Duration::from_secs;
-        let Known::Nothing(tell) = memory.look(b"a", now) else { panic!("nothing is known") };
-        let Known::Asked(news) = memory.look(b"a", now) else { panic!("it is asked about") };
-        let verdict = Arc::new(Verdict::Pass(Box::default()));
-        memory.settle(Box::from(*b"a"), Some(&verdict), now + secs(10));
-        tell.send_replace(Some(verdict));
-        assert!(news.borrow().is_some());
-        assert!(matches!(memory.look(b"a", now + secs(9)), Known::Passed(_)));
-        assert!(matches!(memory.look(b"a", now + secs(10)), Known::Nothing(_)));
-        memory.settle(Box::from(*b"a"), None, now);
-        assert!(matches!(memory.look(b"b", now), Known::Nothing(_)));
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let (mut memory, now) = (Memory::default(), start());
-        let verdict = Arc::new(Verdict::Pass(Box::default()));
-        for number in 0..5 * MOST {
-            memory.settle(number.to_string().into_bytes().into(), Some(&verdict), now + Duration::from_secs(9));
-        }
-        assert!(memory.new.len() + memory.old.len() <= 2 * MOST);
-        let _asked: Vec<_> = (0..2 * MOST_FLIGHTS).map(|n| memory.look(format!("f{n}").as_bytes(), now)).collect();
-        assert_eq!(memory.flights.len(), MOST_FLIGHTS);
-        assert!(matches!(memory.look(b"more", now), Known::Full));
     }
 }

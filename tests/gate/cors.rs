@@ -80,6 +80,35 @@ fn errors_of_the_gateway_can_be_read_by_a_page() {
     can_be_read(&gate(&silent.url(), "").ask("GET", "/api/x", &[ORIGIN], b""), 504);
 }
 
+/// Browsers send no credentials with a preflight, and a page has to be able to read why it was turned away.
+#[test]
+fn a_preflight_is_answered_before_anybody_asks_who_it_is_and_who_is_turned_away_can_read_why() {
+    let service = Upstream::echo();
+    let gate = Binary::start(&format!(
+        "consumers: {{ app: {{ keys: [\"sha256:625ec9a8bfc54cc62de07d58b187d9e967e1fbcaa61cf9acd03ce7995c261a8d\"] }} }}
+upstreams: {{ api: {{ endpoints: [{}] }}, verdicts: {{ endpoints: [\"http://{}\"] }} }}
+defaults: {{ cors: \"https://a.example\", api_key: x-api-key }}
+routes:
+  - {{ match: \"GET,POST /api/{{*rest}}\", forward: api }}
+  - {{ match: \"GET,POST /closed\", forward: api, require: {{ scopes: [admin] }} }}
+  - {{ match: \"GET,POST /asked\", forward: api, external: {{ http: verdicts }} }}",
+        service.url(),
+        Upstream::nobody()
+    ));
+    for path in ["/api/x", "/closed", "/asked"] {
+        let fields =
+            [ORIGIN, ("access-control-request-method", "POST"), ("access-control-request-headers", "x-api-key")];
+        can_be_read(&gate.ask("OPTIONS", path, &fields, b""), 204);
+        can_be_read(&gate.ask("GET", path, &[ORIGIN], b""), 401);
+        can_be_read(&gate.ask("GET", path, &[ORIGIN, ("x-api-key", "wrong")], b""), 401);
+    }
+    let key = ("x-api-key", "key-of-shop");
+    can_be_read(&gate.ask("GET", "/api/x", &[ORIGIN, key], b""), 200);
+    can_be_read(&gate.ask("GET", "/closed", &[ORIGIN, key], b""), 403);
+    can_be_read(&gate.ask("GET", "/asked", &[ORIGIN, key], b""), 503);
+    assert_eq!(service.requests(), 1);
+}
+
 #[test]
 fn a_page_of_another_origin_can_read_none_of_it() {
     let gate = gate("http://127.0.0.1:1", "");

@@ -120,3 +120,82 @@ fn nobody_passes_who_has_no_key() {
     assert_eq!(service.requests(), 0);
     assert_eq!(send(&gate, "GET", "/a", &good, b"").status(), 200, "none of it has used the signature up");
 }
+
+/// Failure 1: mistakes never open a route.
+#[test]
+fn a_document_whose_signatures_are_wrong_is_refused_and_the_one_before_keeps_guarding() {
+    let (service, signer) = (Upstream::named("x"), Signer::new("EdDSA", "k"));
+    let pem = signer.pem().replace('\n', "\\n");
+    let right = format!(
+        "workers: 2\nconsumers: {{ app: {{ signatures: [{{ keyid: k, algorithm: ed25519, key: \"{pem}\" }}] }} }}\nupstreams: {{ api: {{ endpoints: [\"{}\"] }} }}\n\
+         routes:\n  - match: \"/{{*rest}}\"\n    forward: api\n    signature: {{ components: [\"@method\", \"@path\"], max_age: 2m, leeway: 10s, body: 1KiB, once: true, tag: shop, headers: {{ x-a: consumer }}, forward: false }}\n",
+        service.url()
+    );
+    let gate = Binary::start(&right);
+    let mut number = 0;
+    let mut guarded = |gate: &Binary, what: &str, passes: bool| {
+        number += 1;
+        let params = format!("{};tag=\"shop\"", now_by("k", &number.to_string()));
+        let good = sign(&signer, &covered("GET", "a.test", "/x", "?"), &params);
+        let status = send(gate, "GET", "/x", &good, b"").status();
+        assert_eq!((gate.get("/x").status(), status), (401, if passes { 200 } else { 401 }), "{what}");
+    };
+    guarded(&gate, "nothing", true);
+    for key in [
+        "signatures:",
+        "keyid:",
+        "algorithm:",
+        "key:",
+        "signature:",
+        "components:",
+        "max_age:",
+        "leeway:",
+        "body:",
+        "once:",
+        "tag:",
+        "headers:",
+        "forward:",
+    ] {
+        // The last of its name: `forward` is also the action of the route.
+        let at = right.rfind(&format!(" {key}")).unwrap() + 1;
+        let typo = format!("{}x{}", &right[..at], &right[at..]);
+        gate.write(&typo);
+        assert_eq!(gate.reload().status(), 422, "{key}: {typo}");
+        guarded(&gate, key, true);
+    }
+    for (from, to) in [
+        ("algorithm: ed25519", "algorithm: ecdsa-p256-sha256"),
+        ("algorithm: ed25519", "algorithm: none"),
+        ("algorithm: ed25519", "algorithm: hmac-sha256"),
+        ("algorithm: ed25519", "algorithm: hmac-sha256, secret: env:NOT_THERE_AT_ALL"),
+        ("keyid: k", "keyid: \"\""),
+        ("BEGIN PUBLIC", "BEGIN PRIVATE"),
+        ("signatures: [", "metadata: {}, certificates: [], signatures: [{}, "),
+        ("[\"@method\", \"@path\"]", "[]"),
+        ("[\"@method\", \"@path\"]", "[\"@methods\"]"),
+        ("max_age: 2m", "max_age: 2d"),
+        ("leeway: 10s", "leeway: 10m"),
+        ("body: 1KiB", "body: 1GiB"),
+        ("once: true", "once: \"yes\""),
+        ("tag: shop", "tag: \"\""),
+        ("x-a: consumer", "x-a: consumers"),
+    ] {
+        let wrong = right.replacen(from, to, 1);
+        assert_ne!(wrong, right, "{from}");
+        gate.write(&wrong);
+        assert_eq!(gate.reload().status(), 422, "{to}");
+        guarded(&gate, to, true);
+    }
+    // What can be meant, and is not what the signatures are.
+    for (from, to) in [
+        ("keyid: k", "keyid: l"),
+        ("tag: shop", "tag: shops"),
+        ("\"@path\"]", "\"@path\", x-tenant]"),
+        ("\"@path\"]", "content-digest]"),
+    ] {
+        let wrong = right.replacen(from, to, 1);
+        assert_ne!(wrong, right, "{from}");
+        gate.apply(&wrong);
+        guarded(&gate, to, false);
+    }
+}

@@ -208,3 +208,6 @@ impl Group {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod vectors;

@@ -1,6 +1,5 @@
 //! A certified identity provider, `oidc-provider` from npm, where Node and it are installed.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -53,12 +52,13 @@ impl Provider {
         // It tells of logouts at places with certificates that nobody knows.
         command.env("NODE_TLS_REJECT_UNAUTHORIZED", "0");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("node starts");
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let stdout = Lines::read(child.stdout.take().unwrap());
         let stderr = Lines::read(child.stderr.take().unwrap());
-        let process = Process::new(child);
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let port = line.trim().parse().unwrap_or_else(|_| panic!("no port but {line:?}: {}", stderr.text()));
+        let mut process = Process::new(child);
+        let port = wait::eventually(PATIENCE, "the identity provider says where it listens", || {
+            assert!(process.ended().is_none(), "it ended at once: {}", stderr.text());
+            stdout.all().first()?.trim().parse().ok()
+        });
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         wait::until(PATIENCE, "the identity provider answers", || {
             get(address, "/.well-known/openid-configuration").status() == 200

@@ -101,6 +101,7 @@ fn cases() -> Vec<Case> {
             }),
         ),
         Case::new("external", json!({ "http": "dead" })),
+        Case::new("expression", json!("caller.subject == \"root\" && caller.groups.exists(group, group == \"staff\")")).with_key(),
         Case {
             method: "POST",
             fields: &[("cookie", "csrf=a"), ("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
@@ -265,7 +266,7 @@ fn a_mutation_of_what_checks_tokens_lets_nobody_in() {
 
 #[test]
 fn a_mutation_of_what_says_who_may_lets_nobody_in() {
-    stays_closed(&["anonymous", "require", "external", "mint"]);
+    stays_closed(&["anonymous", "require", "expression", "external", "mint"]);
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod events;
 mod expectations;
 mod explanations;
 mod explanations_live;
+mod expressions;
 mod faults;
 mod forwarding;
 mod frozen;

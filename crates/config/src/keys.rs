@@ -265,6 +265,5 @@ pub const LATER: &[&str] = &[
     "waf",
     "bots",
     "security_headers",
-    "expression",
     "validate",
 ];

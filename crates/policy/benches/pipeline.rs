@@ -11,6 +11,7 @@ use std::time::Instant;
 use divan::Bencher;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pylon_core::body::Body;
+use pylon_core::caller::Caller;
 use pylon_core::carry::Carry;
 use pylon_core::connection::{Connection, Scheme};
 use pylon_core::exchange::{Exchange, Head};
@@ -82,6 +83,31 @@ fn known_token(bencher: Bencher<'_, '_>) {
         assert!(stop.is_none());
         memos
     });
+}
+
+/// A token that was signed before for the same caller.
+#[divan::bench(sample_size = 16)]
+fn minted_token(bencher: Bencher<'_, '_>) {
+    let pipeline = pipeline(&[("mint", r#"{ "issuer": "gate", "audience": "api" }"#)]);
+    let mut cx = exchange();
+    cx.caller = Some(Arc::new(Caller { subject: "ann".into(), ..Caller::default() }));
+    bencher.with_inputs(request).bench_local_refs(|req| {
+        let (memos, stop) = run(pipeline.request(req, &mut cx));
+        assert!(stop.is_none());
+        memos
+    });
+}
+
+#[divan::bench(sample_size = 16)]
+fn csrf(bencher: Bencher<'_, '_>) {
+    round(bencher, &[("csrf", "true")]);
+}
+
+/// An expression without loops, which is evaluated on the worker.
+#[cfg(feature = "cel")]
+#[divan::bench(sample_size = 16)]
+fn expression(bencher: Bencher<'_, '_>) {
+    round(bencher, &[("expression", r#""request.method != 'PURGE' && !request.path.startsWith('/internal/')""#)]);
 }
 
 /// A token by a shared secret, as long as most are.

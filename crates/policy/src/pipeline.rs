@@ -179,6 +179,8 @@ fn demand_caller(stations: &mut Vec<Station>, specs: &[AnySpec], cx: &Compiling<
         match &mut station.policy {
             AnyPolicy::Anonymous(anonymous) => anonymous.challenge_by(challenges.clone()),
             AnyPolicy::Require(require) => require.challenge_by(challenges.clone()),
+            #[cfg(feature = "cel")]
+            AnyPolicy::Expression(expression) => expression.challenge_by(challenges.clone()),
             _ => {}
         }
     }
@@ -189,6 +191,17 @@ fn demand_caller(stations: &mut Vec<Station>, specs: &[AnySpec], cx: &Compiling<
 fn check_demands(identifying: &[&AnySpec], specs: &[AnySpec], cx: &Compiling<'_>) -> Vec<SpecError> {
     let mut errors = Vec::new();
     let present: Vec<&str> = identifying.iter().map(|spec| spec.key()).collect();
+    #[cfg(feature = "cel")]
+    for spec in specs {
+        if let AnySpec::Expression(expression) = spec
+            && identifying.is_empty()
+            && expression.names_caller()
+        {
+            let problem = "the expression looks at the caller, and nothing here finds out who is asking";
+            let error = SpecError::new(FieldPath::root().key("expression"), problem);
+            errors.push(error.help("add a policy that does, such as `api_key`"));
+        }
+    }
     for spec in specs.iter().filter(|spec| matches!(spec, AnySpec::Anonymous(_) | AnySpec::Require(_))) {
         let at = FieldPath::root().key(spec.key());
         if identifying.is_empty() {

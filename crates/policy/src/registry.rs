@@ -38,6 +38,8 @@ policies! {
     Authorize in authorize {
         anonymous: Anonymous, "Requests without a caller", acts;
         require: Require, "Requirements of callers", judges;
+        #[cfg(feature = "cel")]
+        expression: Expression, "An expression (CEL) that must be true", judges;
         external: External, "A service that says who may pass", judges;
     }
     Limit in limit {
@@ -137,6 +139,8 @@ mod tests {
             (Phase::Identify, "session"),
             (Phase::Authorize, "anonymous"),
             (Phase::Authorize, "require"),
+            #[cfg(feature = "cel")]
+            (Phase::Authorize, "expression"),
             (Phase::Authorize, "external"),
             (Phase::Limit, "priority"),
             (Phase::Shape, "mint"),
@@ -207,6 +211,8 @@ mod tests {
                 "external",
                 r#"{ "http": "auth", "copy": "x-user", "cache": { "ttl": "10s", "by": ["authorization", "cookie"] } }"#,
             ),
+            #[cfg(feature = "cel")]
+            ("expression", r#""request.method == 'GET'""#),
             ("mint", r#"{ "issuer": "https://gate.test", "audience": "orders", "claims": { "plan": "plan" } }"#),
             ("priority", r#"{ "header": "x-priority", "ceiling": "high", "from": "anyone" }"#),
             ("headers", r#"{ "request": { "set": { "x-a": "1" }, "add": { "x-b": ["1", "2"] } } }"#),

@@ -5,8 +5,8 @@
 use bytes::BytesMut;
 use http::Method;
 use libfuzzer_sys::fuzz_target;
-use pylon_upstream::h1::framing::{Decoder, Piece};
-use pylon_upstream::h1::parse::HeadReader;
+use pylon_http1::answer::HeadReader;
+use pylon_http1::body::{Decoder, Piece};
 
 /// Head, body, trailers, whether the body is over, and what is left behind it.
 type Meaning = Result<Option<(String, Vec<u8>, String, bool, Vec<u8>)>, ()>;
@@ -32,7 +32,7 @@ fn read(method: &Method, pieces: &[&[u8]]) -> Meaning {
                 None => continue,
                 Some(head) => {
                     let text = format!("{} {:?} {}", head.status, head.headers, head.keep_alive);
-                    under_way = Some((text, Decoder::new(head.length)));
+                    under_way = Some((text, Decoder::of_answer(head.length)));
                 }
             }
         }

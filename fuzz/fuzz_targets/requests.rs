@@ -4,9 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pylon_net::http1;
-
-#[path = "../../crates/net/src/http1/oracle.rs"]
+use pylon_http1;
+#[path = "../../crates/http1/src/tests/oracle.rs"]
 mod oracle;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -146,6 +146,11 @@ impl Error {
         matches!(self, Self::Refused | Self::Reset { reason: Reason::REFUSED_STREAM, by: By::Peer })
     }
 
+    /// Whether the peer has ended the connection in good order (§6.8).
+    pub fn is_parting(&self) -> bool {
+        matches!(self, Self::Refused | Self::Over | Self::Ended { reason: Reason::NO_ERROR, by: By::Peer, .. })
+    }
+
     /// Whether the peer broke the protocol.
     pub fn is_fault_of_peer(&self) -> bool {
         matches!(self, Self::Reset { by: By::Us, .. } | Self::Ended { by: By::Us, .. })

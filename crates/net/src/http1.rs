@@ -1,8 +1,8 @@
 //! HTTP/1.1 towards clients (RFC 9112), on a codec of our own.
 //!
 //! A connection is one task: it reads a head, polls the answer's future, writes what comes of it, and begins anew. There is
-//! no task and no channel for a body: what the answer waits for is read where its future is polled. The pure parts are
-//! [`head`] and [`body`], which hold a client's bytes to one meaning; what is refused there is listed in [`fault`].
+//! no task and no channel for a body: what the answer waits for is read where its future is polled. The bytes themselves are
+//! read by [`pylon_http1`].
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -14,32 +14,24 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use pylon_core::body::Body;
 use pylon_core::connection::{Connection, Malformed, Phase};
+use pylon_http1::request::{Head, HeadReader, Refusal};
+use pylon_http1::{Length, maps};
 
 use crate::client_body::{ClientBody, Source};
 use crate::client_side::ClientSide;
 use crate::drain::Open;
 use crate::handler::{Handler, Tunnel as _};
 use crate::limits::Told;
-use crate::spare;
 use crate::stream::Stream;
 
-pub mod body;
-mod classes;
 mod encode;
-pub mod fault;
-mod fields;
-pub mod head;
-mod names;
 mod out;
 mod send;
-#[cfg(test)]
-mod tests;
 pub(crate) mod upload;
 mod watch;
 mod wire;
 
 use encode::{Asked, Framing, Known};
-use head::{Head, HeadReader, Length, Refusal};
 use send::Sending;
 use upload::Feed;
 use watch::{End, Watch};
@@ -298,7 +290,7 @@ impl Session<'_, '_> {
             body.size_hint().exact().map_or(Known::Nothing, Known::Length)
         };
         let written = encode::answer(self.wire.out.line(), head.status, &head.headers, known, asked);
-        spare::give_map(head.headers);
+        maps::give(head.headers);
         let mut sending = Sending::new(written.framing, asked.trailers);
         let sent = {
             let mut body = pin!(Some(body));

@@ -1,11 +1,10 @@
-//! Buffers of a thread that nobody uses at the moment: what is read into, what is written from, and maps of fields.
+//! Buffers of a thread that nobody uses at the moment: what is read into, and what is written from.
 //!
 //! An idle connection holds none. Each list is short, so that a burst does not leave its memory behind.
 
 use std::cell::RefCell;
 
 use bytes::BytesMut;
-use http::HeaderMap;
 
 /// The room that a read is given where nothing says that more will come, in bytes.
 pub const READ: usize = 16 * 1024;
@@ -13,13 +12,10 @@ pub const READ: usize = 16 * 1024;
 const SPARE: usize = 32;
 /// Buffers that grew over this are not kept, in bytes.
 const KEEP: usize = 64 * 1024;
-/// Maps that grew over this are not kept, in fields.
-const FIELDS: usize = 64;
 
 thread_local! {
     static READS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
     static WRITES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    static MAPS: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A buffer with room for [`READ`] bytes, made anew only when all are in use.
@@ -56,26 +52,6 @@ pub(crate) fn give_write(mut buf: Vec<u8>) {
     WRITES.with_borrow_mut(|kept| {
         if kept.len() < SPARE {
             kept.push(buf);
-        }
-    });
-}
-
-/// An empty map with room for so many fields.
-pub(crate) fn map(fields: usize) -> HeaderMap {
-    let mut map = MAPS.with_borrow_mut(Vec::pop).unwrap_or_default();
-    map.reserve(fields);
-    map
-}
-
-/// Gives back a map that nobody reads any more.
-pub(crate) fn give_map(mut map: HeaderMap) {
-    if map.capacity() == 0 || map.capacity() > FIELDS {
-        return;
-    }
-    map.clear();
-    MAPS.with_borrow_mut(|kept| {
-        if kept.len() < SPARE {
-            kept.push(map);
         }
     });
 }

@@ -170,7 +170,10 @@ fn strip_named(headers: &mut HeaderMap) {
     let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
     for value in headers.get_all(CONNECTION) {
         for token in value.as_bytes().split(|byte| *byte == b',') {
-            if let Ok(name) = HeaderName::from_bytes(token.trim_ascii())
+            let token = token.trim_ascii();
+            // What all name is taken away as it is.
+            if !token.eq_ignore_ascii_case(b"keep-alive")
+                && let Ok(name) = HeaderName::from_bytes(token)
                 && !matches!(name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING | CONNECTION)
             {
                 named.push(name);

@@ -1,12 +1,9 @@
-//! What it costs to write the head of a request and to read that of an answer.
+//! What it costs to write the head of a request.
 
-use bytes::BytesMut;
 use divan::Bencher;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use pylon_upstream::h1::encode::{Framing, RequestHead, request};
-use pylon_upstream::h1::framing::{Decoder, Length};
-use pylon_upstream::h1::parse::HeadReader;
 
 fn main() {
     divan::main();
@@ -44,26 +41,5 @@ fn write_a_request(bencher: Bencher) {
     bencher.bench_local(|| {
         out.clear();
         request(&mut out, &head).is_ok()
-    });
-}
-
-#[divan::bench]
-fn read_an_answer(bencher: Bencher) {
-    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nserver: nginx/1.22.1\r\ndate: Tue, 24 Nov 2026 04:00:00 GMT\r\n\
-        content-type: application/json\r\ncontent-length: 100\r\nlast-modified: Mon, 23 Nov 2026 04:00:00 GMT\r\n\
-        etag: \"6743\"\r\naccept-ranges: bytes\r\n\r\n";
-    bencher
-        .with_inputs(|| BytesMut::from(ANSWER))
-        .bench_local_values(|mut buf| HeadReader::default().read(&mut buf, &Method::GET, 64 * 1024));
-}
-
-#[divan::bench]
-fn undo_a_chunked_kilobyte(bencher: Bencher) {
-    let wire = [&b"400\r\n"[..], &[b'x'; 1024], b"\r\n0\r\n\r\n"].concat();
-    bencher.with_inputs(|| BytesMut::from(&wire[..])).bench_local_values(|mut buf| {
-        let mut decoder = Decoder::new(Length::Chunked);
-        let first = decoder.next(&mut buf);
-        decoder.finish_if_whole(&mut buf);
-        (first, decoder.is_done())
     });
 }

@@ -87,6 +87,7 @@ pub(crate) async fn dial(
     };
     match made.await {
         Ok(made) => Ok(made),
+        Err(fault @ Fault::Refused(_)) => Err(fault),
         Err(fault) => {
             lane.slot.counters.connect_failed();
             if let Some(metrics) = &lane.metrics {
@@ -128,6 +129,8 @@ async fn make(
     let begun = timeout_at(Some(bound.at), h2::conn::Conn::begin(stream, addr, expires, max_head, open)).await;
     let conn = match begun {
         Ok(Ok(conn)) => conn,
+        // It went away in good order before it was used (RFC 9113 §6.8): nobody has failed.
+        Ok(Err(error)) if error.is_parting() => return Err(Fault::Refused(error.to_string())),
         Ok(Err(error)) => return Err(Fault::Connect(io::Error::other(format!("no HTTP/2: {error}")))),
         Err(_) => return Err(Fault::Connect(io::ErrorKind::TimedOut.into())),
     };

@@ -13,10 +13,11 @@ use pylon_core::rejection::{
     UPSTREAM_TLS,
 };
 use pylon_core::units::Span;
+use pylon_http1::answer::Refusal;
 
 use crate::breaker::spec::Scope;
 use crate::h1::encode::EncodeError;
-use crate::h1::parse::HeadError;
+use crate::head::HeadError;
 
 /// A call that brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +181,7 @@ impl Fault {
             Self::Tls(_) => &UPSTREAM_TLS,
             Self::Encode(_) => &INTERNAL,
             Self::Unsent(_) | Self::Refused(_) | Self::Reset { .. } => &UPSTREAM_RESET,
-            Self::Head(HeadError::TooLarge { .. } | HeadError::TooMany) => &UPSTREAM_HEADERS_TOO_LARGE,
+            Self::Head(error) if error.is_too_large() => &UPSTREAM_HEADERS_TOO_LARGE,
             Self::Head(_) | Self::Protocol(_) | Self::Alone => &UPSTREAM_PROTOCOL,
             Self::Body(error) => error.of_client(),
             Self::Timeout(..) => &UPSTREAM_TIMEOUT,
@@ -205,7 +206,7 @@ impl From<CallError> for Rejection {
             Fault::Overloaded(_) => {
                 reason.privately(error.source.to_string()).with_header(RETRY_AFTER, HeaderValue::from_static("1"))
             }
-            Fault::Head(HeadError::TooLarge { limit, largest }) => {
+            Fault::Head(HeadError::Refused(Refusal::TooLarge { limit, largest })) => {
                 let largest = largest.as_ref().map_or_else(String::new, |(name, length)| {
                     format!(", the largest is `{name}` with {length} bytes")
                 });

@@ -14,6 +14,9 @@ use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_http1::answer::HeadReader;
+use pylon_http1::body::{Decoder, Incomplete, Piece};
+use pylon_http1::fault::Fault;
 use pylon_net::dial::{connect, connect_unix};
 use pylon_net::resolve::{ResolveError, Resolver};
 use pylon_net::stream::Stream;
@@ -25,8 +28,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::endpoint::Place;
 use crate::h1::encode::{self, EncodeError, Framing, RequestHead};
 use crate::h1::exchange::MAX_INTERIM;
-use crate::h1::framing::{Decoder, FramingError, Piece};
-use crate::h1::parse::{HeadError, HeadReader};
+use crate::head::HeadError;
 use pylon_net::spare;
 
 /// The longest head of an answer, in bytes.
@@ -102,9 +104,12 @@ pub enum FetchError {
     /// The answer is not HTTP.
     #[error("the answer is not valid: {0}")]
     Head(#[from] HeadError),
-    /// The body is not framed well, or is cut.
+    /// The body is not framed well.
     #[error("the answer is not valid: {0}")]
-    Framing(#[from] FramingError),
+    Framing(#[from] Fault),
+    /// The body is cut.
+    #[error(transparent)]
+    Incomplete(#[from] Incomplete),
     /// The body, or a line of it, is larger than it may be, in bytes.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
@@ -204,7 +209,7 @@ impl Remote {
         let (mut reader, mut buf) = (HeadReader::default(), BytesMut::new());
         for _ in 0..=MAX_INTERIM {
             let head = loop {
-                if let Some(head) = reader.read(&mut buf, &ask.method, MAX_HEAD)? {
+                if let Some(head) = reader.read(&mut buf, &ask.method, MAX_HEAD).map_err(HeadError::from)? {
                     break head;
                 }
                 fill(&mut stream, &mut buf).await?.ok_or(io::Error::from(io::ErrorKind::UnexpectedEof))?;
@@ -213,7 +218,7 @@ impl Remote {
                 return Err(HeadError::Switched.into());
             }
             if !head.status.is_informational() {
-                let (status, headers, decoder) = (head.status, head.headers, Decoder::new(head.length));
+                let (status, headers, decoder) = (head.status, head.headers, Decoder::of_answer(head.length));
                 return Ok(Answer { status, headers, stream, buf, decoder, line: BytesMut::new() });
             }
         }

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use http::{HeaderMap, Response};
 use pylon_core::body::Body;
+use pylon_http1::answer;
 
 use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
 use crate::h1;
 use crate::h1::exchange::Asked;
-use crate::h1::parse::ResponseHead;
 use crate::h2;
 
 /// A request that has been sent, or is being sent.
@@ -25,7 +25,7 @@ pub(crate) enum Flight {
 /// The head of its answer.
 #[derive(Debug)]
 pub(crate) enum Head {
-    Http1(ResponseHead),
+    Http1(answer::Head),
     Http2(h2::exchange::Answered),
 }
 

@@ -8,8 +8,6 @@ pub(crate) mod body;
 pub(crate) mod conn;
 pub mod encode;
 pub(crate) mod exchange;
-pub mod framing;
-pub mod parse;
 pub(crate) mod pump;
 pub(crate) mod scratch;
 pub(crate) mod switch;

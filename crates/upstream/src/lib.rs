@@ -20,6 +20,7 @@ mod flight;
 mod gauge;
 pub mod h1;
 mod h2;
+pub mod head;
 pub mod health;
 mod judging;
 mod key;

@@ -8,8 +8,8 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use super::Finding;
 
 /// The rungs from the ground up. A rung stands here once it has content; what is not here may not be in `crates/`.
-const LADDER: [&str; 15] = [
-    "core", "cel", "http2", "observe", "net", "route", "store", "cache", "upstream", "wasm", "policy", "proxy",
+const LADDER: [&str; 16] = [
+    "core", "cel", "http1", "http2", "observe", "net", "route", "store", "cache", "upstream", "wasm", "policy", "proxy",
     "config", "control", "cli",
 ];
 

@@ -1,9 +1,11 @@
 //! Writes the head of an answer (RFC 9112 §4, §6): exactly one framing, and what every answer has.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 
-use super::fields::names_option;
+use pylon_http1::names_option;
+use pylon_http1::write::field;
+
 use crate::date;
 
 /// What of a request its answer depends on.
@@ -129,15 +131,4 @@ fn length(out: &mut Vec<u8>, known: Known, said: Option<u64>, asked: Asked) -> F
             Framing::Chunked
         }
     }
-}
-
-/// Appends one field.
-pub(super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    let name = name.as_str().as_bytes();
-    // One reservation for the four parts.
-    out.reserve(name.len().saturating_add(value.len()).saturating_add(4));
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

@@ -6,9 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::HeaderMap;
+use pylon_http1::write;
 use tokio::io::AsyncWrite as _;
 
-use super::encode::{self, Framing};
+use super::encode::Framing;
 use crate::spare;
 use crate::stream::Stream;
 
@@ -59,10 +60,10 @@ impl Out {
             }
             Framing::UntilClose => b"",
             // An empty chunk would be the last.
-            Framing::Chunked if data.is_empty() && last => b"0\r\n\r\n",
+            Framing::Chunked if data.is_empty() && last => write::LAST,
             Framing::Chunked if data.is_empty() => return Ok(()),
             Framing::Chunked => {
-                chunk_line(self.line(), data.len());
+                write::size(self.line(), data.len());
                 if last { b"\r\n0\r\n\r\n" } else { b"\r\n" }
             }
         };
@@ -80,12 +81,7 @@ impl Out {
         match framing {
             Framing::Fixed(1..) => return Err(Unframed),
             Framing::Chunked => {
-                let line = self.line();
-                line.extend_from_slice(b"0\r\n");
-                for (name, value) in trailers.into_iter().flatten() {
-                    encode::field(line, name, value.as_bytes());
-                }
-                line.extend_from_slice(b"\r\n");
+                write::end(self.line(), trailers);
             }
             Framing::Empty | Framing::Fixed(0) | Framing::UntilClose => {}
         }
@@ -133,15 +129,4 @@ impl Out {
             self.data = Bytes::new();
         }
     }
-}
-
-/// `SIZE CR LF` in hexadecimal.
-fn chunk_line(out: &mut Vec<u8>, size: usize) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let nibbles = usize::BITS.saturating_sub(size.leading_zeros()).div_ceil(4).max(1);
-    for nibble in (0..nibbles).rev() {
-        let digit = (size >> nibble.saturating_mul(4)) & 15;
-        out.extend(DIGITS.get(digit));
-    }
-    out.extend_from_slice(b"\r\n");
 }

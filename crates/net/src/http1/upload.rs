@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use parking_lot::Mutex;
 use pylon_core::body::BodyError;
+use pylon_http1::Length;
+use pylon_http1::body::{Decoder, Piece};
+use pylon_http1::fault::Fault;
 
-use super::body::{Decoder, Piece};
-use super::fault::Fault;
-use super::head::Length;
 use crate::spare;
 use crate::stream::Stream;
 
@@ -62,7 +62,7 @@ impl From<Broken> for BodyError {
 
 /// A body of this length, of which `ahead` begins, for a connection that runs in the task of `driver`.
 pub(super) fn begin(length: Length, ahead: BytesMut, driver: Waker) -> (Upload, Feed) {
-    let state = State { buf: ahead, decoder: Decoder::new(length), end: None, wanting: None, driver };
+    let state = State { buf: ahead, decoder: Decoder::of_request(length), end: None, wanting: None, driver };
     let state = Arc::new(Mutex::new(state));
     (Upload(Arc::clone(&state)), Feed(state))
 }

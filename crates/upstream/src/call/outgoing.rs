@@ -4,6 +4,7 @@ use http::{HeaderMap, Method, header};
 use http_body::Body as _;
 use pylon_core::Request;
 use pylon_core::body::Body;
+use pylon_http1::maps;
 
 use super::retry::Retry;
 use crate::h1::encode::Framing;
@@ -91,6 +92,13 @@ impl Outgoing {
             Body::Full(_) | Body::Stream(_) => true,
             Body::Tunnel(_) => false,
         }
+    }
+}
+
+/// Whoever comes next has a use for the map.
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        maps::give(std::mem::take(&mut self.headers));
     }
 }
 

@@ -15,7 +15,6 @@ use pylon_core::units::ByteSize;
 
 use self::spec::{MethodsSpec, On, RetrySpec};
 use crate::error::Fault;
-use crate::h1::parse::HeadError;
 
 pub mod spec;
 
@@ -101,7 +100,7 @@ impl Retry {
             // Those of the whole exchange end it.
             Fault::Timeout(timer @ (Timer::PerTry | Timer::FirstByte), _) => (On::Timeout, Cause::Timeout(*timer)),
             // What is too long for `limits.response_headers` would be so again.
-            Fault::Head(HeadError::TooLarge { .. } | HeadError::TooMany) => return None,
+            Fault::Head(error) if error.is_too_large() => return None,
             Fault::Head(_) | Fault::Protocol(_) => (On::Protocol, Cause::Protocol),
             _ => return None,
         };
@@ -171,7 +170,9 @@ impl fmt::Display for Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::HeadError;
     use proptest::prelude::*;
+    use pylon_http1::answer::Refusal;
     use std::io;
 
     fn retry(json: &str) -> Result<Option<Retry>, Vec<SpecError>> {
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!(some.after_fault(&Fault::Connect(eof())), Some(Cause::Connect));
         assert_eq!((some.after_fault(&reset), usual().after_fault(&reset)), (None, Some(Cause::Reset)));
         let garbage = Fault::Head(HeadError::Interim);
-        let too_long = Fault::Head(HeadError::TooMany);
+        let too_long = Fault::Head(Refusal::TooMany.into());
         let named = retry(r#"{"on": "protocol"}"#).unwrap().unwrap();
         assert_eq!((named.after_fault(&garbage), usual().after_fault(&garbage)), (Some(Cause::Protocol), None));
         assert_eq!(named.after_fault(&too_long), None);

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use pylon_core::body::BodyError;
 use pylon_core::exchange::Timer;
+use pylon_http1::body::{Decoder, Piece};
 
 use super::conn::Conn;
-use super::framing::{Decoder, Piece};
 use super::pump::{Pump, PumpError};
 use crate::clocks::{Clocks, Pause};
 use crate::endpoint::Lease;

@@ -2,6 +2,7 @@
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use pylon_http1::write::field;
 
 /// How the body of a request is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>) -> Result<(), EncodeEr
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut hosted = false;
     if let Some(host) = head.host {
-        field(out, header::HOST.as_str(), host.as_bytes());
+        field(out, &header::HOST, host.as_bytes());
         hosted = true;
     }
     for (name, value) in head.headers {
@@ -80,10 +81,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_>) -> Result<(), EncodeEr
                 Special::Expect => {}
             }
         }
-        field(out, name.as_str(), value.as_bytes());
+        field(out, name, value.as_bytes());
     }
     if !hosted {
-        field(out, header::HOST.as_str(), head.fallback_host.as_bytes());
+        field(out, &header::HOST, head.fallback_host.as_bytes());
     }
     out.extend_from_slice(head.announced);
     if head.websocket {
@@ -128,17 +129,8 @@ impl Special {
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    // One reservation for the four parts.
-    out.reserve(name.len().saturating_add(value.len()).saturating_add(4));
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
 fn length_field(out: &mut Vec<u8>, length: u64) {
-    field(out, header::CONTENT_LENGTH.as_str(), itoa::Buffer::new().format(length).as_bytes());
+    field(out, &header::CONTENT_LENGTH, itoa::Buffer::new().format(length).as_bytes());
 }
 
 #[cfg(test)]

@@ -8,18 +8,20 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 use pylon_core::body::Body;
 use pylon_core::connection::Interim;
+use pylon_http1::answer::{Head, HeadReader};
+use pylon_http1::body::{Decoder, Piece};
+use pylon_http1::write;
 
 use super::body::UpstreamBody;
 use super::conn::Conn;
 use super::encode::{self, Framing, RequestHead};
-use super::framing::{Decoder, Piece};
-use super::parse::{HeadError, HeadReader, ResponseHead};
 use super::pump::{Pump, PumpError};
 use super::scratch;
 use super::switch;
 use crate::clocks::Clocks;
 use crate::endpoint::Lease;
 use crate::error::Fault;
+use crate::head::HeadError;
 use crate::service_side::ServiceSide;
 use pylon_net::spare;
 
@@ -89,7 +91,7 @@ impl Flight {
     }
 
     /// Goes on sending, and reads until the head of the final answer is whole.
-    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Asked<'_>) -> Poll<Result<ResponseHead, Fault>> {
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Asked<'_>) -> Poll<Result<Head, Fault>> {
         loop {
             self.poll_pump(cx)?;
             match self.conn.poll_read(cx, spare::READ) {
@@ -98,13 +100,17 @@ impl Flight {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.reset(error))),
                 Poll::Ready(Ok(_)) => {}
             }
-            while let Some(head) = self.reader.read(&mut self.conn.buf, asked.method, asked.max_head)? {
+            while let Some(head) = self.next(asked)? {
                 if !head.status.is_informational() || self.switches(&head, asked)? {
                     return Poll::Ready(Ok(head));
                 }
                 self.interim(&head, asked)?;
             }
         }
+    }
+
+    fn next(&mut self, asked: &Asked<'_>) -> Result<Option<Head>, HeadError> {
+        Ok(self.reader.read(&mut self.conn.buf, asked.method, asked.max_head)?)
     }
 
     /// When the request's body last moved on, where it is a stream: the timers for the answer run from there.
@@ -120,7 +126,7 @@ impl Flight {
     /// The answer. The connection goes back to the pool at once where all of it is here.
     pub(crate) fn answer(
         self,
-        head: ResponseHead,
+        head: Head,
         lease: Lease,
         clocks: Clocks,
         now: Instant,
@@ -137,7 +143,7 @@ impl Flight {
             pump => (pump, cut),
         };
         let keep = head.keep_alive && !cut;
-        let mut decoder = Decoder::new(head.length);
+        let mut decoder = Decoder::of_answer(head.length);
         let first = decoder.next(&mut conn.buf).map_err(HeadError::from)?;
         decoder.finish_if_whole(&mut conn.buf);
         let body = match first {
@@ -169,7 +175,7 @@ impl Flight {
     }
 
     /// Whether this is the switch of protocols that was asked for. One that comes before the whole request is out is not.
-    fn switches(&self, head: &ResponseHead, asked: &Asked<'_>) -> Result<bool, Fault> {
+    fn switches(&self, head: &Head, asked: &Asked<'_>) -> Result<bool, Fault> {
         let sent = !self.cut && self.pump.as_ref().is_none_or(|pump| pump.is_done());
         match asked.key.filter(|_| sent && head.status == StatusCode::SWITCHING_PROTOCOLS) {
             Some(key) => Ok(switch::check(&head.headers, key.as_bytes()).map(|()| true)?),
@@ -177,7 +183,7 @@ impl Flight {
         }
     }
 
-    fn interim(&mut self, head: &ResponseHead, asked: &Asked<'_>) -> Result<(), Fault> {
+    fn interim(&mut self, head: &Head, asked: &Asked<'_>) -> Result<(), Fault> {
         self.interim = self.interim.saturating_add(1);
         match head.status {
             StatusCode::SWITCHING_PROTOCOLS => return Err(HeadError::Switched.into()),
@@ -201,7 +207,7 @@ impl Flight {
     }
 }
 
-fn response(head: ResponseHead, body: Body) -> Response<Body> {
+fn response(head: Head, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
@@ -228,10 +234,7 @@ pub(crate) fn wire(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
             || matches!(name.as_str(), "keep-alive" | "proxy-connection")
             || named.iter().any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()));
         if !hop {
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            write::field(&mut out, name, value.as_bytes());
         }
     }
     out.extend_from_slice(b"\r\n");

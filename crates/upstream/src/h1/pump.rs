@@ -12,12 +12,12 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
+use pylon_http1::write;
 use pylon_net::stream::Stream;
 use pylon_net::timer::{Sleep, sleep_until};
 use tokio::io::AsyncWrite as _;
 
 use super::encode::Framing;
-use super::framing;
 
 /// How long an upstream may be silent before the body is sent without its `100 Continue` (RFC 9110 §10.1.1).
 pub(crate) const EXPECT: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ impl Pump {
                             .ok_or_else(|| BodyError::Client("the body is longer than its content length".into()))?;
                     }
                     None => {
-                        chunk_line(&mut self.line, data.len());
+                        write::size(&mut self.line, data.len());
                         self.tail = b"\r\n";
                     }
                 }
@@ -188,17 +188,8 @@ impl Pump {
         match (self.left, trailers) {
             (Some(0), _) => {}
             (Some(_), _) => return Err(BodyError::Client("the body is shorter than its content length".into())),
-            (None, Some(trailers)) => {
-                self.line.extend_from_slice(b"0\r\n");
-                for (name, value) in trailers.iter().filter(|(name, _)| framing::may_trail(name)) {
-                    self.line.extend_from_slice(name.as_str().as_bytes());
-                    self.line.extend_from_slice(b": ");
-                    self.line.extend_from_slice(value.as_bytes());
-                    self.line.extend_from_slice(b"\r\n");
-                }
-                self.line.extend_from_slice(b"\r\n");
-            }
-            (None, None) if self.data.is_empty() => self.line.extend_from_slice(b"0\r\n\r\n"),
+            (None, Some(trailers)) => write::end(&mut self.line, [trailers]),
+            (None, None) if self.data.is_empty() => self.line.extend_from_slice(write::LAST),
             (None, None) => self.tail = b"\r\n0\r\n\r\n",
         }
         Ok(())
@@ -236,15 +227,4 @@ impl Pump {
         let tail = sent.saturating_sub(line).saturating_sub(data);
         self.tail = self.tail.get(tail..).unwrap_or_default();
     }
-}
-
-/// `SIZE CR LF` in hexadecimal.
-fn chunk_line(out: &mut Vec<u8>, size: usize) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let nibbles = usize::BITS.saturating_sub(size.leading_zeros()).div_ceil(4).max(1);
-    for nibble in (0..nibbles).rev() {
-        let digit = (size >> nibble.saturating_mul(4)) & 15;
-        out.extend(DIGITS.get(digit));
-    }
-    out.extend_from_slice(b"\r\n");
 }

@@ -11,8 +11,8 @@ use pylon_net::websocket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::conn::Conn;
-use super::parse::HeadError;
 use crate::endpoint::Lease;
+use crate::head::HeadError;
 use pylon_net::spare;
 
 /// Whether the head of a 101 keeps what RFC 6455 §4.1 demands of it; `key` is that of the handshake.

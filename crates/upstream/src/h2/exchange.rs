@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, Response, StatusCode, Version};
 use pylon_core::body::Body;
+use pylon_http1::answer::{MAX_FIELDS, Refusal};
 use pylon_http2::client::Answer;
 use pylon_http2::{Error, RecvStream, SendStream};
 
@@ -18,7 +19,7 @@ use crate::endpoint::Lease;
 use crate::error::Fault;
 use crate::h1::encode::{Framing, RequestHead};
 use crate::h1::exchange::{Asked, MAX_INTERIM, wire};
-use crate::h1::parse::{HeadError, MAX_FIELDS};
+use crate::head::HeadError;
 use crate::service_side::ServiceSide;
 
 /// A request that has been sent, or is being sent.
@@ -137,12 +138,12 @@ impl Flight {
 /// Holds an answer to the same limits as one of HTTP/1.
 fn check(head: Answered, max_head: usize) -> Result<Answered, Fault> {
     if head.headers().len() > MAX_FIELDS {
-        return Err(HeadError::TooMany.into());
+        return Err(HeadError::from(Refusal::TooMany).into());
     }
     if length(head.headers()) > max_head {
         let fields = head.headers().iter().map(|(name, value)| (name, name.as_str().len().saturating_add(value.len())));
         let largest = fields.max_by_key(|(_, length)| *length).map(|(name, length)| (name.clone(), length));
-        return Err(HeadError::TooLarge { limit: max_head, largest }.into());
+        return Err(HeadError::from(Refusal::TooLarge { limit: max_head, largest }).into());
     }
     Ok(head)
 }

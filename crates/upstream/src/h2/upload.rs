@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
+use pylon_http1::trailers::may_trail;
 use pylon_http2::{Error, Reason, SendStream};
 use smallvec::SmallVec;
 
 use crate::h1::encode::Framing;
-use crate::h1::framing;
 
 /// As much of a stream is kept for the case that the other side has not looked at it.
 const KEEP: usize = 64 * 1024;
@@ -178,7 +178,7 @@ impl Upload {
         let _ = match trailers {
             Some(mut trailers) => {
                 self.kept = None;
-                let doomed: Vec<_> = trailers.keys().filter(|name| !framing::may_trail(name)).cloned().collect();
+                let doomed: Vec<_> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
                 for name in doomed {
                     trailers.remove(name);
                 }

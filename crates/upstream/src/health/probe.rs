@@ -17,6 +17,8 @@ use memchr::memmem;
 use pylon_core::body::Body;
 use pylon_core::connection::Interim;
 use pylon_core::units::Span;
+use pylon_http1::answer::{Head, HeadReader};
+use pylon_http1::body::{Decoder, Piece};
 use pylon_http2::{Piece as Http2Piece, RecvStream};
 use pylon_net::dial::{connect, connect_unix};
 use pylon_net::proxy_protocol;
@@ -31,8 +33,6 @@ use crate::endpoint::Endpoint;
 use crate::h1::conn::Open;
 use crate::h1::encode::{self, Framing, RequestHead};
 use crate::h1::exchange::{Asked, MAX_INTERIM};
-use crate::h1::framing::{Decoder, Piece};
-use crate::h1::parse::{HeadReader, ResponseHead};
 use crate::h2;
 
 /// The longest head of an answer, in bytes.
@@ -153,7 +153,7 @@ impl Probe {
             }
             Ask::Http(_) => {
                 let (answer, buf) = send_http1(&mut stream, &head).await?;
-                *rest = Rest::Http1 { stream, buf, decoder: Decoder::new(answer.length) };
+                *rest = Rest::Http1 { stream, buf, decoder: Decoder::of_answer(answer.length) };
                 answer.status
             }
         };
@@ -278,7 +278,7 @@ impl Rest {
 }
 
 /// Sends a question, and reads the head of its answer; what was read beyond that comes with it.
-async fn send_http1(stream: &mut Stream, head: &RequestHead<'_>) -> Result<(ResponseHead, BytesMut), String> {
+async fn send_http1(stream: &mut Stream, head: &RequestHead<'_>) -> Result<(Head, BytesMut), String> {
     let mut out = Vec::with_capacity(512);
     encode::request(&mut out, head).map_err(|error| error.to_string())?;
     stream.write_all(&out).await.map_err(broke)?;

@@ -138,3 +138,18 @@ async fn nor_is_one_that_a_connection_leaves_behind_when_it_goes_away() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn nor_is_a_connection_that_goes_away_before_it_was_used() {
+    refuses(
+        &Service::new(|mut peer: Peer, _| async move {
+            peer.bytes(24).await;
+            let settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+            let goaway = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+            peer.write(&[&settings[..], goaway].concat()).await;
+            peer.until(b"never").await;
+        })
+        .await,
+    )
+    .await;
+}

@@ -6,9 +6,10 @@
 use bytes::BytesMut;
 use http::{Method, Request, Uri, Version};
 
-use super::classes::{TARGET, TOKEN, is, run};
-use super::fault::Fault;
-use super::fields::Fields;
+use crate::Length;
+use crate::classes::{TARGET, TOKEN, is, run};
+use crate::fault::Fault;
+use crate::fields::{Fields, Place};
 
 /// The longest method, in bytes.
 pub const MAX_METHOD: usize = 64;
@@ -31,17 +32,6 @@ pub struct Head {
     pub expects: bool,
     /// Whether the client reads trailers.
     pub trailers: bool,
-}
-
-/// How the end of a body is found (RFC 9112 §6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Length {
-    /// There is none.
-    Empty,
-    /// So many bytes, at least one.
-    Fixed(u64),
-    /// Chunks, then trailers.
-    Chunked,
 }
 
 /// Why there is no request.
@@ -118,7 +108,7 @@ impl HeadReader {
     }
 
     /// Gives back what only long heads need.
-    pub(super) fn rest(&mut self) {
+    pub fn rest(&mut self) {
         self.fields.rest();
     }
 
@@ -148,7 +138,7 @@ impl HeadReader {
                 State::LineLf if byte == b'\n' => {
                     self.go(State::Fields);
                     let old = bytes.get(self.at.saturating_sub(3)) == Some(&b'0');
-                    self.fields.begin(self.at, old);
+                    self.fields.begin(self.at, Place::Request, old);
                 }
                 State::StartLf | State::LineLf => return Err(Fault::BareCr),
                 State::Fields => {}

@@ -1,9 +1,9 @@
 //! Which bytes may stand where, and how a run of them is found quickly.
 
 /// `tchar` (RFC 9110 §5.6.2).
-pub(super) const TOKEN: u8 = 1;
+pub(crate) const TOKEN: u8 = 1;
 /// What a target may hold: visible ASCII, but for `#`, which has no place in it (RFC 9112 §3.2).
-pub(super) const TARGET: u8 = 2;
+pub(crate) const TARGET: u8 = 2;
 
 static CLASSES: [u8; 256] = classes();
 
@@ -27,18 +27,18 @@ const fn classes() -> [u8; 256] {
     table
 }
 
-pub(super) fn is(byte: u8, class: u8) -> bool {
+pub(crate) fn is(byte: u8, class: u8) -> bool {
     CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
 }
 
 /// How many bytes of this class `bytes` begins with, `most` at the most.
-pub(super) fn run(bytes: &[u8], class: u8, most: usize) -> usize {
+pub(crate) fn run(bytes: &[u8], class: u8, most: usize) -> usize {
     let bytes = bytes.get(..most).unwrap_or(bytes);
     bytes.iter().position(|byte| !is(*byte, class)).unwrap_or(bytes.len())
 }
 
 /// Where the first control byte stands: below 0x20, or DEL. Eight bytes at a time.
-pub(super) fn control(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn control(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
     let (words, tail) = bytes.as_chunks::<8>();

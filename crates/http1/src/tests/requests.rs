@@ -1,9 +1,11 @@
+//! Heads and bodies of requests.
+
 use proptest::prelude::*;
 
-use super::classes::control;
-use super::fault::Fault;
-use super::head::{HeadReader, Refusal};
-use crate::http1;
+use crate as pylon_http1;
+use crate::classes::control;
+use crate::fault::Fault;
+use crate::request::{HeadReader, Refusal};
 
 #[path = "oracle.rs"]
 mod oracle;

@@ -3,32 +3,42 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::classes::{TOKEN, control, run};
-use super::fault::Fault;
-use super::names::{self, CONNECTION, CONTENT_LENGTH, EXPECT, OTHER, TE, TRANSFER_ENCODING, UPGRADE};
-use crate::spare;
+use crate::classes::{TOKEN, control, run};
+use crate::fault::Fault;
+use crate::names::{self, CONNECTION, CONTENT_LENGTH, EXPECT, OTHER, TE, TRANSFER_ENCODING, UPGRADE};
+use crate::trailers::may_trail;
+use crate::{answer, maps, names_option};
 
-/// How many fields a head, or trailers, may have.
-pub(super) const MAX_FIELDS: usize = 100;
+/// How many fields the head of a request, or trailers, may have.
+const MAX_FIELDS: usize = 100;
 /// The longest body, and the longest chunk: many readers count in signed numbers of 64 bits.
-pub(super) const MAX_LENGTH: u64 = i64::MAX as u64;
+const MAX_LENGTH: u64 = i64::MAX as u64;
 
 /// Reads fields out of a buffer that holds them from their first byte on.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     /// Up to here all is fine.
-    pub(super) at: usize,
+    pub(crate) at: usize,
     state: State,
     /// Where the name of the field under way begins, its colon stands, and which name it is.
     start: usize,
     colon: usize,
     known: u8,
     list: Vec<Field>,
-    pub(super) said: Said,
-    /// They stand behind a body: none of them frames anything.
-    trailers: bool,
+    pub(crate) said: Said,
+    place: Place,
     /// Of HTTP/1.0.
-    pub(super) old: bool,
+    pub(crate) old: bool,
+}
+
+/// Where fields stand, which says what they may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Place {
+    #[default]
+    Request,
+    Answer,
+    /// Behind a body: none of them frames anything.
+    Trailers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,40 +67,64 @@ struct Field {
 /// What the fields say of the message and its connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is what one field says")]
-pub(super) struct Said {
-    pub(super) length: Option<u64>,
-    pub(super) chunked: bool,
-    pub(super) upgrade: bool,
-    pub(super) close: bool,
-    pub(super) keep_alive: bool,
+pub(crate) struct Said {
+    pub(crate) length: Option<u64>,
+    pub(crate) chunked: bool,
+    pub(crate) upgrade: bool,
+    pub(crate) close: bool,
+    pub(crate) keep_alive: bool,
     /// The client waits to be told that its body is wanted.
-    pub(super) expects: bool,
+    pub(crate) expects: bool,
     /// The client reads trailers.
-    pub(super) trailers: bool,
+    pub(crate) trailers: bool,
+}
+
+/// How much of a field is handed on.
+enum Kept {
+    All,
+    /// So many bytes of its value.
+    Some(usize),
+    Nothing,
+}
+
+impl Said {
+    /// The length of an answer: equal repeats count as one (RFC 9112 §6.3, rule 5).
+    fn lengths(&mut self, value: &[u8]) -> Result<Kept, Fault> {
+        let first = self.length.is_none();
+        for item in value.split(|byte| *byte == b',') {
+            let length = decimal(item.trim_ascii())?;
+            if self.length.is_some_and(|known| known != length) {
+                return Err(Fault::Lengths);
+            }
+            self.length = Some(length);
+        }
+        let one = value.iter().position(|byte| *byte == b',').and_then(|end| value.get(..end)).unwrap_or(value);
+        Ok(if first { Kept::Some(one.trim_ascii_end().len()) } else { Kept::Nothing })
+    }
 }
 
 impl Fields {
     /// For the fields behind a body.
-    pub(super) fn of_trailers() -> Self {
-        Self { trailers: true, ..Self::default() }
+    pub(crate) fn of_trailers() -> Self {
+        Self { place: Place::Trailers, ..Self::default() }
     }
 
-    /// Begins anew at `at`, in the memory it has.
-    pub(super) fn begin(&mut self, at: usize, old: bool) {
+    /// Begins anew at `at`, in the memory it has; `old` says that the message is of HTTP/1.0.
+    pub(crate) fn begin(&mut self, at: usize, place: Place, old: bool) {
         self.list.clear();
         let list = std::mem::take(&mut self.list);
-        *self = Self { at, list, old, ..Self::default() };
+        *self = Self { at, list, place, old, ..Self::default() };
     }
 
     /// Gives back what only long heads need.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         if self.list.capacity() > 16 {
             self.list = Vec::new();
         }
     }
 
     /// Goes on in `bytes`. Answers whether the empty line behind the fields is there, up to `at`.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
             let Some(&byte) = rest.first() else { return Ok(false) };
@@ -135,7 +169,7 @@ impl Fields {
             Some(b':') => {
                 self.colon = self.at;
                 self.known = names::find(bytes.get(self.start..self.at).unwrap_or_default());
-                if !self.trailers {
+                if self.known != OTHER && self.place != Place::Trailers {
                     self.may_frame()?;
                 }
                 self.go(State::Value);
@@ -151,7 +185,7 @@ impl Fields {
     fn may_frame(&self) -> Result<(), Fault> {
         let said = &self.said;
         match self.known {
-            CONTENT_LENGTH if said.length.is_some() => Err(Fault::Lengths),
+            CONTENT_LENGTH if said.length.is_some() && self.place == Place::Request => Err(Fault::Lengths),
             CONTENT_LENGTH if said.chunked => Err(Fault::LengthAndCoding),
             TRANSFER_ENCODING if self.old => Err(Fault::OldCoding),
             TRANSFER_ENCODING if said.chunked => Err(Fault::Codings),
@@ -171,31 +205,52 @@ impl Fields {
                 let from = self.colon.saturating_add(1);
                 let raw = bytes.get(from..self.at).unwrap_or_default();
                 let (value, end) = trim(raw, from);
-                if self.known != OTHER && !self.trailers {
-                    self.learn(bytes.get(value..end).unwrap_or_default())?;
+                let kept = if self.known != OTHER && self.place != Place::Trailers {
+                    self.learn(bytes.get(value..end).unwrap_or_default())?
+                } else {
+                    Kept::All
+                };
+                let end = match kept {
+                    Kept::All => Some(end),
+                    Kept::Some(length) => Some(value.saturating_add(length)),
+                    Kept::Nothing => None,
+                };
+                if let Some(end) = end {
+                    self.push(value, end)?;
                 }
-                if self.list.len() >= MAX_FIELDS {
-                    return Err(if self.trailers { Fault::ManyTrailers } else { Fault::ManyFields });
-                }
-                self.list.push(Field { known: self.known, start: self.start, colon: self.colon, value, end });
                 self.go(State::LineLf);
                 Ok(())
             }
             Some(b'\n') => Err(Fault::BareLf),
             _ => Err(match self.known {
-                CONTENT_LENGTH if !self.trailers => Fault::Length,
-                TRANSFER_ENCODING if !self.trailers => Fault::Coding,
+                CONTENT_LENGTH if self.place != Place::Trailers => Fault::Length,
+                TRANSFER_ENCODING if self.place != Place::Trailers => Fault::Coding,
                 _ => Fault::Control,
             }),
         }
     }
 
-    /// Takes in what a field says that concerns framing or the connection.
-    fn learn(&mut self, value: &[u8]) -> Result<(), Fault> {
+    fn push(&mut self, value: usize, end: usize) -> Result<(), Fault> {
+        let most = if self.place == Place::Answer { answer::MAX_FIELDS } else { MAX_FIELDS };
+        if self.list.len() >= most {
+            return Err(if self.place == Place::Trailers { Fault::ManyTrailers } else { Fault::ManyFields });
+        }
+        self.list.push(Field { known: self.known, start: self.start, colon: self.colon, value, end });
+        Ok(())
+    }
+
+    /// Takes in what a field says that concerns framing or the connection, and says how much of it is handed on.
+    fn learn(&mut self, value: &[u8]) -> Result<Kept, Fault> {
         let said = &mut self.said;
         match self.known {
+            CONTENT_LENGTH if self.place == Place::Answer => return said.lengths(value),
             CONTENT_LENGTH => said.length = Some(decimal(value)?),
-            TRANSFER_ENCODING if value.eq_ignore_ascii_case(b"chunked") => said.chunked = true,
+            TRANSFER_ENCODING if value.eq_ignore_ascii_case(b"chunked") => {
+                said.chunked = true;
+                if self.place == Place::Answer {
+                    return Ok(Kept::Nothing);
+                }
+            }
             TRANSFER_ENCODING => return Err(Fault::Coding),
             UPGRADE => said.upgrade = !self.old,
             CONNECTION => {
@@ -206,18 +261,21 @@ impl Fields {
             TE => said.trailers |= names_option(value, b"trailers"),
             _ => {}
         }
-        Ok(())
+        Ok(Kept::All)
     }
 
     /// The fields that were read, out of `bytes`, which hold them.
-    pub(super) fn take(&mut self, bytes: &Bytes) -> Result<HeaderMap, Fault> {
-        let mut map = spare::map(self.list.len());
+    pub(crate) fn take(&mut self, bytes: &Bytes) -> Result<HeaderMap, Fault> {
+        let mut map = maps::take(self.list.len());
         for field in self.list.drain(..) {
             let name = match names::name(field.known) {
                 Some(name) => name.clone(),
                 None => HeaderName::from_bytes(bytes.get(field.start..field.colon).unwrap_or_default())
                     .map_err(|_| Fault::Name)?,
             };
+            if self.place == Place::Trailers && !may_trail(&name) {
+                continue;
+            }
             let value = bytes.slice(field.value..field.end);
             // SAFETY: what stands between a colon and the CR of its line was found to hold no control byte but tabs above.
             #[expect(unsafe_code, reason = "each byte of a value would be looked at once more")]
@@ -231,11 +289,6 @@ impl Fields {
         self.at = self.at.saturating_add(1);
         self.state = state;
     }
-}
-
-/// Whether the list in a field names this option.
-pub(super) fn names_option(value: &[u8], option: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(option))
 }
 
 /// Where a value begins and ends without the blanks around it; `from` is where `raw` begins.
@@ -253,7 +306,7 @@ fn decimal(value: &[u8]) -> Result<u64, Fault> {
 }
 
 /// One more digit.
-pub(super) fn append(so_far: u64, radix: u64, digit: u8) -> Result<u64, Fault> {
+pub(crate) fn append(so_far: u64, radix: u64, digit: u8) -> Result<u64, Fault> {
     let value = so_far.checked_mul(radix).and_then(|value| value.checked_add(u64::from(digit)));
     value.filter(|value| *value <= MAX_LENGTH).ok_or(Fault::TooLong)
 }

@@ -1,5 +1,7 @@
 // xtask: table
-//! Everything for which a client's bytes are refused before they are a request, with the code and the words for each.
+//! Everything for which bytes are refused before they are a message, with the words for each, and the code where a client sent them.
+
+use std::fmt;
 
 use pylon_core::rejection::{REQUEST_FRAMING, REQUEST_HEADERS_TOO_LARGE, REQUEST_TARGET, REQUEST_URI_TOO_LONG, Reason};
 
@@ -13,7 +15,7 @@ macro_rules! faults {
             /// Every fault, in the order of this table.
             pub const ALL: &[Self] = &[$(Self::$Name),*];
 
-            /// The code under which it is refused.
+            /// The code under which a request is refused for it.
             pub fn reason(self) -> &'static Reason {
                 match self { $(Self::$Name => &$reason),* }
             }
@@ -25,6 +27,14 @@ macro_rules! faults {
         }
     };
 }
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what())
+    }
+}
+
+impl std::error::Error for Fault {}
 
 faults! {
     /// More than one empty line before a request line (RFC 9112 §2.2).
@@ -72,7 +82,7 @@ faults! {
     /// A second Transfer-Encoding.
     Codings = REQUEST_FRAMING, "there are several Transfer-Encoding fields";
     /// Transfer-Encoding in HTTP/1.0 (RFC 9112 §6.1).
-    OldCoding = REQUEST_FRAMING, "Transfer-Encoding stands in a request of HTTP/1.0";
+    OldCoding = REQUEST_FRAMING, "Transfer-Encoding stands in a message of HTTP/1.0";
     /// A size that is not hexadecimal digits alone.
     ChunkSize = REQUEST_FRAMING, "a chunk does not begin with a hexadecimal size";
     /// A blank before, behind or within what begins a chunk.

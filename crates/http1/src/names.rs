@@ -29,14 +29,14 @@ names! {
 }
 
 /// The place of a name that is none of these.
-pub(super) const OTHER: u8 = u8::MAX;
+pub(crate) const OTHER: u8 = u8::MAX;
 
-pub(super) const CONNECTION: u8 = at("connection");
-pub(super) const CONTENT_LENGTH: u8 = at("content-length");
-pub(super) const EXPECT: u8 = at("expect");
-pub(super) const TE: u8 = at("te");
-pub(super) const TRANSFER_ENCODING: u8 = at("transfer-encoding");
-pub(super) const UPGRADE: u8 = at("upgrade");
+pub(crate) const CONNECTION: u8 = at("connection");
+pub(crate) const CONTENT_LENGTH: u8 = at("content-length");
+pub(crate) const EXPECT: u8 = at("expect");
+pub(crate) const TE: u8 = at("te");
+pub(crate) const TRANSFER_ENCODING: u8 = at("transfer-encoding");
+pub(crate) const UPGRADE: u8 = at("upgrade");
 
 /// Where each name stands, by `place`: no two have the same, which is looked at while this is compiled.
 #[expect(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
@@ -90,7 +90,7 @@ const fn eq(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Which of these names `written` is, in whatever case; [`OTHER`] where it is none.
-pub(super) fn find(written: &[u8]) -> u8 {
+pub(crate) fn find(written: &[u8]) -> u8 {
     let index = INDEX.get(place(written)).copied().unwrap_or(OTHER);
     match TEXTS.get(usize::from(index)) {
         Some(name) if name.as_bytes().eq_ignore_ascii_case(written) => index,
@@ -99,7 +99,7 @@ pub(super) fn find(written: &[u8]) -> u8 {
 }
 
 /// The name at a place.
-pub(super) fn name(index: u8) -> Option<&'static HeaderName> {
+pub(crate) fn name(index: u8) -> Option<&'static HeaderName> {
     NAMES.get(usize::from(index))
 }
 

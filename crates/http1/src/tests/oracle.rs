@@ -17,8 +17,8 @@ use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 
-use super::http1::body::{Decoder, Piece};
-use super::http1::head::{HeadReader, Refusal};
+use super::pylon_http1::body::{Decoder, Piece};
+use super::pylon_http1::request::{HeadReader, Refusal};
 
 /// Method, number of fields, and body.
 pub(super) type Seen = (String, usize, Vec<u8>);
@@ -71,7 +71,7 @@ pub(super) fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
                     Ok(None) => break,
                     Ok(Some(head)) => {
                         let seen = (head.request.method().to_string(), head.request.headers().len(), Vec::new());
-                        under_way = Some((seen, head.upgrade, Decoder::new(head.length)));
+                        under_way = Some((seen, head.upgrade, Decoder::of_request(head.length)));
                     }
                     Err(refusal) => {
                         read.refused = Some((fed - buf.len() + reader.at(), refusal));

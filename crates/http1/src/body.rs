@@ -1,15 +1,20 @@
-//! Takes the body of a request out of the bytes behind its head, and holds chunks to their one form (RFC 9112 §7.1). Pure.
+//! Takes the body of a message out of the bytes behind its head (RFC 9112 §6, §7.1).
+//!
+//! The chunks of a request are held to their one form. Behind the size of a chunk of an answer may stand blanks and a `;`, and
+//! after that anything but control bytes.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::classes::{TOKEN, is};
-use super::fault::Fault;
-use super::fields::{Fields, append};
-use super::head::Length;
+use crate::Length;
+use crate::classes::{TOKEN, is};
+use crate::fault::Fault;
+use crate::fields::{Fields, append};
 
-/// The longest line before a chunk, extensions included and line end not, in bytes.
+/// The longest line before a chunk of a request, extensions included and line end not, in bytes.
 pub const MAX_CHUNK_LINE: u16 = 256;
+/// The same of an answer.
+pub const MAX_ANSWER_CHUNK_LINE: u16 = 4096;
 /// All extensions of one body together, in bytes.
 pub const MAX_EXTENSIONS: u16 = 16 * 1024;
 /// The longest trailer section, in bytes.
@@ -28,10 +33,17 @@ pub enum Piece {
     End,
 }
 
+/// The connection ended before the body did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection closed before the body was complete")]
+pub struct Incomplete;
+
 /// Where a body has come to.
 #[derive(Debug)]
 pub struct Decoder {
     at: At,
+    /// It belongs to an answer.
+    answer: bool,
     /// Bytes of the line before a chunk so far.
     line: u16,
     /// Bytes of all extensions so far.
@@ -42,11 +54,15 @@ pub struct Decoder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Fixed(u64),
+    UntilClose,
     /// At the first digit of a size.
     Chunk,
     Size(u64),
     /// Within a chunk's extension; the size of the chunk is kept.
     Extension(Ext, u64),
+    /// Behind the size of a chunk of an answer, before a `;` and behind it.
+    Blank(u64),
+    Loose(u64),
     SizeLf(u64),
     Data(u64),
     DataCr,
@@ -68,14 +84,24 @@ enum Ext {
 }
 
 impl Decoder {
-    /// At the first byte behind the head.
-    pub fn new(length: Length) -> Self {
+    /// At the first byte behind the head of a request.
+    pub fn of_request(length: Length) -> Self {
+        Self::new(length, false)
+    }
+
+    /// At the first byte behind the head of an answer.
+    pub fn of_answer(length: Length) -> Self {
+        Self::new(length, true)
+    }
+
+    fn new(length: Length, answer: bool) -> Self {
         let at = match length {
             Length::Empty | Length::Fixed(0) => At::Done,
             Length::Fixed(length) => At::Fixed(length),
             Length::Chunked => At::Chunk,
+            Length::UntilClose => At::UntilClose,
         };
-        Self { at, line: 0, extensions: 0, trailers: None }
+        Self { at, answer, line: 0, extensions: 0, trailers: None }
     }
 
     /// Whether the body is over.
@@ -93,7 +119,7 @@ impl Decoder {
     }
 
     /// How many bytes of data are known to come before anything else: a hint for the size of a read.
-    pub(super) fn run(&self) -> u64 {
+    pub fn run(&self) -> u64 {
         match self.at {
             At::Fixed(left) | At::Data(left) => left,
             _ => 0,
@@ -118,6 +144,7 @@ impl Decoder {
                     self.at = if left == 0 { At::DataCr } else { At::Data(left) };
                     return Ok(Piece::Data(data));
                 }
+                At::UntilClose => return Ok(Piece::Data(buf.split().freeze())),
                 At::Trailers => return self.trailers(buf),
                 _ => {
                     self.chunk(byte)?;
@@ -136,6 +163,14 @@ impl Decoder {
         }
     }
 
+    /// Says that the connection has ended. An error where the body had not.
+    pub fn close(&mut self) -> Result<(), Incomplete> {
+        if self.at == At::UntilClose {
+            self.at = At::Done;
+        }
+        if self.is_done() { Ok(()) } else { Err(Incomplete) }
+    }
+
     fn trailers(&mut self, buf: &mut BytesMut) -> Result<Piece, Fault> {
         let fields = self.trailers.get_or_insert_with(|| Box::new(Fields::of_trailers()));
         let bytes = buf.get(..MAX_TRAILERS).unwrap_or(buf);
@@ -151,16 +186,21 @@ impl Decoder {
 
     /// The next byte of what stands around data.
     fn chunk(&mut self, byte: u8) -> Result<(), Fault> {
-        if matches!(self.at, At::Chunk | At::Size(_) | At::Extension(..)) && byte != b'\r' {
+        if !matches!(self.at, At::SizeLf(_) | At::DataCr | At::DataLf) && byte != b'\r' {
             self.line = self.line.saturating_add(1);
-            if self.line > MAX_CHUNK_LINE {
+            if self.line > if self.answer { MAX_ANSWER_CHUNK_LINE } else { MAX_CHUNK_LINE } {
                 return Err(Fault::ChunkLine);
             }
         }
         self.at = match (self.at, byte) {
             (at, b'\n') if !matches!(at, At::SizeLf(_) | At::DataLf | At::DataCr) => return Err(Fault::BareLf),
             (At::Chunk, _) => At::Size(u64::from(digit(byte)?)),
-            (At::Size(size), b'\r') => At::SizeLf(size),
+            (At::Size(size) | At::Loose(size), b'\r') => At::SizeLf(size),
+            (At::Size(size) | At::Blank(size), b' ' | b'\t') if self.answer => At::Blank(size),
+            (At::Size(size) | At::Blank(size), b';') if self.answer => At::Loose(size),
+            (At::Loose(size), b'\t' | b' '..=b'~' | 0x80..) => At::Loose(size),
+            (At::Loose(_), _) => return Err(Fault::Extension),
+            (At::Blank(_), _) => return Err(Fault::ChunkBlank),
             (At::Size(size), b';') => At::Extension(Ext::NameStart, size),
             (At::Size(_), b' ' | b'\t') => return Err(Fault::ChunkBlank),
             (At::Size(size), _) => At::Size(append(size, 16, digit(byte)?)?),

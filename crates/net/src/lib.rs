@@ -20,6 +20,7 @@ pub mod inherit;
 pub mod limits;
 pub mod listen;
 pub mod notify;
+pub mod outbox;
 pub mod pace;
 pub mod proxy_protocol;
 mod queue;

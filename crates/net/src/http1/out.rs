@@ -1,32 +1,22 @@
-//! What waits to be written to a client: heads and small pieces copied together, a large piece as it is.
+//! Puts an answer's body on its way, in the framing that was announced.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::io;
+use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use pylon_http1::write;
-use tokio::io::AsyncWrite as _;
 
 use super::encode::Framing;
-use crate::spare;
+use crate::outbox::Outbox;
 use crate::stream::Stream;
 
 /// Pieces up to this size are copied behind what waits, so that one write takes both, in bytes.
 const COPY: usize = 16 * 1024;
-/// So much is gathered before it is written, in bytes.
-const GATHER: usize = 32 * 1024;
 
-/// Bytes on their way.
+/// Heads and bodies on their way.
 #[derive(Debug, Default)]
-pub(super) struct Out {
-    /// Sent first, from `sent` on.
-    line: Vec<u8>,
-    sent: usize,
-    data: Bytes,
-    tail: &'static [u8],
-}
+pub(super) struct Out(Outbox);
 
 /// A body that does not fit the framing that was announced.
 #[derive(Debug)]
@@ -35,19 +25,16 @@ pub(super) struct Unframed;
 impl Out {
     /// What goes out next may be written here.
     pub(super) fn line(&mut self) -> &mut Vec<u8> {
-        if self.line.capacity() == 0 {
-            self.line = spare::take_write();
-        }
-        &mut self.line
+        self.0.line()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.sent >= self.line.len() && self.data.is_empty() && self.tail.is_empty()
+        self.0.is_empty()
     }
 
     /// Whether more may be added before what waits is written.
     pub(super) fn has_room(&self) -> bool {
-        self.data.is_empty() && self.tail.is_empty() && self.line.len() < GATHER
+        self.0.has_room()
     }
 
     /// Adds a piece of a body; `last` says that it is the last one.
@@ -68,10 +55,11 @@ impl Out {
             }
         };
         if data.len() <= COPY {
-            self.line().extend_from_slice(&data);
-            self.line.extend_from_slice(tail);
+            let line = self.line();
+            line.extend_from_slice(&data);
+            line.extend_from_slice(tail);
         } else {
-            (self.data, self.tail) = (data, tail);
+            self.0.put(data, tail);
         }
         Ok(())
     }
@@ -80,9 +68,7 @@ impl Out {
     pub(super) fn end(&mut self, framing: Framing, trailers: Option<&HeaderMap>) -> Result<(), Unframed> {
         match framing {
             Framing::Fixed(1..) => return Err(Unframed),
-            Framing::Chunked => {
-                write::end(self.line(), trailers);
-            }
+            Framing::Chunked => write::end(self.line(), trailers),
             Framing::Empty | Framing::Fixed(0) | Framing::UntilClose => {}
         }
         Ok(())
@@ -90,43 +76,11 @@ impl Out {
 
     /// Writes what waits. Ready once all of it is with the system.
     pub(super) fn poll_write(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
-            let line = self.line.get(self.sent..).unwrap_or_default();
-            let sent = if self.data.is_empty() && self.tail.is_empty() {
-                ready!(Pin::new(&mut *stream).poll_write(cx, line))?
-            } else {
-                let parts = [IoSlice::new(line), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &parts))?
-            };
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.advance(sent);
-        }
-        self.line.clear();
-        self.sent = 0;
-        // Under TLS, what was taken may still wait for the socket.
-        Pin::new(stream).poll_flush(cx)
+        self.0.poll_write(stream, cx)
     }
 
     /// Gives back its memory, where nothing waits.
     pub(super) fn rest(&mut self) {
-        if self.is_empty() {
-            spare::give_write(std::mem::take(&mut self.line));
-            self.sent = 0;
-        }
-    }
-
-    fn advance(&mut self, sent: usize) {
-        let line = sent.min(self.line.len().saturating_sub(self.sent));
-        self.sent = self.sent.saturating_add(line);
-        let data = sent.saturating_sub(line).min(self.data.len());
-        self.data.advance(data);
-        let tail = sent.saturating_sub(line).saturating_sub(data);
-        self.tail = self.tail.get(tail..).unwrap_or_default();
-        if self.data.is_empty() {
-            // What it was a slice of may be large.
-            self.data = Bytes::new();
-        }
+        self.0.rest();
     }
 }

@@ -3,19 +3,19 @@
 //! It is polled beside the reading of the response, so that an early answer is seen while the body is still on its way.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
 use pylon_http1::write;
+use pylon_net::outbox::Outbox;
 use pylon_net::stream::Stream;
 use pylon_net::timer::{Sleep, sleep_until};
-use tokio::io::AsyncWrite as _;
 
 use super::encode::Framing;
 
@@ -36,11 +36,8 @@ pub(crate) enum PumpError {
 pub(crate) struct Pump {
     /// Whether all that was taken has been handed to the system: TLS may hold something back.
     flushed: bool,
-    /// Head, line of a chunk or trailers: sent first, from `line_sent` on.
-    line: Vec<u8>,
-    line_sent: usize,
-    data: Bytes,
-    tail: &'static [u8],
+    /// Head, line of a chunk or trailers, and a piece of the body behind them.
+    out: Outbox,
     body: Body,
     /// Bytes that a fixed length still wants; none for chunks.
     left: Option<u64>,
@@ -73,18 +70,9 @@ impl Pump {
             (Body::Full(_), None) => State::Open,
         };
         let left = if let Framing::Fixed(length) = framing { Some(length) } else { None };
-        Box::new(Self {
-            flushed: false,
-            line: line.to_vec(),
-            line_sent: 0,
-            data: Bytes::new(),
-            tail: b"",
-            body,
-            left,
-            state,
-            wrote,
-            moved: None,
-        })
+        let mut out = Outbox::default();
+        out.line().extend_from_slice(line);
+        Box::new(Self { flushed: false, out, body, left, state, wrote, moved: None })
     }
 
     /// Whether any byte has left.
@@ -99,16 +87,12 @@ impl Pump {
 
     /// Whether the whole request is out.
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.state, State::Last)
-            && self.line_sent >= self.line.len()
-            && self.data.is_empty()
-            && self.tail.is_empty()
-            && self.flushed
+        matches!(self.state, State::Last) && self.out.is_empty() && self.flushed
     }
 
     /// Whether nothing can be sent because the client has not sent it yet.
     pub(crate) fn awaits_client(&self) -> bool {
-        matches!(self.state, State::Open) && self.line_sent >= self.line.len() && self.data.is_empty()
+        matches!(self.state, State::Open) && self.out.is_empty()
     }
 
     /// Whether the body waits for the upstream's `100 Continue`.
@@ -157,6 +141,7 @@ impl Pump {
         match frame?.into_data() {
             Ok(data) if data.is_empty() => {}
             Ok(data) => {
+                let mut tail: &'static [u8] = b"";
                 match &mut self.left {
                     Some(left) => {
                         *left = left
@@ -164,11 +149,11 @@ impl Pump {
                             .ok_or_else(|| BodyError::Client("the body is longer than its content length".into()))?;
                     }
                     None => {
-                        write::size(&mut self.line, data.len());
-                        self.tail = b"\r\n";
+                        write::size(self.out.line(), data.len());
+                        tail = b"\r\n";
                     }
                 }
-                self.data = data;
+                self.out.put(data, tail);
                 if self.body.is_end_stream() {
                     return self.finish(None);
                 }
@@ -188,43 +173,23 @@ impl Pump {
         match (self.left, trailers) {
             (Some(0), _) => {}
             (Some(_), _) => return Err(BodyError::Client("the body is shorter than its content length".into())),
-            (None, Some(trailers)) => write::end(&mut self.line, [trailers]),
-            (None, None) if self.data.is_empty() => self.line.extend_from_slice(write::LAST),
-            (None, None) => self.tail = b"\r\n0\r\n\r\n",
+            (None, Some(trailers)) => write::end(self.out.line(), [trailers]),
+            (None, None) if !self.out.has_piece() => self.out.line().extend_from_slice(write::LAST),
+            (None, None) => self.out.end(b"\r\n0\r\n\r\n"),
         }
         Ok(())
     }
 
     fn flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let line = self.line.get(self.line_sent..).unwrap_or_default();
-            if line.is_empty() && self.data.is_empty() && self.tail.is_empty() {
-                self.line.clear();
-                self.line_sent = 0;
-                // Under TLS, what was taken may still wait for the socket.
-                ready!(Pin::new(stream).poll_flush(cx))?;
-                self.flushed = true;
-                return Poll::Ready(Ok(()));
-            }
-            let parts = [IoSlice::new(line), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-            match ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &parts))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                sent => self.advance(sent),
+        let (taken, of_body) = (self.out.taken(), self.out.has_piece());
+        let written = self.out.poll_write(stream, cx);
+        if self.out.taken() > taken {
+            self.wrote = true;
+            if of_body {
+                self.moved = Some(tokio::time::Instant::now().into_std());
             }
         }
-    }
-
-    fn advance(&mut self, sent: usize) {
-        self.wrote = true;
-        self.flushed = false;
-        if !self.data.is_empty() {
-            self.moved = Some(tokio::time::Instant::now().into_std());
-        }
-        let line = sent.min(self.line.len().saturating_sub(self.line_sent));
-        self.line_sent = self.line_sent.saturating_add(line);
-        let data = sent.saturating_sub(line).min(self.data.len());
-        self.data.advance(data);
-        let tail = sent.saturating_sub(line).saturating_sub(data);
-        self.tail = self.tail.get(tail..).unwrap_or_default();
+        self.flushed = matches!(written, Poll::Ready(Ok(())));
+        written
     }
 }

@@ -93,6 +93,11 @@ impl HeadReader {
         self.take(buf, method).map(Some)
     }
 
+    /// Gives back what only long heads need.
+    pub(crate) fn rest(&mut self) {
+        self.fields.rest();
+    }
+
     /// Goes on in `bytes`. Answers whether the head is whole.
     fn look(&mut self, bytes: &[u8]) -> Result<bool, Refusal> {
         while self.state != State::Fields {

@@ -7,7 +7,7 @@ use crate::classes::{TOKEN, control, run};
 use crate::fault::Fault;
 use crate::names::{self, CONNECTION, CONTENT_LENGTH, EXPECT, OTHER, TE, TRANSFER_ENCODING, UPGRADE};
 use crate::trailers::may_trail;
-use crate::{answer, maps, names_option};
+use crate::{answer, names_option, spare};
 
 /// How many fields the head of a request, or trailers, may have.
 const MAX_FIELDS: usize = 100;
@@ -266,7 +266,7 @@ impl Fields {
 
     /// The fields that were read, out of `bytes`, which hold them.
     pub(crate) fn take(&mut self, bytes: &Bytes) -> Result<HeaderMap, Fault> {
-        let mut map = maps::take(self.list.len());
+        let mut map = spare::take_map(self.list.len());
         for field in self.list.drain(..) {
             let name = match names::name(field.known) {
                 Some(name) => name.clone(),

@@ -10,9 +10,9 @@ pub mod body;
 mod classes;
 pub mod fault;
 mod fields;
-pub mod maps;
 mod names;
 pub mod request;
+pub mod spare;
 pub mod trailers;
 pub mod write;
 

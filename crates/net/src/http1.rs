@@ -15,7 +15,7 @@ use http_body::Body as _;
 use pylon_core::body::Body;
 use pylon_core::connection::{Connection, Malformed, Phase};
 use pylon_http1::request::{Head, HeadReader, Refusal};
-use pylon_http1::{Length, maps};
+use pylon_http1::{Length, spare};
 
 use crate::client_body::{ClientBody, Source};
 use crate::client_side::ClientSide;
@@ -290,7 +290,7 @@ impl Session<'_, '_> {
             body.size_hint().exact().map_or(Known::Nothing, Known::Length)
         };
         let written = encode::answer(self.wire.out.line(), head.status, &head.headers, known, asked);
-        maps::give(head.headers);
+        spare::give_map(head.headers);
         let mut sending = Sending::new(written.framing, asked.trailers);
         let sent = {
             let mut body = pin!(Some(body));

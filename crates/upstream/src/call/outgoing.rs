@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, header};
 use http_body::Body as _;
 use pylon_core::Request;
 use pylon_core::body::Body;
-use pylon_http1::maps;
+use pylon_http1::spare;
 
 use super::retry::Retry;
 use crate::h1::encode::Framing;
@@ -98,7 +98,7 @@ impl Outgoing {
 /// Whoever comes next has a use for the map.
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        maps::give(std::mem::take(&mut self.headers));
+        spare::give_map(std::mem::take(&mut self.headers));
     }
 }
 

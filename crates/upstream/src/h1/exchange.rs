@@ -10,6 +10,7 @@ use pylon_core::body::Body;
 use pylon_core::connection::Interim;
 use pylon_http1::answer::{Head, HeadReader};
 use pylon_http1::body::{Decoder, Piece};
+use pylon_http1::spare::{give_reader, take_reader};
 use pylon_http1::write;
 
 use super::body::UpstreamBody;
@@ -34,7 +35,7 @@ pub(crate) const MAX_INTERIM: u8 = 32;
 #[derive(Debug)]
 pub(crate) struct Flight {
     conn: Conn,
-    reader: HeadReader,
+    reader: Box<HeadReader>,
     pump: Option<Box<Pump>>,
     /// Whether the upstream stopped taking the request, so that the connection is of no further use.
     cut: bool,
@@ -87,7 +88,7 @@ impl Flight {
             let whole = left.is_empty() && conn.stream.is_flushed();
             Ok((!whole).then(|| Pump::new(left, sent > 0, Body::Empty, Framing::Empty, None)))
         })?;
-        Ok(Self { conn, reader: HeadReader::default(), pump, cut: false, interim: 0 })
+        Ok(Self { conn, reader: take_reader(), pump, cut: false, interim: 0 })
     }
 
     /// Goes on sending, and reads until the head of the final answer is whole.
@@ -131,7 +132,8 @@ impl Flight {
         clocks: Clocks,
         now: Instant,
     ) -> Result<Response<Body>, Fault> {
-        let Self { mut conn, pump, cut, .. } = self;
+        let Self { mut conn, reader, pump, cut, .. } = self;
+        give_reader(reader);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response(head, Body::Tunnel(Box::new(ServiceSide::http1(conn, lease)))));
         }

@@ -85,7 +85,10 @@ async fn what_is_too_large_late_cut_or_no_http_is_an_error() {
         peer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n012").await;
     })
     .await;
-    assert!(matches!(remote(&cut.url()).fetch(&Ask::get("/"), 10, within(5000)).await, Err(FetchError::Framing(_))));
+    assert!(matches!(remote(&cut.url()).fetch(&Ask::get("/"), 10, within(5000)).await, Err(FetchError::Incomplete(_))));
+    let unframed = Service::saying("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\nhello");
+    let unframed = remote(&unframed.await.url()).fetch(&Ask::get("/"), 10, within(5000)).await;
+    assert!(matches!(unframed, Err(FetchError::Framing(_))));
 
     let other = Service::saying("SSH-2.0-OpenSSH_9.2\r\n\r\n").await;
     assert!(matches!(remote(&other.url()).fetch(&Ask::get("/"), 10, within(5000)).await, Err(FetchError::Head(_))));

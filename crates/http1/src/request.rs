@@ -102,7 +102,7 @@ impl HeadReader {
         self.take(buf).map(Some)
     }
 
-    /// How many bytes were found fine.
+    /// How many bytes of those that were not taken were found fine.
     pub fn at(&self) -> usize {
         if self.state == State::Fields { self.fields.at } else { self.at }
     }
@@ -213,8 +213,12 @@ impl HeadReader {
     fn take(&mut self, buf: &mut BytesMut) -> Result<Head, Refusal> {
         let said = self.fields.said;
         let bytes = buf.split_to(self.fields.at).freeze();
-        let method = Method::from_bytes(bytes.get(self.start..self.method).unwrap_or_default());
-        let target = bytes.slice(self.method.saturating_add(1)..self.target);
+        let (start, end, target) = (self.start, self.method, self.target);
+        // Nothing of it is in the buffer any more, whatever comes of it.
+        (self.state, self.at, self.led) = (State::Start, 0, false);
+        (self.start, self.method, self.target) = (0, 0, 0);
+        let method = Method::from_bytes(bytes.get(start..end).unwrap_or_default());
+        let target = bytes.slice(end.saturating_add(1)..target);
         let mut request = Request::new(());
         *request.method_mut() = method.map_err(|_| Fault::Method)?;
         *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Uri)?;
@@ -223,8 +227,6 @@ impl HeadReader {
         if old {
             *request.version_mut() = Version::HTTP_10;
         }
-        (self.state, self.at, self.led) = (State::Start, 0, false);
-        (self.start, self.method, self.target) = (0, 0, 0);
         Ok(Head {
             request,
             length: match said.length {

@@ -312,6 +312,15 @@ fn five() -> Vec<u8> {
 }
 
 #[test]
+fn a_target_that_is_no_uri_is_refused_once_its_head_is_whole() {
+    let bytes = [get(""), "GET [ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), get("")].concat();
+    let Read { ends, refused, .. } = all_ways(bytes.as_bytes());
+    assert_eq!(ends, [get("").len()]);
+    assert_eq!(refused, Some((bytes.len() - get("").len(), Refusal::Uri)));
+    assert_eq!(oracle::check(bytes.as_bytes()), 1);
+}
+
+#[test]
 fn hyper_sees_all_that_pass() {
     assert_eq!(oracle::check(&five()), 5);
 }

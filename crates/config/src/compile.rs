@@ -186,8 +186,12 @@ impl Compiler<'_> {
         match self.document.stores.open(self.cx.carry, self.cx.resolver, self.cx.secrets.reveal()) {
             Ok(Stores { redis, keys }) => {
                 let services = &self.around.services;
-                redis.iter().for_each(|redis| services.add(Arc::clone(redis) as Arc<dyn Service>));
-                keys.iter().for_each(|keys| services.add(keys.service()));
+                if let Some(redis) = &redis {
+                    services.add(Arc::clone(redis) as Arc<dyn Service>);
+                }
+                if let Some(keys) = &keys {
+                    services.add(keys.service());
+                }
                 (self.around.store, self.around.keys) = (redis, keys);
             }
             Err(errors) => {

@@ -11,9 +11,12 @@ const SPARE: usize = 32;
 /// Maps that grew over this are not kept, in fields.
 const FIELDS: usize = 64;
 
+// Boxed, so that a call that waits for an answer has room for it.
+type Readers = Vec<Box<HeadReader>>;
+
 thread_local! {
     static MAPS: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
-    static READERS: RefCell<Vec<Box<HeadReader>>> = const { RefCell::new(Vec::new()) };
+    static READERS: RefCell<Readers> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty map with room for so many fields.

@@ -9,6 +9,7 @@ macro_rules! policies {
     } )*) => {
         /// A policy as written, of any kind.
         #[derive(Debug, Clone, PartialEq)]
+        #[expect(clippy::large_enum_variant, reason = "there are few, and none stays once it is compiled")]
         pub enum AnySpec {
             $($(
                 $(#[$when])*

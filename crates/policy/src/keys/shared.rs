@@ -160,7 +160,7 @@ impl Held {
     async fn news(&self) -> Result<Option<(Vec<u8>, Known)>, String> {
         let read = self.state.lock().read.clone();
         let version = Command::new("GET").arg(self.store.key("keys:version"));
-        let replies = self.store.run(&[version.clone()], false).await.map_err(|error| error.to_string())?;
+        let replies = self.store.run(std::slice::from_ref(&version), false).await.map_err(|error| error.to_string())?;
         let now_at = first(replies).and_then(Reply::bytes).map_err(|error| error.to_string())?.unwrap_or_default();
         if read.is_some_and(|(before, at)| before == now_at && now().saturating_duration_since(at) < ANEW) {
             return Ok(None);

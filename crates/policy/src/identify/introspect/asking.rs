@@ -72,6 +72,7 @@ pub(super) struct Asking {
 
 /// Where is asked.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each policy")]
 enum Server {
     At(Target),
     /// Where the issuer says.

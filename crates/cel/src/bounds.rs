@@ -63,6 +63,7 @@ const HEAVY: &[&str] = &["matches", "join", "replace"];
 pub(crate) struct Found {
     pub(crate) heavy: bool,
     pub(crate) names_caller: bool,
+    names_request: bool,
     parts: usize,
     loops: usize,
 }
@@ -71,6 +72,11 @@ pub(crate) struct Found {
 pub(crate) fn check(expression: &IdedExpr) -> Result<Found, Unread> {
     let mut found = Found::default();
     Walk { found: &mut found, own: Vec::new(), looping: false }.part(expression, 0)?;
+    if !found.names_caller && !found.names_request {
+        let help =
+            "compare something of `request` or `caller`; to let everybody in, leave the expression out".to_owned();
+        return no("the expression is the same for every request", help);
+    }
     Ok(found)
 }
 
@@ -114,7 +120,7 @@ impl<'e> Walk<'_, 'e> {
     fn name(&mut self, name: &str) -> Result<(), Unread> {
         match name {
             "caller" => self.found.names_caller = true,
-            "request" => {}
+            "request" => self.found.names_request = true,
             "int" | "uint" | "double" | "string" | "bool" | "list" | "map" | "null_type" => {}
             own if own.starts_with('@') || self.own.contains(&own) => {}
             other => {

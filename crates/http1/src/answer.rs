@@ -103,7 +103,10 @@ impl HeadReader {
         while self.state != State::Fields {
             let rest = bytes.get(self.at..).unwrap_or_default();
             match self.state {
-                State::Start if bytes.len() < START => return Ok(false),
+                State::Start if bytes.len() < START => {
+                    // What cannot become one is refused at once, whether more comes or not.
+                    return if may_begin(bytes) { Ok(false) } else { Err(Refusal::StatusLine) };
+                }
                 State::Start => self.start(bytes)?,
                 State::Reason => {
                     let Some(plain) = control(rest) else {
@@ -169,6 +172,15 @@ impl HeadReader {
         let keep_alive = !said.close && (!old || said.keep_alive) && !amiss && length != Length::UntilClose;
         Ok(Head { status, headers, length, keep_alive })
     }
+}
+
+/// Whether a status line may begin with these bytes.
+fn may_begin(bytes: &[u8]) -> bool {
+    bytes.iter().zip(b"HTTP/1.v ddd").all(|(byte, shape)| match shape {
+        b'v' => matches!(byte, b'0' | b'1'),
+        b'd' => byte.is_ascii_digit(),
+        shape => byte == shape,
+    })
 }
 
 fn too_large(head: &[u8], limit: usize) -> Refusal {

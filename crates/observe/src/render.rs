@@ -251,7 +251,7 @@ mod tests {
     use pylon_core::attempts::{Hedged, Retried};
 
     use crate::breakers::BreakerScope;
-    use crate::insight::{Crowd, EndpointStates, Inside, Insight, SourceReading, TokenReading};
+    use crate::insight::{Crowd, EndpointStates, Inside, Insight, SourceReading, SupplyReading, TokenReading};
 
     fn scraped(metrics: &Metrics) -> String {
         let mut out = String::new();
@@ -345,6 +345,16 @@ mod tests {
         metrics.snapshot_in_force("abc", monotonic());
         let file = |cert: &str, is_list| Certificate { cert: cert.into(), is_list, expires: 1, stale: false };
         metrics.certificates_in_force(vec![file("a.pem", false), file("a.crl", true)]);
+        metrics.supplies_in_force(Box::new(|_| {
+            let (items, age) = (Some(2), Some(Duration::from_secs(3)));
+            vec![SupplyReading {
+                kind: "jwks",
+                from: "https://issuer".to_owned(),
+                items,
+                age,
+                ..SupplyReading::default()
+            }]
+        }));
         let text = scraped(&metrics);
         let mut seen = BTreeSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

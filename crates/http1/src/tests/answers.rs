@@ -67,6 +67,17 @@ fn reasons_may_be_anything_or_nothing() {
 }
 
 #[test]
+fn what_cannot_become_a_status_line_is_not_waited_for() {
+    let line = "HTTP/1.1 200 ";
+    for length in 0..line.len() {
+        assert!(read(&line.as_bytes()[..length]).unwrap().is_none(), "{length}");
+    }
+    for text in ["\n", "HTTP/2", "HTTP/1.2", "HTTP/1.1\r", "HTTP/1.1 2x", "\u{81}\u{5}hello\r\n\r\n", "SSH-2.0"] {
+        assert_eq!(read(text.as_bytes()).map(drop), Err(Refusal::StatusLine), "{text:?}");
+    }
+}
+
+#[test]
 fn what_breaks_a_head_is_refused() {
     for (text, fault) in [
         ("HTTP/1.1 200 OK\n", Fault::BareLf),

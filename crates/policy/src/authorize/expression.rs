@@ -35,7 +35,8 @@
 //! texts that stand there. A request with a text longer than 8 KiB, or with more than 1024 values, is refused. Loops and patterns are evaluated beside the
 //! workers, within 100 ms.
 //!
-//! An expression that looks at the caller needs a policy that finds out who that is.
+//! An expression that looks at the caller needs a policy that finds out who that is. One that looks at nothing of a request is refused
+//! when it is read: it would let everybody in, or nobody.
 
 use std::sync::Arc;
 use std::time::Duration;

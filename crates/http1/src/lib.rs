@@ -1,6 +1,6 @@
 //! HTTP/1.1 on the wire, for both sides (RFC 9112): heads and bodies, each held to one meaning in the pass that reads it.
 //!
-//! [`request`] and [`answer`] read heads, [`body`] takes what follows them out of the bytes, [`write`] has what both sides
+//! [`request`] and [`answer`] read heads, [`body`] takes what follows them out of the bytes, [`mod@write`] has what both sides
 //! write. All of it is pure: it sees bytes as they come, in whatever pieces. What clients send is held to the letter; answers
 //! are given the few freedoms that services in use take (equal lengths said twice, blanks and any words behind the size of a
 //! chunk).

@@ -18,23 +18,17 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) type All = Arc<Vec<Arc<ServerTls>>>;
 
 /// Looks after the certificates of the listeners that there are, for as long as the runtime lives.
-pub(crate) fn follow(control: &Handle, mut listeners: watch::Receiver<All>, metrics: &Arc<Metrics>) {
+pub(crate) fn follow(control: &Handle, listeners: watch::Receiver<All>, metrics: &Arc<Metrics>) {
     let metrics = Arc::clone(metrics);
-    tell(&listeners.borrow_and_update(), &metrics);
+    tell(&listeners, &metrics);
     control.spawn(async move {
-        loop {
-            // An error means that the gateway is gone.
-            let changed = match tokio::time::timeout(LOOK, listeners.changed()).await {
-                Ok(Ok(())) => true,
-                Ok(Err(_)) => return,
-                Err(_) => false,
-            };
-            let all = Arc::clone(&listeners.borrow_and_update());
-            let looked = Arc::clone(&all);
+        // An error means that the gateway is gone.
+        while listeners.has_changed().is_ok() {
+            tokio::time::sleep(LOOK).await;
+            let all = Arc::clone(&listeners.borrow());
             // Files may stand on a disk that is slow.
-            let news = tokio::task::spawn_blocking(move || look(&looked)).await.is_ok_and(|news| news);
-            if changed || news {
-                tell(&all, &metrics);
+            if tokio::task::spawn_blocking(move || look(&all)).await.is_ok_and(|news| news) {
+                tell(&listeners, &metrics);
             }
         }
     });
@@ -55,7 +49,9 @@ fn look(all: &[Arc<ServerTls>]) -> bool {
     !changes.is_empty()
 }
 
-fn tell(all: &[Arc<ServerTls>], metrics: &Metrics) {
+/// Lets the metrics show what is in force. No other set comes into force while it does, so that the last word is right.
+pub(crate) fn tell(listeners: &watch::Receiver<All>, metrics: &Metrics) {
+    let all = listeners.borrow();
     let mut told: Vec<Certificate> = Vec::new();
     for found in all.iter().flat_map(|tls| tls.in_force()) {
         let (cert, is_list) = (found.file.display().to_string(), found.kind == Kind::Revocations);

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::certificates;
 use crate::fixed::Fixed;
 use crate::gateway::{Facts, State};
 use crate::history::Draft;
@@ -263,6 +264,7 @@ impl Reloading {
         end_streams(&before, &state.world);
         drop(before);
         let metrics = &self.lasting.metrics;
+        certificates::tell(&state.ports.certificates(), metrics);
         metrics.snapshot_in_force(&hash, tokio::time::Instant::now().into_std());
         self.renew_workers(std::mem::take(&mut changed.listening)).await;
         state.ports.close_gone(changed).await;

@@ -4,7 +4,7 @@ use cel::IdedExpr;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
 
 use crate::Unread;
-use crate::facts::{CALLER, REQUEST};
+use crate::facts::{CALLER, Looks, REQUEST};
 
 /// The most parts of an expression, counted after its loops were taken apart.
 const MOST_PARTS: usize = 512;
@@ -63,7 +63,8 @@ const HEAVY: &[&str] = &["matches", "join", "replace"];
 pub(crate) struct Found {
     pub(crate) heavy: bool,
     pub(crate) names_caller: bool,
-    names_request: bool,
+    /// What it looks at of the request.
+    pub(crate) looks: Looks,
     parts: usize,
     loops: usize,
 }
@@ -72,7 +73,7 @@ pub(crate) struct Found {
 pub(crate) fn check(expression: &IdedExpr) -> Result<Found, Unread> {
     let mut found = Found::default();
     Walk { found: &mut found, own: Vec::new(), looping: false }.part(expression, 0)?;
-    if !found.names_caller && !found.names_request {
+    if !found.names_caller && found.looks.is_empty() {
         let help =
             "compare something of `request` or `caller`; to let everybody in, leave the expression out".to_owned();
         return no("the expression is the same for every request", help);
@@ -120,7 +121,8 @@ impl<'e> Walk<'_, 'e> {
     fn name(&mut self, name: &str) -> Result<(), Unread> {
         match name {
             "caller" => self.found.names_caller = true,
-            "request" => self.found.names_request = true,
+            // As a whole.
+            "request" => self.found.looks = Looks::ALL,
             "int" | "uint" | "double" | "string" | "bool" | "list" | "map" | "null_type" => {}
             own if own.starts_with('@') || self.own.contains(&own) => {}
             other => {
@@ -141,6 +143,10 @@ impl<'e> Walk<'_, 'e> {
         if !known.is_empty() && !known.contains(&select.field.as_str()) {
             let listed: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
             return no(format!("there is no `{}` there", select.field), format!("known are {}", listed.join(", ")));
+        }
+        if known == REQUEST {
+            self.found.looks.add(Looks::at(&select.field));
+            return Ok(());
         }
         self.part(&select.operand, depth)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cel::Value;
 use cel::objects::{Key, Map};
+use http::HeaderMap;
 use pylon_core::caller::Caller;
 
 /// The members of `request`.
@@ -34,8 +35,8 @@ pub struct Facts<'a> {
     pub host: &'a str,
     /// `http` or `https`.
     pub scheme: &'a str,
-    /// Names in lower case, in any order; several lines of one name become one.
-    pub headers: Vec<(&'a str, &'a [u8])>,
+    /// Several lines of one name become one.
+    pub headers: &'a HeaderMap,
     /// The client's address.
     pub client: IpAddr,
     /// Seconds since 1970.
@@ -48,38 +49,65 @@ pub struct Facts<'a> {
     pub decode: fn(&str) -> String,
 }
 
+/// Which members of `request` an expression looks at: no other is made ready for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Looks(u16);
+
+impl Looks {
+    /// All of them.
+    pub(crate) const ALL: Self = Self(u16::MAX);
+
+    /// The one of this name, or none.
+    pub(crate) fn at(name: &str) -> Self {
+        Self(REQUEST.iter().position(|known| *known == name).map_or(0, |index| 1 << index))
+    }
+
+    pub(crate) fn add(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn has(self, name: &str) -> bool {
+        self.0 & Self::at(name).0 != 0
+    }
+}
+
 impl Facts<'_> {
-    /// The variables, or what of them is over a bound.
-    pub(crate) fn variables(&self) -> Result<[(&'static str, Value); 2], String> {
+    /// The variables with what is looked at, or what of it is over a bound.
+    pub(crate) fn variables(&self, looks: Looks, at_caller: bool) -> Result<[(&'static str, Value); 2], String> {
         let mut room = Room { left: MOST };
-        let request = [
-            ("method", room.text(self.method)?),
-            ("path", room.text(self.path)?),
-            ("sent_path", room.text(self.sent_path)?),
-            ("host", room.text(self.host)?),
-            ("scheme", room.text(self.scheme)?),
-            ("headers", self.headers(&mut room)?),
-            ("query", self.query(&mut room)?),
-            ("client", room.text(&self.client.to_canonical().to_string())?),
-            ("time", Value::Int(i64::try_from(self.time).unwrap_or(i64::MAX))),
-            ("id", room.text(self.id)?),
-        ];
-        let caller = self.caller.map_or(Ok(Value::Null), |caller| room.caller(caller))?;
-        Ok([("request", map(request)), ("caller", caller)])
+        let mut request = HashMap::new();
+        for name in REQUEST.iter().filter(|name| looks.has(name)) {
+            request.insert(key(name), self.member(name, &mut room)?);
+        }
+        let caller = self.caller.filter(|_| at_caller).map_or(Ok(Value::Null), |caller| room.caller(caller))?;
+        Ok([("request", Value::Map(Map { map: Arc::new(request) })), ("caller", caller)])
+    }
+
+    fn member(&self, name: &str, room: &mut Room) -> Result<Value, String> {
+        match name {
+            "method" => room.text(self.method),
+            "path" => room.text(self.path),
+            "sent_path" => room.text(self.sent_path),
+            "host" => room.text(self.host),
+            "scheme" => room.text(self.scheme),
+            "headers" => self.headers(room),
+            "query" => self.query(room),
+            "client" => room.text(&self.client.to_canonical().to_string()),
+            "time" => Ok(Value::Int(i64::try_from(self.time).unwrap_or(i64::MAX))),
+            "id" => room.text(self.id),
+            _ => Err(format!("there is no `{name}`")),
+        }
     }
 
     fn headers(&self, room: &mut Room) -> Result<Value, String> {
-        let mut lines: HashMap<&str, Vec<u8>> = HashMap::new();
-        for (name, value) in &self.headers {
-            let line = lines.entry(name).or_default();
-            if !line.is_empty() {
-                line.extend_from_slice(b", ");
-            }
-            line.extend_from_slice(value);
-        }
         let mut all = HashMap::new();
-        for (name, line) in lines {
-            all.insert(key(name), room.text(&String::from_utf8_lossy(&line))?);
+        for name in self.headers.keys() {
+            let lines: Vec<&[u8]> = self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+            all.insert(key(name.as_str()), room.text(&String::from_utf8_lossy(&lines.join(&b", "[..])))?);
         }
         Ok(Value::Map(Map { map: Arc::new(all) }))
     }

@@ -31,6 +31,7 @@ pub struct Expression {
     program: Program,
     heavy: bool,
     names_caller: bool,
+    looks: facts::Looks,
 }
 
 impl fmt::Debug for Expression {
@@ -74,7 +75,7 @@ impl Expression {
             Unread { problem: first.unwrap_or_else(|| "it is no expression".to_owned()), help: None }
         })?;
         let found = bounds::check(program.expression())?;
-        Ok(Self { program, heavy: found.heavy, names_caller: found.names_caller })
+        Ok(Self { program, heavy: found.heavy, names_caller: found.names_caller, looks: found.looks })
     }
 
     /// Whether it may take more than a moment: it has a loop, or a function whose time grows with what it is given.
@@ -90,7 +91,7 @@ impl Expression {
     /// Whether it holds for these facts. The error says why it says neither, for the log.
     pub fn holds(&self, facts: &Facts<'_>) -> Result<bool, String> {
         let mut context = Context::with_env(Arc::clone(environment()));
-        for (name, value) in facts.variables()? {
+        for (name, value) in facts.variables(self.looks, self.names_caller)? {
             context.add_variable_from_value(name, value);
         }
         match self.program.execute(&context) {

@@ -1,5 +1,6 @@
 //! What expressions are held to: yes or no, types, bounds, and an error for everything else.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use pylon_core::caller::{Caller, Consumer};
 use serde_json::json;
@@ -15,6 +16,16 @@ fn caller() -> Caller {
     Caller { claims, scopes: ["read".into()].into(), ..Caller::consumer("jwt", &Arc::new(consumer)) }
 }
 
+static HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| headers(&[("x-a", "1"), ("x-a", "2"), ("accept", "*/*")]));
+
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    let mut all = HeaderMap::new();
+    for (name, value) in lines {
+        all.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+    }
+    all
+}
+
 fn facts(caller: Option<&Caller>) -> Facts<'_> {
     Facts {
         method: "GET",
@@ -23,7 +34,7 @@ fn facts(caller: Option<&Caller>) -> Facts<'_> {
         query: "a=1&a=2&b=x",
         host: "api.example",
         scheme: "https",
-        headers: vec![("x-a", b"1"), ("x-a", b"2"), ("accept", b"*/*")],
+        headers: &HEADERS,
         client: [192, 0, 2, 1].into(),
         time: 1_800_000_000,
         id: "id-1",
@@ -150,6 +161,19 @@ fn what_is_told_is_bounded() {
     assert!(says("caller != null", Some(&ann)).unwrap_err().contains("longer than"));
     ann.claims.insert("long".into(), vec![1; 5000].into());
     assert!(says("caller != null", Some(&ann)).unwrap_err().contains("more than"));
+}
+
+#[test]
+fn only_what_an_expression_looks_at_is_made_ready_and_bounded() {
+    let long = headers(&[("x-long", &"x".repeat(9000))]);
+    let holds = |source: &str| Expression::read(source).unwrap().holds(&Facts { headers: &long, ..facts(None) });
+    assert_eq!(holds("request.path.startsWith('/tenants/')"), Ok(true));
+    assert_eq!(holds("has(request.method) && request.query.b == ['x']"), Ok(true));
+    for source in ["'a' in request.headers", "request['path'] != ''", "[request].exists(r, r.path != '')"] {
+        assert!(holds(source).unwrap_err().contains("longer than"), "{source}");
+    }
+    // Who looks at the whole finds all of it.
+    assert_eq!(says("[request].all(r, r.path != '' && r.id == 'id-1' && size(r) == 10)", None), Ok(true));
 }
 
 proptest! {

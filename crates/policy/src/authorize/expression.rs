@@ -32,12 +32,13 @@
 //!
 //! The time of an expression is bounded when it is read: by its length (4 KiB), by the number of its parts, by loops (`all`, `exists`,
 //! `exists_one`, `map`, `filter`), of which four may stand in a row and none in another, and by patterns (`matches`), which must be
-//! texts that stand there. A request with a text longer than 8 KiB, or with more than 1024 values, is refused. Loops and patterns are evaluated beside the
-//! workers, within 100 ms.
+//! texts that stand there. A request is refused where what the expression looks at has a text longer than 8 KiB or more than 1024 values.
+//! Loops and patterns are evaluated beside the workers, within 100 ms.
 //!
 //! An expression that looks at the caller needs a policy that finds out who that is. One that looks at nothing of a request is refused
 //! when it is read: it would let everybody in, or nobody.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +101,7 @@ impl Policy for Expression {
         if !self.read.is_heavy() && told.size() <= LIGHT {
             return Step::Done(self.verdict(self.read.holds(&told.facts()), told.caller.is_some()));
         }
-        let (read, known) = (Arc::clone(&self.read), told.caller.is_some());
+        let (read, known, told) = (Arc::clone(&self.read), told.caller.is_some(), told.kept());
         Step::Wait(Box::pin(async move {
             let deadline = tokio::time::Instant::now().into_std() + PATIENCE;
             match POOL.run(deadline, move || read.holds(&told.facts())).await {
@@ -131,32 +132,47 @@ impl Expression {
     }
 }
 
-/// What is known of a request, in a form that can be handed to another thread.
+/// What is known of a request: borrowed where it is looked at on the worker, owned where it goes to another thread.
 #[derive(Debug)]
-struct Told {
-    method: Method,
-    path: PathAndQuery,
-    sent_path: PathAndQuery,
-    host: Box<str>,
+struct Told<'a> {
+    method: Cow<'a, Method>,
+    path: Cow<'a, PathAndQuery>,
+    sent_path: Cow<'a, PathAndQuery>,
+    host: Cow<'a, str>,
     scheme: Scheme,
-    headers: HeaderMap,
+    headers: Cow<'a, HeaderMap>,
     client: std::net::IpAddr,
-    id: HeaderValue,
-    caller: Option<Arc<Caller>>,
+    id: Cow<'a, HeaderValue>,
+    caller: Option<Cow<'a, Arc<Caller>>>,
 }
 
-impl Told {
-    fn of(headers: &HeaderMap, cx: &Exchange) -> Self {
+impl<'a> Told<'a> {
+    fn of(headers: &'a HeaderMap, cx: &'a Exchange) -> Self {
         Self {
-            method: cx.method.clone(),
-            path: cx.path.clone(),
-            sent_path: cx.sent_path().clone(),
-            host: cx.host.clone().unwrap_or_default(),
+            method: Cow::Borrowed(&cx.method),
+            path: Cow::Borrowed(&cx.path),
+            sent_path: Cow::Borrowed(cx.sent_path()),
+            host: Cow::Borrowed(cx.host.as_deref().unwrap_or_default()),
             scheme: cx.scheme,
-            headers: headers.clone(),
+            headers: Cow::Borrowed(headers),
             client: cx.client,
-            id: cx.request_id.clone(),
-            caller: cx.caller.clone(),
+            id: Cow::Borrowed(&cx.request_id),
+            caller: cx.caller.as_ref().map(Cow::Borrowed),
+        }
+    }
+
+    /// A copy that can be handed to another thread.
+    fn kept(self) -> Told<'static> {
+        Told {
+            method: Cow::Owned(self.method.into_owned()),
+            path: Cow::Owned(self.path.into_owned()),
+            sent_path: Cow::Owned(self.sent_path.into_owned()),
+            host: Cow::Owned(self.host.into_owned()),
+            scheme: self.scheme,
+            headers: Cow::Owned(self.headers.into_owned()),
+            client: self.client,
+            id: Cow::Owned(self.id.into_owned()),
+            caller: self.caller.map(|caller| Cow::Owned(caller.into_owned())),
         }
     }
 
@@ -177,11 +193,11 @@ impl Told {
             query: self.path.query().unwrap_or_default(),
             host: &self.host,
             scheme: if self.scheme == Scheme::Https { "https" } else { "http" },
-            headers: self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
+            headers: &self.headers,
             client: self.client,
             time: unix_now().as_secs(),
             id: self.id.to_str().unwrap_or_default(),
-            caller: self.caller.as_deref(),
+            caller: self.caller.as_ref().map(|caller| caller.as_ref().as_ref()),
             decode: |text| percent_decode_str(text).decode_utf8_lossy().into_owned(),
         }
     }
@@ -243,9 +259,10 @@ mod tests {
             };
             assert_eq!(waiting.await.is_ok(), passes);
         }
-        let light: Expression = compile(r#""request.path == '/'""#).unwrap();
+        let light: Expression = compile(r#""request.path == '/' && size(request.headers.x) == 4096""#).unwrap();
         let (mut req, mut cx) = Seen::get("/").header("x", &"x".repeat(LIGHT)).start();
-        assert!(matches!(light.on_request(&mut req, &mut cx), Step::Wait(_)));
+        let Step::Wait(waiting) = light.on_request(&mut req, &mut cx) else { panic!("it is decided on the worker") };
+        assert!(waiting.await.is_ok());
     }
 
     #[test]

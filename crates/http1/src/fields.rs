@@ -1,5 +1,7 @@
 //! The fields of a head, or behind the last chunk (RFC 9112 §5, §6): each byte is looked at once, in whatever pieces they come.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -7,7 +9,7 @@ use crate::classes::{TOKEN, control, run};
 use crate::fault::Fault;
 use crate::names::{self, CONNECTION, CONTENT_LENGTH, EXPECT, OTHER, TE, TRANSFER_ENCODING, UPGRADE};
 use crate::trailers::may_trail;
-use crate::{answer, names_option, spare};
+use crate::{answer, names_option, options, spare};
 
 /// How many fields the head of a request, or trailers, may have.
 const MAX_FIELDS: usize = 100;
@@ -90,6 +92,10 @@ enum Kept {
 impl Said {
     /// The length of an answer: equal repeats count as one (RFC 9112 §6.3, rule 5).
     fn lengths(&mut self, value: &[u8]) -> Result<Kept, Fault> {
+        if let (None, Ok(length)) = (self.length, decimal(value)) {
+            self.length = Some(length);
+            return Ok(Kept::All);
+        }
         let first = self.length.is_none();
         for item in value.split(|byte| *byte == b',') {
             let length = decimal(item.trim_ascii())?;
@@ -125,6 +131,9 @@ impl Fields {
 
     /// Goes on in `bytes`. Answers whether the empty line behind the fields is there, up to `at`.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
+        if self.state == State::Field {
+            self.lines(bytes)?;
+        }
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
             let Some(&byte) = rest.first() else { return Ok(false) };
@@ -161,6 +170,27 @@ impl Fields {
         }
     }
 
+    /// The usual case, quickly: fields that are there as a whole. The others, and what is wrong, are left to who reads on.
+    fn lines(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        while let Some(rest) = bytes.get(self.at..) {
+            let (known, length) = names::find(rest).unwrap_or_else(|| (OTHER, run(rest, TOKEN, usize::MAX)));
+            let Some((name, [b':', behind @ ..])) = rest.split_at_checked(length) else { break };
+            let Some(plain) = control(behind) else { break };
+            let Some((value, [b'\r', b'\n', ..])) = behind.split_at_checked(plain) else { break };
+            if name.is_empty() {
+                break;
+            }
+            (self.start, self.colon, self.known) = (self.at, self.at.saturating_add(length), known);
+            // Where a fault is found, that is how far all was fine.
+            self.at = self.colon;
+            self.may_frame()?;
+            self.at = self.colon.saturating_add(value.len()).saturating_add(1);
+            self.keep(value)?;
+            self.at = self.at.saturating_add(2);
+        }
+        Ok(())
+    }
+
     /// At the end of a name, or of the bytes: then it answers false.
     fn name(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
         match bytes.get(self.at) {
@@ -168,10 +198,9 @@ impl Fields {
             Some(b':') if self.at == self.start => Err(Fault::EmptyName),
             Some(b':') => {
                 self.colon = self.at;
-                self.known = names::find(bytes.get(self.start..self.at).unwrap_or_default());
-                if self.known != OTHER && self.place != Place::Trailers {
-                    self.may_frame()?;
-                }
+                let found = names::find(bytes.get(self.start..).unwrap_or_default());
+                self.known = found.map_or(OTHER, |(known, _)| known);
+                self.may_frame()?;
                 self.go(State::Value);
                 Ok(true)
             }
@@ -184,6 +213,9 @@ impl Fields {
     /// Whether a field of this name may still frame the body.
     fn may_frame(&self) -> Result<(), Fault> {
         let said = &self.said;
+        if self.place == Place::Trailers {
+            return Ok(());
+        }
         match self.known {
             CONTENT_LENGTH if said.length.is_some() && self.place == Place::Request => Err(Fault::Lengths),
             CONTENT_LENGTH if said.chunked => Err(Fault::LengthAndCoding),
@@ -202,22 +234,7 @@ impl Fields {
                 Ok(())
             }
             Some(b'\r') => {
-                let from = self.colon.saturating_add(1);
-                let raw = bytes.get(from..self.at).unwrap_or_default();
-                let (value, end) = trim(raw, from);
-                let kept = if self.known != OTHER && self.place != Place::Trailers {
-                    self.learn(bytes.get(value..end).unwrap_or_default())?
-                } else {
-                    Kept::All
-                };
-                let end = match kept {
-                    Kept::All => Some(end),
-                    Kept::Some(length) => Some(value.saturating_add(length)),
-                    Kept::Nothing => None,
-                };
-                if let Some(end) = end {
-                    self.push(value, end)?;
-                }
+                self.keep(bytes.get(self.colon.saturating_add(1)..self.at).unwrap_or_default())?;
                 self.go(State::LineLf);
                 Ok(())
             }
@@ -230,12 +247,23 @@ impl Fields {
         }
     }
 
-    fn push(&mut self, value: usize, end: usize) -> Result<(), Fault> {
+    /// Takes in a field whose value is whole; `raw` is what stands behind its colon.
+    fn keep(&mut self, raw: &[u8]) -> Result<(), Fault> {
+        let value = trim(raw);
+        let from = self.colon.saturating_add(1);
+        let start = from.saturating_add(value.start);
+        let frames = self.known != OTHER && self.place != Place::Trailers;
+        let kept = if frames { self.learn(raw.get(value.clone()).unwrap_or_default())? } else { Kept::All };
+        let end = match kept {
+            Kept::All => from.saturating_add(value.end),
+            Kept::Some(length) => start.saturating_add(length),
+            Kept::Nothing => return Ok(()),
+        };
         let most = if self.place == Place::Answer { answer::MAX_FIELDS } else { MAX_FIELDS };
         if self.list.len() >= most {
             return Err(if self.place == Place::Trailers { Fault::ManyTrailers } else { Fault::ManyFields });
         }
-        self.list.push(Field { known: self.known, start: self.start, colon: self.colon, value, end });
+        self.list.push(Field { known: self.known, start: self.start, colon: self.colon, value: start, end });
         Ok(())
     }
 
@@ -254,8 +282,10 @@ impl Fields {
             TRANSFER_ENCODING => return Err(Fault::Coding),
             UPGRADE => said.upgrade = !self.old,
             CONNECTION => {
-                said.close |= names_option(value, b"close");
-                said.keep_alive |= names_option(value, b"keep-alive");
+                for option in options(value) {
+                    said.close |= option.eq_ignore_ascii_case(b"close");
+                    said.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
             EXPECT => said.expects |= value.eq_ignore_ascii_case(b"100-continue"),
             TE => said.trailers |= names_option(value, b"trailers"),
@@ -291,11 +321,15 @@ impl Fields {
     }
 }
 
-/// Where a value begins and ends without the blanks around it; `from` is where `raw` begins.
-fn trim(raw: &[u8], from: usize) -> (usize, usize) {
+/// Where a value stands in `raw`, without the blanks around it.
+fn trim(raw: &[u8]) -> Range<usize> {
+    // The usual case, at once.
+    if let [b' ', b'!'..=u8::MAX, .., b'!'..=u8::MAX] = raw {
+        return 1..raw.len();
+    }
     let begun = raw.trim_ascii_start();
-    let start = from.saturating_add(raw.len().saturating_sub(begun.len()));
-    (start, start.saturating_add(begun.trim_ascii_end().len()))
+    let start = raw.len().saturating_sub(begun.len());
+    start..start.saturating_add(begun.trim_ascii_end().len())
 }
 
 fn decimal(value: &[u8]) -> Result<u64, Fault> {

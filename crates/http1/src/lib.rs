@@ -34,5 +34,10 @@ pub enum Length {
 
 /// Whether the list in a field names this option, in whatever case (RFC 9110 §5.6.1).
 pub fn names_option(value: &[u8], option: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(option))
+    options(value).any(|item| item.eq_ignore_ascii_case(option))
+}
+
+/// What the list in a field names, without the blanks around each.
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }

@@ -10,7 +10,7 @@ macro_rules! names {
     };
 }
 
-const COUNT: usize = 82;
+const COUNT: usize = 81;
 
 names! {
     "host" "connection" "accept" "accept-encoding" "accept-language" "accept-charset" "accept-ranges" "user-agent"
@@ -19,7 +19,7 @@ names! {
     "referer" "te" "trailer" "upgrade" "expect" "via" "forwarded" "from" "range" "if-match" "if-none-match"
     "if-modified-since" "if-unmodified-since" "if-range" "date" "dnt" "upgrade-insecure-requests"
     "access-control-request-method" "access-control-request-headers" "access-control-allow-origin"
-    "access-control-allow-credentials" "access-control-expose-headers" "sec-websocket-key" "sec-websocket-version"
+    "access-control-expose-headers" "sec-websocket-key" "sec-websocket-version"
     "sec-websocket-protocol" "sec-websocket-extensions" "sec-websocket-accept" "proxy-authorization"
     "proxy-connection" "keep-alive" "x-forwarded-for" "x-forwarded-proto" "x-forwarded-host" "x-real-ip"
     "x-request-id" "traceparent" "tracestate" "grpc-timeout" "sec-fetch-mode" "sec-fetch-site" "sec-fetch-dest"
@@ -38,31 +38,87 @@ pub(crate) const TE: u8 = at("te");
 pub(crate) const TRANSFER_ENCODING: u8 = at("transfer-encoding");
 pub(crate) const UPGRADE: u8 = at("upgrade");
 
-/// Where each name stands, by `place`: no two have the same, which is looked at while this is compiled.
+/// Within so many bytes stand all names that are known, and their colons.
+const LONGEST: usize = 32;
+/// Eight bytes of a name, the first one lowest.
+type Word = u64;
+const WORD: usize = size_of::<Word>();
+/// A bit in each byte.
+const ONES: Word = Word::from_ne_bytes([1; WORD]);
+
+/// A name as it is compared: in lower case, with zeros behind it.
+#[derive(Clone, Copy)]
+struct Known {
+    length: usize,
+    words: [Word; LONGEST / WORD],
+}
+
+impl Known {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "computed when this is compiled, where an index out of bounds is an error"
+    )]
+    const fn new(text: &str) -> Self {
+        let text = text.as_bytes();
+        assert!(text.len() < LONGEST);
+        let (mut words, mut at) = ([0; LONGEST / WORD], 0);
+        while at < text.len() {
+            words[at / WORD] |= (text[at] as Word) << (at % WORD * 8);
+            at += 1;
+        }
+        Self { length: text.len(), words }
+    }
+}
+
 #[expect(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
-static INDEX: [u8; 512] = {
-    let mut table = [OTHER; 512];
-    let mut at = 0;
+static KNOWN: [Known; COUNT] = {
+    let (mut known, mut at) = ([Known::new(""); COUNT], 0);
     while at < COUNT {
-        let place = place(TEXTS[at].as_bytes());
-        assert!(table[place] == OTHER, "two names have the same place");
+        known[at] = Known::new(TEXTS[at]);
+        at += 1;
+    }
+    known
+};
+
+/// Places in the index: the more, the sooner a factor is found that gives each name its own.
+const PLACES: usize = 1024;
+
+/// By which two words of a name become its place.
+const FACTOR: Word = {
+    let mut factor = 0x9e37_79b9_7f4a_7c15;
+    while index(factor).is_none() {
+        factor = factor.wrapping_add(ONES << 1);
+    }
+    factor
+};
+
+/// Where each name stands, by `place`.
+static INDEX: [u8; PLACES] = match index(FACTOR) {
+    Some(index) => index,
+    None => [OTHER; PLACES],
+};
+
+/// None where two names have the same place by this factor.
+#[expect(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
+const fn index(factor: Word) -> Option<[u8; PLACES]> {
+    let (mut table, mut at) = ([OTHER; PLACES], 0);
+    while at < COUNT {
+        let Known { length, words } = Known::new(TEXTS[at]);
+        let place = place(factor, length, words[0], words[(length - 1) / WORD]);
+        if table[place] != OTHER {
+            return None;
+        }
         table[place] = at as u8;
         at += 1;
     }
-    table
-};
-
-/// A number below 512 for a name, whatever its case.
-const fn place(name: &[u8]) -> usize {
-    let [first, .., last] = name else { return 0 };
-    let (_, [middle, ..]) = name.split_at(name.len() / 2) else { return 0 };
-    let (_, [third, ..]) = name.split_at(name.len().saturating_sub(3)) else { return 0 };
-    (name.len() * 187 + low(*first) * 140 + low(*last) * 90 + low(*middle) * 239 + low(*third) * 205) % 512
+    Some(table)
 }
 
-/// In lower case, where it is a letter.
-const fn low(byte: u8) -> usize {
-    (byte | 0x20) as usize
+/// A place for a name, whatever its case, by its length and its first and its last word.
+const fn place(factor: Word, length: usize, first: Word, last: Word) -> usize {
+    let (first, last) = (first | (ONES * 0x20), last | (ONES * 0x20));
+    let mixed = (first.rotate_left(length as u32) ^ last).wrapping_mul(factor);
+    (mixed >> (Word::BITS - PLACES.trailing_zeros())) as usize
 }
 
 #[expect(clippy::indexing_slicing, reason = "computed when this is compiled, where an index out of bounds is an error")]
@@ -89,13 +145,51 @@ const fn eq(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
 }
 
-/// Which of these names `written` is, in whatever case; [`OTHER`] where it is none.
-pub(crate) fn find(written: &[u8]) -> u8 {
-    let index = INDEX.get(place(written)).copied().unwrap_or(OTHER);
-    match TEXTS.get(usize::from(index)) {
-        Some(name) if name.as_bytes().eq_ignore_ascii_case(written) => index,
-        _ => OTHER,
+/// A known name at the beginning of `bytes` with a colon behind it, in whatever case, and its length.
+pub(crate) fn find(bytes: &[u8]) -> Option<(u8, usize)> {
+    let words = words(bytes);
+    let length = colon(&words)?;
+    let last = length.checked_sub(1)? / WORD;
+    let keep = Word::MAX >> (Word::BITS as usize - (length - last * WORD) * 8);
+    let tail = words.get(last)? & keep;
+    let head = if last == 0 { tail } else { words[0] };
+    let index = *INDEX.get(place(FACTOR, length, head, tail))?;
+    let known = KNOWN.get(usize::from(index))?;
+    let whole = known.words.get(..last)?.iter().zip(&words).all(|(known, written)| is(*known, *written));
+    (known.length == length && whole && is(*known.words.get(last)?, tail)).then_some((index, length))
+}
+
+/// Whether what is written are these letters of a name, in whatever case. Only letters have the bit above that of their case.
+fn is(known: Word, written: Word) -> bool {
+    written | ((known >> 1) & (ONES * 0x20)) == known
+}
+
+/// What `bytes` begin with, as far as a known name goes.
+fn words(bytes: &[u8]) -> [Word; LONGEST / WORD] {
+    let mut padded = [0; LONGEST];
+    let window = bytes.first_chunk().unwrap_or_else(|| {
+        if let Some(room) = padded.get_mut(..bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
+        &padded
+    });
+    let (words, _) = window.as_chunks::<WORD>();
+    let mut found = [0; LONGEST / WORD];
+    found.iter_mut().zip(words).for_each(|(to, from)| *to = Word::from_le_bytes(*from));
+    found
+}
+
+/// Where the first colon stands.
+fn colon(words: &[Word]) -> Option<usize> {
+    for (at, word) in words.iter().enumerate() {
+        // A borrow may mark bytes above a colon, never below it.
+        let other = word ^ (ONES * Word::from(b':'));
+        let hits = other.wrapping_sub(ONES) & !other & (ONES << 7);
+        if hits != 0 {
+            return Some(at * WORD + hits.trailing_zeros() as usize / 8);
+        }
     }
+    None
 }
 
 /// The name at a place.
@@ -116,12 +210,45 @@ mod tests {
 
     #[test]
     fn names_are_found_in_any_case_and_nothing_else_is() {
-        for text in TEXTS {
-            assert_eq!(name(find(text.to_ascii_uppercase().as_bytes())).unwrap(), text);
-            assert_eq!(find(format!("{text}x").as_bytes()), OTHER);
+        for (at, text) in TEXTS.iter().enumerate() {
+            for written in [text.to_string(), text.to_ascii_uppercase()] {
+                for behind in [":", ": ", ": and more than a name can have, so that nothing is padded"] {
+                    let found = find(format!("{written}{behind}").as_bytes());
+                    assert_eq!(found, Some((u8::try_from(at).unwrap(), text.len())), "{written}{behind}");
+                    assert_eq!(name(found.unwrap().0).unwrap(), text);
+                    assert_eq!(find(format!("{written}x{behind}").as_bytes()), None);
+                }
+            }
+            assert_eq!(find(text.as_bytes()), None, "the name may go on");
         }
-        for other in ["", "x", "hosts", "hos\x14", "content_length", "Content-Lengtj", "te\u{212a}"] {
-            assert_eq!(find(other.as_bytes()), OTHER, "{other:?}");
+        for other in [
+            "",
+            ":",
+            "x:",
+            "hosts:",
+            "hos\x14:",
+            "content_length:",
+            "Content-Lengtj:",
+            "content\rlength:",
+            "te\u{212a}:",
+        ] {
+            assert_eq!(find(other.as_bytes()), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_itself_with_any_byte_in_the_other_case_and_not_with_another_byte() {
+        for text in TEXTS {
+            for at in 0..text.len() {
+                for byte in 0..=u8::MAX {
+                    let mut written = [text.as_bytes(), b": a"].concat();
+                    let before = std::mem::replace(&mut written[at], byte);
+                    let found = find(&written).is_some_and(|(_, length)| length == text.len());
+                    let same = text.as_bytes() == &written[..text.len()].to_ascii_lowercase()[..];
+                    // Another name that differs by a byte alone is none of those here.
+                    assert_eq!(found, same, "{text}: {before} as {byte} at {at}");
+                }
+            }
         }
     }
 }

@@ -9,6 +9,8 @@ use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait;
 
+use crate::upgrade::upgraded;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 /// `printf key-of-shop | sha256sum`.
 const HASH: &str = "sha256:625ec9a8bfc54cc62de07d58b187d9e967e1fbcaa61cf9acd03ce7995c261a8d";
@@ -125,6 +127,52 @@ fn keys_are_replaced_without_a_failed_request() {
         over.store(true, SeqCst);
         assert!(load.join().unwrap() > 0);
     });
+}
+
+#[test]
+fn keys_that_the_gateway_makes_outlive_its_process() {
+    let (service, state) = (Upstream::named("x"), tempfile::tempdir().unwrap());
+    let folder = state.path().to_str().unwrap().to_owned();
+    let start = |mint: &str| {
+        let arguments = ["--state", folder.as_str(), "--drain-delay", "off", "--upgrade-socket", "upgrade.sock"];
+        Binary::start_with(&outer(&service.url(), mint), &arguments, |_| {})
+    };
+    // The head of a token, which names the key that has signed it.
+    let signed = |front: &Binary| {
+        assert_eq!(ask(front, "/x"), 200);
+        let token = service.seen().last().unwrap().field("authorization").unwrap();
+        token.split_once('.').unwrap().0.to_owned()
+    };
+    let mut front = start("");
+    let (first, head) = (published(&front), signed(&front));
+    assert_eq!((first.len(), front.end()), (1, Some(0)));
+    // After a restart, and after an upgrade.
+    let mut front = start("");
+    assert_eq!((published(&front), signed(&front)), (first.clone(), head.clone()));
+    let heir = upgraded(front.folder(), &[]);
+    assert_eq!(front.process.code(PATIENCE), Some(0));
+    assert_eq!((published(&front), signed(&front)), (first.clone(), head.clone()));
+    drop(heir);
+    // With other times there are other keys, and those before stay published for the life of their tokens.
+    let mut front = start(", ttl: 30s");
+    let second = published(&front);
+    assert_eq!((second.len(), &second[1..]), (2, &first[..]));
+    assert_ne!(signed(&front), head);
+    assert_eq!(front.end(), Some(0));
+    // What cannot be read is no reason not to serve.
+    let kept = |end: &str| {
+        let files = std::fs::read_dir(state.path().join("mint")).unwrap().map(|file| file.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|found| found == end)).collect::<Vec<_>>()
+    };
+    for file in kept("json") {
+        std::fs::write(file, "{").unwrap();
+    }
+    let front = start(", ttl: 30s");
+    let third = published(&front);
+    assert!(third.len() == 1 && !second.contains(&third[0]), "{third:?}");
+    assert_eq!(ask(&front, "/x"), 200);
+    assert!(front.stderr().contains("keys of `mint` cannot be read"), "{}", front.stderr());
+    assert_eq!(kept("damaged").len(), 1);
 }
 
 /// Where the gateway in front sends its requests.

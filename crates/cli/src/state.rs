@@ -7,8 +7,8 @@ use clap::Args;
 /// The state folder.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StateArguments {
-    /// The folder with the history of documents. Default: the first that systemd's `STATE_DIRECTORY` names; without that, no
-    /// history is kept.
+    /// The folder with the history of documents and the keys that `mint` makes. Default: the first that systemd's
+    /// `STATE_DIRECTORY` names; without that, neither is kept.
     #[arg(long = "state", value_name = "FOLDER", env = "PYLON_STATE", global = true)]
     state: Option<PathBuf>,
 }

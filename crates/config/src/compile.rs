@@ -2,6 +2,7 @@
 //! network or a socket.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use pylon_core::carry::Carry;
@@ -65,6 +66,8 @@ pub struct Context<'a> {
     pub pseudonym: &'a str,
     /// How secrets may be written.
     pub secrets: PlainSecrets,
+    /// The folder in which a gateway that runs keeps what must outlive its process, if there is one.
+    pub state: Option<&'a Path>,
 }
 
 /// A document compiled, and what is known of it beyond what serves.
@@ -96,6 +99,7 @@ pub fn compile(source: &Source, document: &Document, cx: &Context<'_>) -> Result
     let around = Around::new(Arc::default(), cx.resolver.clone(), cx.secrets.reveal());
     let (upstreams, own, wrong) = (BTreeMap::new(), Vec::new(), Vec::new());
     let mut compiler = Compiler { source, document, cx, around, upstreams, own, wrong };
+    compiler.around.state = cx.state.map(Path::to_owned);
     compiler.around.asks_for_certificates = asks_for_certificates(document);
     compiler.consumers();
     compiler.stores();

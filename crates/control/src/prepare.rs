@@ -49,6 +49,8 @@ pub struct Origin {
     pub path: Option<PathBuf>,
     /// How secrets may be written.
     pub secrets: PlainSecrets,
+    /// The state folder of a gateway that runs, if it has one.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for Lasting {
@@ -64,18 +66,22 @@ impl Default for Lasting {
 
 /// Reads, checks and compiles the document at `path`, a file or a folder. All that is wrong is told at once.
 pub fn prepare(path: &Path, secrets: PlainSecrets) -> Result<Prepared, Vec<Diagnostic>> {
-    let origin = Origin { path: Some(path.to_owned()), secrets };
+    at(path, Origin { path: Some(path.to_owned()), secrets, state: None })
+}
+
+/// The same of a gateway that is to run.
+pub(crate) fn at(path: &Path, origin: Origin) -> Result<Prepared, Vec<Diagnostic>> {
     Understood::new(Source::read(path)?, origin).first()
 }
 
 /// The same for a document that is at hand.
 pub fn from_source(source: Source, secrets: PlainSecrets) -> Result<Prepared, Vec<Diagnostic>> {
-    Understood::new(source, Origin { path: None, secrets }).first()
+    revived(source, Origin { path: None, secrets, state: None })
 }
 
-/// The same for a revision that stands in for the document at `path`.
-pub fn revived(source: Source, path: &Path, secrets: PlainSecrets) -> Result<Prepared, Vec<Diagnostic>> {
-    Understood::new(source, Origin { path: Some(path.to_owned()), secrets }).first()
+/// The same for a revision that stands in for the document of a gateway that is to run.
+pub(crate) fn revived(source: Source, origin: Origin) -> Result<Prepared, Vec<Diagnostic>> {
+    Understood::new(source, origin).first()
 }
 
 /// The same for a document that is to follow one which runs, with what that one has.
@@ -125,8 +131,8 @@ impl Understood {
             }
         };
         let Lasting { carry, metrics, pseudonym } = &**lasting;
-        let secrets = origin.secrets;
-        let context = Context { carry, metrics, resolver: &resolver, agents: &agents, pseudonym, secrets };
+        let (secrets, state) = (origin.secrets, origin.state.as_deref());
+        let context = Context { carry, metrics, resolver: &resolver, agents: &agents, pseudonym, secrets, state };
         let compiled = compile::compile(&source, &document, &context).map_err(|more| wrong.extend(more)).ok();
         match (plan, compiled) {
             (Some(plan), Some(compiled)) if wrong.is_empty() => {

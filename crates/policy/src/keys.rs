@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,6 +29,7 @@ use tokio::task::AbortHandle;
 use self::shared::SharedKeys;
 use crate::consumers::{KeyHash, moment};
 use crate::policy::Service;
+use crate::replace;
 
 pub mod shared;
 
@@ -152,12 +152,9 @@ impl KeyRing {
     /// Changes the file at `path`, which is made if it is not there: under a lock, whole or not at all.
     pub fn change<T>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, String> {
         let failed = |what: &str, error: std::io::Error| format!("{what} `{}`: {error}", path.display());
-        let beside = |more: &str| {
-            let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(more);
-            path.with_file_name(name)
-        };
-        let lock = File::create(beside(".lock")).map_err(|error| failed("cannot lock", error))?;
+        let mut beside = path.file_name().unwrap_or_default().to_owned();
+        beside.push(".lock");
+        let lock = File::create(path.with_file_name(beside)).map_err(|error| failed("cannot lock", error))?;
         lock.lock().map_err(|error| failed("cannot lock", error))?;
         let mut ring = match std::fs::read(path) {
             Ok(text) => {
@@ -170,12 +167,8 @@ impl KeyRing {
         ring.known()?;
         let mut text = serde_json::to_string_pretty(&ring).map_err(|error| error.to_string())?;
         text.push('\n');
-        let new = beside(".new");
-        let written = File::create(&new).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        });
-        written.and_then(|()| std::fs::rename(&new, path)).map_err(|error| failed("cannot write", error))?;
+        // Whoever makes keys may be another user than the gateway, which reads them.
+        replace::whole(path, text.as_bytes(), 0o666).map_err(|error| failed("cannot write", error))?;
         Ok(outcome)
     }
 

@@ -26,6 +26,7 @@ mod memory;
 mod origin;
 mod pool;
 mod proofs;
+mod replace;
 mod table;
 mod template;
 mod vary;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -102,6 +103,9 @@ pub struct Around {
     pub resolver: Resolver,
     /// Reads secrets.
     pub secrets: Reveal,
+    /// The folder in which a gateway that runs keeps what must outlive its process, if there is one. Nothing is written there while a
+    /// document is compiled.
+    pub state: Option<PathBuf>,
     /// What policies have to have done off the workers.
     pub services: Services,
     /// The services that policies ask.
@@ -120,6 +124,7 @@ impl Around {
             store: None,
             resolver,
             secrets,
+            state: None,
             services: Services::default(),
             upstreams: Upstreams::default(),
             own: OwnRoutes::default(),

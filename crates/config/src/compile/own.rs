@@ -209,6 +209,7 @@ mod tests {
             agents: &agents,
             pseudonym: "p",
             secrets,
+            state: None,
         };
         let around = Around::new(Arc::default(), resolver.clone(), secrets.reveal());
         let (upstreams, own, wrong) = (std::collections::BTreeMap::new(), Vec::new(), Vec::new());

@@ -6,7 +6,7 @@ use pylon_config::diagnostic::Diagnostic;
 use pylon_config::plan::PlainSecrets;
 
 use super::{Store, hash_of_files};
-use crate::prepare::{Prepared, prepare, revived};
+use crate::prepare::{self, Origin, Prepared, revived};
 
 /// What a start serves.
 #[derive(Debug)]
@@ -31,25 +31,27 @@ pub enum Because {
 
 /// Chooses. What is wrong with the document is an error where no revision can stand in for it.
 pub fn choose(path: &Path, secrets: PlainSecrets, store: Option<&Store>) -> Result<Chosen, Vec<Diagnostic>> {
-    if let Some(chosen) = store.and_then(|store| rolled_back(path, secrets, store)) {
+    let state = store.map(|store| store.folder().to_owned());
+    let origin = Origin { path: Some(path.to_owned()), secrets, state };
+    if let Some(chosen) = store.and_then(|store| rolled_back(path, &origin, store)) {
         return Ok(chosen);
     }
-    let wrong = match prepare(path, secrets) {
+    let wrong = match prepare::at(path, origin.clone()) {
         Ok(prepared) => return Ok(Chosen { prepared, because: Because::Document }),
         Err(wrong) => wrong,
     };
-    match store.and_then(|store| last_good(path, secrets, store)) {
+    match store.and_then(|store| last_good(&origin, store)) {
         Some((number, prepared)) => Ok(Chosen { prepared, because: Because::LastGood(number, wrong) }),
         None => Err(wrong),
     }
 }
 
-fn rolled_back(path: &Path, secrets: PlainSecrets, store: &Store) -> Option<Chosen> {
+fn rolled_back(path: &Path, origin: &Origin, store: &Store) -> Option<Chosen> {
     let newest = store.newest().ok()??;
     if !newest.stands_over(&hash_of_files(path)?) {
         return None;
     }
-    let prepared = newest.source().and_then(|source| revived(source, path, secrets));
+    let prepared = newest.source().and_then(|source| revived(source, origin.clone()));
     match prepared {
         Ok(prepared) => Some(Chosen { prepared, because: Because::RolledBack(newest.number) }),
         Err(_) => {
@@ -59,12 +61,12 @@ fn rolled_back(path: &Path, secrets: PlainSecrets, store: &Store) -> Option<Chos
     }
 }
 
-fn last_good(path: &Path, secrets: PlainSecrets, store: &Store) -> Option<(u64, Prepared)> {
+fn last_good(origin: &Origin, store: &Store) -> Option<(u64, Prepared)> {
     for entry in store.entries().ok()? {
         let number = entry.number;
         match entry.revision {
             Err(error) => tracing::warn!(%error, "a revision is passed over"),
-            Ok(revision) => match revision.source().and_then(|source| revived(source, path, secrets)) {
+            Ok(revision) => match revision.source().and_then(|source| revived(source, origin.clone())) {
                 Ok(prepared) => return Some((number, prepared)),
                 Err(_) => tracing::warn!(revision = number, "a revision is passed over: it cannot be used any more"),
             },

@@ -21,7 +21,9 @@
 //! A request without a proved caller, which passes with `anonymous: allow`, gets none. Whatever a client sends in the same header goes, in
 //! every spelling, whoever asks. Where a token cannot be made, the request is answered with 503 and reaches no service.
 //!
-//! **Keys.** Without `keys` the gateway makes its own, for ES256 or, by `algorithm`, EdDSA. They live in memory, alone in their process: of
+//! **Keys.** Without `keys` the gateway makes its own, for ES256 or, by `algorithm`, EdDSA. With a state folder (`pylon run --state`) they stand
+//! there, in `mint/`, readable by the gateway's user alone, and a restart or an upgrade goes on with them; without one they live in memory, and
+//! tokens of a process that has ended are not known any more. A file that cannot be read is put aside, with a warning, and new keys are made. Of
 //! several gateways with one issuer each needs the same `keys`. A new one comes every `rotate`; it is published before it signs, and the
 //! one before stays published until its last token has ended. With `keys` the first signs. To replace it, add the new one behind it,
 //! put it first once everybody who checks has seen it (five minutes), and take the old one out then; a key that is taken out
@@ -53,14 +55,16 @@ use self::ring::Ring;
 use self::spec::MintSpec;
 use crate::identity::Reserved;
 use crate::own::{Hosts, OwnRoute};
-use crate::policy::{Compiling, Policy, Step, Stop};
+use crate::policy::{Compiling, Policy, Service, Step, Stop};
 use crate::pool::POOL;
 
 mod claims;
+mod disk;
 mod issuer;
 mod kept_tokens;
 mod key;
 mod ring;
+mod rotation;
 pub mod spec;
 
 /// The longest token, in bytes: services have bounds for their headers.
@@ -97,9 +101,10 @@ impl Policy for Mint {
             return Err(errors);
         }
         let issuer = cx.carry.keep(format!("mint {}", spec.issuer), Issuer::default);
-        let ring = Ring::find(spec, keys, &issuer, cx.carry).map_err(|problem| {
+        let ring = Ring::find(spec, keys, &issuer, cx).map_err(|problem| {
             vec![SpecError::new(FieldPath::root(), problem).help("write `keys`, which are made elsewhere")]
         })?;
+        cx.around.services.add(Arc::clone(&ring) as Arc<dyn Service>);
         cx.own_route(OwnRoute {
             by: "mint",
             name: "jwks",
@@ -122,7 +127,7 @@ impl Policy for Mint {
             req.headers_mut().insert(self.header.clone(), value);
             return Step::Done(Ok(()));
         }
-        let key = match self.ring.signing(cx.started) {
+        let key = match self.ring.signing() {
             Ok(key) => key,
             Err(why) => return Step::Done(Err(MINT_UNAVAILABLE.privately(why).into())),
         };

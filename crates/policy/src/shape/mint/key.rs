@@ -59,6 +59,22 @@ impl Key {
         Self::of(by.ok_or("it is none of P-256, Ed25519 and RSA")?)
     }
 
+    /// One that was [packed](Self::packed).
+    pub(super) fn unpacked(text: &str) -> Result<Self, &'static str> {
+        let der = STANDARD.decode(text).map_err(|_| "a key is not in Base64")?;
+        Self::of(read("PRIVATE KEY", &der).ok_or("a key is none of P-256 and Ed25519")?)
+    }
+
+    /// The whole key as one that is made is kept: PKCS#8 (RFC 5958) in Base64.
+    pub(super) fn packed(&self) -> Result<String, &'static str> {
+        let der = match &self.by {
+            By::Ecdsa(pair) => pair.to_pkcs8v1(),
+            By::Ed25519(pair) => pair.to_pkcs8v1(),
+            By::Rsa(_) => return Err("RSA keys are not made here"),
+        };
+        der.map(|der| STANDARD.encode(der)).map_err(|_| "a key does not let itself be written")
+    }
+
     fn of(by: By) -> Result<Self, &'static str> {
         let (alg, mut public) = match &by {
             By::Ecdsa(pair) => {

@@ -11,7 +11,8 @@ use pylon_core::body::Body;
 use pylon_core::carry::Carry;
 use serde_json::{Value, json};
 
-use super::ring::{FRESH, LEEWAY, Rotation};
+use super::ring::{FRESH, LEEWAY, Ring};
+use super::rotation::Rotation;
 use super::spec::MadeSpec;
 use super::*;
 use crate::identify::jwt::Jwt;
@@ -227,8 +228,8 @@ fn a_key_is_published_before_it_signs_and_until_its_last_token_has_ended() {
     for minute in 0..3 * 24 * 60 {
         let at = start + Duration::from_secs(60 * minute);
         rotation.turn(at).unwrap();
-        let published: Vec<String> = rotation.published().map(|key| key.kid().to_owned()).collect();
-        let signer = rotation.published().next().unwrap().kid().to_owned();
+        let published = kids(rotation.published(at));
+        let signer = rotation.signing().kid().to_owned();
         // Whoever fetched the set as long ago as it may be kept has the key already.
         let old = fetched.iter().rev().find(|(then, _)| *then + FRESH <= at);
         assert!(old.is_none_or(|(_, set)| set.contains(&signer)), "minute {minute}");
@@ -250,19 +251,25 @@ fn a_key_is_published_before_it_signs_and_until_its_last_token_has_ended() {
 fn a_ring_lives_on_from_one_document_to_the_next_and_what_is_gone_stays_published() {
     let carry = Carry::default();
     let issuer = carry.keep("i", Issuer::default);
-    let ring = |keys: Vec<Key>| Ring::find(&spec(&json!({})), keys, &issuer, &carry).unwrap();
+    let ring = |keys: Vec<Key>| {
+        compiling(|cx| {
+            let cx = Compiling { carry: &carry, around: cx.around };
+            Ring::find(&spec(&json!({})), keys, &issuer, &cx).unwrap()
+        })
+    };
     let (one, other) = (ring(Vec::new()), ring(Vec::new()));
     assert!(Arc::ptr_eq(&one, &other));
-    let kid = one.signing(tokio_now()).unwrap().kid().to_owned();
+    let kid = one.signing().unwrap().kid().to_owned();
     let given = ring(vec![Key::make(MadeSpec::EdDsa).unwrap()]);
     drop((one, other));
-    let kids = |at| {
-        let (set, _) = issuer.published(at);
-        set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    let own = given.signing(tokio_now()).unwrap().kid().to_owned();
+    let kids = |at| kids(issuer.published(at).0["keys"].as_array().unwrap());
+    let own = given.signing().unwrap().kid().to_owned();
     assert_eq!(kids(tokio_now()), [own.clone(), kid]);
     assert_eq!(kids(tokio_now() + Duration::from_secs(121)), [own]);
+}
+
+fn kids<'a>(set: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
+    set.into_iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
 }
 
 fn tokio_now() -> Instant {

@@ -133,7 +133,13 @@ fn the_issuer_may_tell_where_is_asked() {
 fn a_server_that_is_silent_holds_nobody_up_and_lets_nobody_in() {
     let (service, server) = (Upstream::named("x"), Server::start());
     let gate = start(&service, &at(&server, ", timeout: 300ms, ttl: 5m"));
+    let supply = || gate.admin("/api/supplies").json()[0].clone();
+    let from = format!("{}/introspect", server.service.url().trim_start_matches("http://"));
+    let seen = supply();
+    assert_eq!((&seen["kind"], &seen["from"], &seen["up"]), (&json!("introspection"), &json!(from), &json!(true)));
+    assert_eq!((&seen["age_seconds"], &seen["error"]), (&Value::Null, &Value::Null));
     assert_eq!(show(&gate, TOKEN).status(), 200);
+    assert!(supply()["age_seconds"].is_u64());
     *server.late.lock().unwrap() = Duration::from_secs(5);
     let before = service.requests();
     let begun = now();
@@ -147,11 +153,19 @@ fn a_server_that_is_silent_holds_nobody_up_and_lets_nobody_in() {
         assert_eq!(answer.field("retry-after").as_deref(), Some("1"));
     }
     assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    let seen = supply();
+    assert_eq!(seen["up"], json!(false));
+    assert!(seen["error"].as_str().unwrap().contains("no answer in time"), "{seen}");
+    assert!(seen["failures"].as_u64() >= Some(1) && seen["age_seconds"].is_u64());
+    let labels = format!("{{kind=\"introspection\",from=\"{from}\"}}");
+    assert_eq!(gate.metric(&format!("pylon_supply_up{labels}")), Some(0.0));
     // What is known goes on.
     assert!((0..8).all(|_| show(&gate, TOKEN).status() == 200));
     assert_eq!((gate.get("/open").status(), service.requests()), (204, before + 8));
     *server.late.lock().unwrap() = Duration::ZERO;
     until(PATIENCE, "it is asked again", || show(&gate, "other").status() == 401);
+    let seen = supply();
+    assert_eq!((&seen["up"], &seen["error"]), (&json!(true), &Value::Null));
 }
 
 /// Failure 1: mistakes never open a route.

@@ -117,11 +117,11 @@ catalogue! {
     DISCOVERY_AGE = Gauge "pylon_discovery_age_seconds" ["upstream", "source", "name"] "seconds",
         "Time since what a source names was last confirmed; nothing where it never was";
     SUPPLY_UP = Gauge "pylon_supply_up" ["kind", "from"] "1",
-        "0 where something that policies rest on (keys of issuers, API keys, a store) could not be had when it was last wanted, otherwise 1";
+        "0 where something that policies rest on (keys of issuers, a server that is asked about tokens, API keys, a store) could not be had when it was last wanted, otherwise 1";
     SUPPLY_ITEMS = Gauge "pylon_supply_items" ["kind", "from"] "items",
         "How much of it is at hand, such as keys";
     SUPPLY_AGE = Gauge "pylon_supply_age_seconds" ["kind", "from"] "seconds",
-        "Time since it was last confirmed; nothing where it never was";
+        "Time since it was last confirmed, or last answered; nothing where it never was";
     SUPPLY_FAILURES = Counter "pylon_supply_failures_total" ["kind", "from"] "attempts",
         "Attempts to have it that failed";
     OUTBOUND_TOKENS = Counter "pylon_outbound_tokens_total" ["upstream", "outcome"] "tokens",

@@ -75,7 +75,7 @@ pub struct TokenReading {
 /// Something that policies rest on and that is fetched, watched or asked: keys, stores, servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SupplyReading {
-    /// What it is: `jwks`, `key_file`, `shared_keys`, `redis`.
+    /// What it is: `jwks`, `introspection`, `key_file`, `shared_keys`, `redis`.
     pub kind: &'static str,
     /// Where it is: host and path, or a file; never a query.
     pub from: String,
@@ -83,7 +83,7 @@ pub struct SupplyReading {
     pub up: bool,
     /// How much of it is at hand, such as keys; none where it is nothing that is counted.
     pub items: Option<u64>,
-    /// How long ago it was last confirmed, in seconds; none where it never was, or where it is at hand all the time.
+    /// How long ago it was last confirmed, or last answered, in seconds; none where it never was, or where it is at hand all the time.
     #[serde(rename = "age_seconds", serialize_with = "seconds")]
     pub age: Option<Duration>,
     /// How soon it is wanted again, in seconds; none where that is nothing that is planned.
@@ -112,10 +112,10 @@ impl SupplyLook {
         *self.0.lock() = Some(look);
     }
 
-    /// In the order of their kinds and places, each once.
+    /// In the order of their kinds and places, each once: where several ask at one place, one that has failed.
     pub(crate) fn look(&self, now: Instant) -> Vec<SupplyReading> {
         let mut all = self.0.lock().as_ref().map(|look| look(now)).unwrap_or_default();
-        all.sort_unstable_by(|a, b| (a.kind, &a.from).cmp(&(b.kind, &b.from)));
+        all.sort_unstable_by(|a, b| (a.kind, &a.from, a.up).cmp(&(b.kind, &b.from, b.up)));
         all.dedup_by(|a, b| (a.kind, &a.from) == (b.kind, &b.from));
         all
     }

@@ -16,6 +16,7 @@ use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use pylon_net::timer::timeout_at;
 use pylon_observe::clock::unix_now;
+use pylon_observe::insight::SupplyReading;
 use pylon_upstream::oauth;
 use serde_json::{Map, Value};
 use tokio::runtime::Handle;
@@ -82,8 +83,12 @@ enum Server {
 #[derive(Debug)]
 struct State {
     memory: Memory<Answer>,
-    /// Until when nobody is asked, and why.
+    /// Until when nobody is asked, and why; none again once somebody has answered.
     rest: Option<(Instant, String)>,
+    /// When somebody last answered.
+    answered: Option<Instant>,
+    /// How many questions were not answered.
+    failures: u64,
 }
 
 impl Asking {
@@ -100,7 +105,7 @@ impl Asking {
         let (Ok(server), true) = (server, errors.is_empty()) else { return Err(errors) };
         let written = serde_json::to_string(spec).unwrap_or_default();
         let name = format!("introspection {written} {}", cx.around.resolver.identity());
-        let state = Mutex::new(State { memory: Memory::new(MOST_FLIGHTS), rest: None });
+        let state = Mutex::new(State { memory: Memory::new(MOST_FLIGHTS), rest: None, answered: None, failures: 0 });
         let (spec, secrets, control) = (spec.clone(), cx.around.secrets, OnceLock::new());
         Ok(cx.carry.keep(name, || Self { server, spec, rules, secrets, state, control }))
     }
@@ -196,9 +201,11 @@ impl Asking {
                 }
                 state.memory.settle(key, None, now);
                 state.rest = Some((now + REST, why.clone()));
+                state.failures = state.failures.saturating_add(1);
                 return;
             }
         }
+        state.answered = Some(now);
         if state.rest.take().is_some() {
             tracing::info!(from = self.server.shown(), "tokens can be asked about again");
         }
@@ -212,6 +219,20 @@ impl Service for Asking {
 
     fn settle(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
+    }
+
+    fn look(&self, now: Instant) -> Option<SupplyReading> {
+        let state = self.state.lock();
+        Some(SupplyReading {
+            kind: "introspection",
+            from: self.server.shown(),
+            // Where nobody was asked yet, nothing is known against it.
+            up: state.rest.is_none(),
+            age: state.answered.map(|answered| now.saturating_duration_since(answered)),
+            failures: state.failures,
+            error: state.rest.as_ref().map(|(_, why)| why.clone()),
+            ..SupplyReading::default()
+        })
     }
 }
 

@@ -208,10 +208,11 @@ impl Session<'_, '_> {
             keep_alive: head.keep_alive,
             trailers: head.trailers,
         };
-        let (request, feed) = self.request(head).await;
-        let request = match feed {
-            None => request.map(|_| Body::Empty),
-            Some(_) => ClientBody::wrap(request, open.limits().body, &connection),
+        let (request, feed) = if head.length == Length::Empty {
+            (head.request.map(|()| Body::Empty), None)
+        } else {
+            let (request, feed) = self.request(head).await;
+            (ClientBody::wrap(request, open.limits().body, &connection), Some(feed))
         };
         let answer = {
             let mut future = pin!(Arc::clone(handler).serve(request, connection, started));
@@ -242,14 +243,11 @@ impl Session<'_, '_> {
         }
     }
 
-    /// The request with its body, and what that is fed by.
-    async fn request(&mut self, head: Head) -> (Request<Source>, Option<Feed>) {
-        if head.length == Length::Empty {
-            return (head.request.map(|()| Source::Nothing), None);
-        }
+    /// A request with a body, and what that is fed by.
+    async fn request(&mut self, head: Head) -> (Request<Source>, Feed) {
         let driver = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let (upload, feed) = upload::begin(head.length, std::mem::take(&mut self.wire.buf), driver);
-        (head.request.map(|()| Source::Http1 { upload, expects: head.expects }), Some(feed))
+        (head.request.map(|()| Source::Http1 { upload, expects: head.expects }), feed)
     }
 
     /// Runs `step` until it is ready, and reads what it waits for beside it.

@@ -56,6 +56,12 @@ const BARS: &[Bar] = &[
     Bar { figure: "handshakes: capacity/nginx", says: "handshakes per CPU second ÷ nginx", limit: AtLeast(1.0) },
     Bar { figure: "grpc: cpu/haproxy", says: "CPU per call of gRPC ÷ HAProxy", limit: AtMost(1.0) },
     Bar { figure: "websocket: cpu/nginx", says: "CPU per message of WebSocket ÷ nginx", limit: AtMost(1.0) },
+    Bar {
+        figure: "policies: cpu/envoy",
+        says: "CPU per request behind token, CORS and headers ÷ Envoy",
+        limit: AtMost(0.25),
+    },
+    Bar { figure: "policies: cpu/nginx", says: "the same ÷ nginx with headers and no token", limit: AtMost(1.3) },
     Bar { figure: "idle-tls: pylon", says: "KiB per idle connection under TLS", limit: AtMost(32.0) },
     Bar { figure: "idle: pylon", says: "KiB per idle connection", limit: AtMost(16.0) },
     Bar { figure: "empty: pylon", says: "MiB resident, empty", limit: AtMost(25.0) },

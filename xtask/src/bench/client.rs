@@ -50,6 +50,12 @@ impl Client {
         self.send(&request(path, ""))
     }
 
+    /// The same with more fields in the request.
+    pub(crate) fn get_with(&mut self, path: &str, headers: &[(String, String)]) -> Result<Answer> {
+        let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.send(&request(path, &lines.concat()))
+    }
+
     /// Sends the only request of a connection, and waits until the other side has closed it.
     pub(crate) fn get_last(mut self, path: &str) -> Result<Answer> {
         let answer = self.send(&request(path, "Connection: close\r\n"))?;

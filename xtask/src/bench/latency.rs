@@ -68,7 +68,13 @@ pub(crate) fn run(setting: &Setting<'_>) -> Result<Section> {
 
 /// The rate, and who is measured at it: the service itself, then every proxy that can carry it.
 fn lanes(setting: &Setting<'_>, running: &[Running]) -> Result<(f64, Vec<Lane>)> {
-    let wrk = Wrk { path: "/s".to_owned(), expect: RIGHT, service: setting.stage.backend.port, tls: None };
+    let wrk = Wrk {
+        path: "/s".to_owned(),
+        headers: Vec::new(),
+        expect: RIGHT,
+        service: setting.stage.backend.port,
+        tls: None,
+    };
     let most = |running: &Running| Ok(wrk.run(running.port, setting.course(CONNECTIONS), false)?.per_second);
     let most: Vec<f64> = running.iter().map(most).collect::<Result<_>>()?;
     let reference = running.iter().position(|running| running.program == Program::Nginx).unwrap_or(0);

@@ -55,6 +55,8 @@ pub(crate) struct Expect {
 #[derive(Debug)]
 pub(crate) struct Wrk {
     pub(crate) path: String,
+    /// Fields of each request, beside those of wrk itself.
+    pub(crate) headers: Vec<(String, String)>,
     pub(crate) expect: Expect,
     /// The port of the service itself, whose answers are right.
     pub(crate) service: u16,
@@ -82,6 +84,9 @@ impl Drive for Wrk {
         if look {
             wrk.arg("-s").arg(shell::root()?.join("bench/check.lua"));
         }
+        for (name, value) in &self.headers {
+            wrk.arg("-H").arg(format!("{name}: {value}"));
+        }
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         wrk.arg(format!("{scheme}://127.0.0.1:{port}{path}"));
         if look {
@@ -102,7 +107,7 @@ impl Drive for Wrk {
             Some(tls) => Client::connect_tls(port, tls)?,
             None => Client::connect(port)?,
         };
-        let got = client.get(&self.path)?;
+        let got = client.get_with(&self.path, &self.headers)?;
         if got.status != self.expect.status {
             bail!("{} is answered with {}", self.path, got.status);
         }

@@ -6,6 +6,7 @@ mod figures;
 mod latency;
 mod load;
 pub(crate) mod machine;
+pub(crate) mod policies;
 pub(crate) mod programs;
 mod race;
 mod report;
@@ -14,6 +15,7 @@ mod scale;
 pub(crate) mod stage;
 mod wire;
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -45,6 +47,9 @@ pub(crate) struct Options {
     /// Write no page
     #[arg(long)]
     no_page: bool,
+    /// Measure this binary of pylon, as `cargo xtask dist` builds it, and build none
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 /// Prints the tables and writes the page; `false` when a bar was missed.
@@ -54,8 +59,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let programs = options.programs();
     programs::install(&programs, &["nginx", "wrk", "h2load", "taskset", "prlimit"])?;
-    if !options.peers_only {
-        programs::build_pylon()?;
+    match &options.binary {
+        Some(binary) => programs::measure(binary)?,
+        None if options.peers_only => {}
+        None => programs::build_pylon()?,
     }
     let processors = Processors::split()?;
     processors.settle()?;
@@ -99,7 +106,9 @@ impl Options {
 /// The line below a section: command, versions, machine and day.
 fn how(options: &Options, row: Row, programs: &[Program]) -> Result<String> {
     let row = row.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
-    let command = format!("cargo xtask bench --rounds {} --seconds {} --rows {row}", options.rounds, options.seconds);
+    let binary = options.binary.as_ref().map_or(String::new(), |binary| format!(" --binary {}", binary.display()));
+    let (rounds, seconds) = (options.rounds, options.seconds);
+    let command = format!("cargo xtask bench{binary} --rounds {rounds} --seconds {seconds} --rows {row}");
     let versions: Vec<String> = programs.iter().map(|program| program.version()).collect::<Result<_>>()?;
     let day = shell::output(Command::new("date").args(["-u", "+%-d %B %Y"]).env("LC_ALL", "C"))?;
     let kernel = shell::output(Command::new("uname").args(["-srm"]))?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -10,6 +11,9 @@ use crate::shell;
 
 /// Where `./test --install-bench` puts Envoy, from the root of the project.
 const ENVOY: &str = "target/bench-tools/envoy";
+
+/// The binary of pylon that is measured, where it is not the one that is built for it.
+static MEASURED: OnceLock<PathBuf> = OnceLock::new();
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Program {
@@ -58,14 +62,25 @@ impl Program {
             Self::Pylon if what == "http2" => Some(self.template(true).to_owned()),
             Self::Pylon => Some(format!("bench/documents/{what}.yaml")),
             Self::Nginx => Some(format!("bench/peers/nginx-{what}.conf")),
+            Self::Envoy if what == "policies" => Some(format!("bench/peers/envoy-{what}.yaml")),
+            // It has no place for one of them.
+            Self::Haproxy if what == "policies" => None,
             Self::Haproxy => Some(format!("bench/peers/haproxy-{what}.cfg")),
             Self::NginxLarge | Self::NginxForwarding | Self::Envoy => None,
         }
     }
 
+    /// Whether it lets nobody pass without a token where policies are measured.
+    pub(crate) fn demands_tokens(self) -> bool {
+        matches!(self, Self::Pylon | Self::Envoy)
+    }
+
     fn file(self) -> Result<PathBuf> {
         match self {
-            Self::Pylon => Ok(shell::target()?.join("dist/pylon")),
+            Self::Pylon => match MEASURED.get() {
+                Some(binary) => Ok(binary.clone()),
+                None => Ok(shell::target()?.join("dist/pylon")),
+            },
             Self::Nginx | Self::NginxLarge | Self::NginxForwarding => {
                 shell::find("nginx").context("nginx is missing: ./test --install-bench")
             }
@@ -125,6 +140,13 @@ pub(crate) fn install(programs: &[Program], others: &[&str]) -> Result<()> {
     if !missing.is_empty() {
         bail!("still missing after ./test --install-bench: {}; leave them out by --peers", missing.join(", "));
     }
+    Ok(())
+}
+
+/// Has this binary of pylon measured in place of one that is built for it.
+pub(crate) fn measure(binary: &Path) -> Result<()> {
+    let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
+    let _ = MEASURED.set(binary);
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use super::client::{self, Client};
 use super::figures::Spread;
 use super::latency;
 use super::load::{Drive, Expect, Wrk};
+use super::policies;
 use super::programs::Program;
 use super::race::{Course, Entrant, Outcome, race};
 use super::report::{Section, Table, lanes, number};
@@ -50,6 +51,8 @@ pub(crate) enum Row {
     /// Messages of 100 bytes over open WebSockets
     #[value(name = "websocket")]
     WebSocket,
+    /// 100 bytes behind a token, CORS and headers
+    Policies,
     /// Memory of an idle connection
     Idle,
     /// Memory of an idle connection under TLS
@@ -100,6 +103,7 @@ impl Row {
             Self::Http2 => wire::http2_row(setting),
             Self::Grpc => wire::grpc_row(setting),
             Self::WebSocket => wire::websocket_row(setting),
+            Self::Policies => policies::row(setting),
             Self::Idle => setting.idle(),
             Self::IdleTls => wire::idle_row(setting),
             Self::Empty => setting.empty(),
@@ -249,8 +253,13 @@ impl Setting<'_> {
     }
 
     fn entrant<'a>(&self, label: &str, running: &'a Running, path: &str, expect: Expect) -> Entrant<'a> {
-        let drive: Rc<dyn Drive> =
-            Rc::new(Wrk { path: path.to_owned(), expect, service: self.stage.backend.port, tls: None });
+        let drive: Rc<dyn Drive> = Rc::new(Wrk {
+            path: path.to_owned(),
+            headers: Vec::new(),
+            expect,
+            service: self.stage.backend.port,
+            tls: None,
+        });
         Entrant { label: label.to_owned(), running, drive }
     }
 

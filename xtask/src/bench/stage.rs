@@ -124,7 +124,12 @@ impl Running {
     }
 
     pub(crate) fn wait_until_it_listens(&self) -> Result<()> {
-        self.wait_for(Duration::from_millis(20), PATIENCE, |port| Client::connect(port).is_ok())
+        self.wait_until_it_listens_for(PATIENCE)
+    }
+
+    /// The same with more patience.
+    pub(crate) fn wait_until_it_listens_for(&self, patience: Duration) -> Result<()> {
+        self.wait_for(Duration::from_millis(20), patience, |port| Client::connect(port).is_ok())
     }
 
     /// Asks until the answer is 200, and tells when that was.

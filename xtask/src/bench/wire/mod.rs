@@ -35,17 +35,17 @@ const SOCKETS: u32 = 50;
 
 /// One row: who runs by which configuration, before which service, under which load.
 #[derive(Debug)]
-struct Plan {
-    row: &'static str,
-    title: String,
-    configuration: &'static str,
-    service: u16,
-    connections: u32,
+pub(crate) struct Plan {
+    pub(crate) row: &'static str,
+    pub(crate) title: String,
+    pub(crate) configuration: &'static str,
+    pub(crate) service: u16,
+    pub(crate) connections: u32,
     /// What is counted.
-    unit: &'static str,
-    drive: Rc<dyn Drive>,
+    pub(crate) unit: &'static str,
+    pub(crate) drive: Rc<dyn Drive>,
     /// Another load on ours, for the record.
-    besides: Option<(&'static str, Rc<dyn Drive>)>,
+    pub(crate) besides: Option<(&'static str, Rc<dyn Drive>)>,
 }
 
 pub(crate) fn tls_row(setting: &Setting<'_>) -> Result<Section> {
@@ -58,7 +58,7 @@ pub(crate) fn tls_row(setting: &Setting<'_>) -> Result<Section> {
         service,
         connections: CONNECTIONS,
         unit: "request",
-        drive: Rc::new(Wrk { path: "/s".to_owned(), expect: RIGHT, service, tls: Some(client) }),
+        drive: Rc::new(Wrk { path: "/s".to_owned(), headers: Vec::new(), expect: RIGHT, service, tls: Some(client) }),
         besides: None,
     };
     let (outcome, mut section) = plan.run(setting)?;
@@ -166,7 +166,7 @@ fn configured(setting: &Setting<'_>, what: &str) -> Vec<(Program, String)> {
 }
 
 impl Plan {
-    fn run(&self, setting: &Setting<'_>) -> Result<(Outcome, Section)> {
+    pub(crate) fn run(&self, setting: &Setting<'_>) -> Result<(Outcome, Section)> {
         let programs = configured(setting, self.configuration);
         let start =
             |(program, template): &(Program, String)| setting.stage.start_before(self.service, *program, template);

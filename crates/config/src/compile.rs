@@ -8,18 +8,13 @@ use std::sync::Arc;
 use pylon_core::carry::Carry;
 use pylon_core::host::HostPattern;
 use pylon_core::names::{RouteId, UpstreamName};
-use pylon_core::spec::{FieldPath, SpecError, Step};
+use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::resolve::Resolver;
 use pylon_observe::metrics::Metrics;
 use pylon_policy::consumers::Consumers;
-use pylon_policy::pipeline::Pipeline;
-use pylon_policy::policy::{Around, Compiling, Service, Upstreams};
+use pylon_policy::policy::{Around, Service, Upstreams};
 use pylon_policy::registry::AnySpec;
 use pylon_proxy::action::Action;
-use pylon_proxy::action::forward::Forward;
-use pylon_proxy::action::redirect::Redirect;
-use pylon_proxy::action::respond::Respond;
-use pylon_proxy::action::split::Split;
 use pylon_proxy::forwarding::TrustedProxies;
 use pylon_proxy::removal::{OnRemoval, Streams};
 use pylon_proxy::snapshot::{Route, Settings, Snapshot};
@@ -28,23 +23,21 @@ use pylon_route::matching::RouteMatch;
 use pylon_route::rewrite::Rewrite;
 use pylon_route::table::Table;
 use pylon_upstream::discovery::agents::Agents;
-use pylon_upstream::spec::Speaks;
 use pylon_upstream::upstream::Upstream;
 
-use self::calls::Calls;
 use self::own::Contributed;
 use crate::diagnostic::Diagnostic;
-use crate::document::{ActionSpec, Document, PolicyEntry, RouteSpec};
+use crate::document::{Document, RouteSpec};
 use crate::load::{Source, SourceFile};
 use crate::plan::{self, PlainSecrets};
 use crate::stores::Stores;
-use crate::suggest;
-use crate::tree::Node;
 
+mod action;
 mod calls;
 mod fallback;
 mod mirror;
 mod own;
+mod policies;
 mod tcp;
 mod upstreams;
 
@@ -281,153 +274,6 @@ impl Compiler<'_> {
         }
     }
 
-    fn action(
-        &mut self,
-        spec: &RouteSpec,
-        at: &FieldPath,
-        matching: &RouteMatch,
-        calls: &Calls<'_>,
-    ) -> Option<(Action, String)> {
-        let compiled = match &spec.action {
-            ActionSpec::Forward(name) => {
-                let at = at.clone().key("forward");
-                let forward = self.forward(name, calls, &at).map(|forward| {
-                    let words = format!("forward to {name}{}", calls::in_words(&forward.options));
-                    (Action::Forward(forward), words)
-                });
-                (forward, Vec::new())
-            }
-            ActionSpec::Split(shares) => {
-                let at = at.clone().key("split");
-                let words =
-                    shares.iter().map(|(name, share)| format!("{share} to {name}")).collect::<Vec<_>>().join(", ");
-                let mut forwards = BTreeMap::new();
-                for name in shares.keys() {
-                    forwards.insert(name.clone(), self.forward(name, calls, &at.clone().key(name))?);
-                }
-                // Of each upstream, where they differ.
-                let mut more: Vec<String> =
-                    forwards.values().map(|forward| calls::in_words(&forward.options)).collect();
-                more.dedup();
-                let words = words + &more.concat();
-                let resolve = |name: &str| {
-                    forwards.remove(name).ok_or_else(|| SpecError::new(FieldPath::root(), "no such upstream"))
-                };
-                match Split::compile(shares, &spec.sticky, resolve) {
-                    Ok(split) => (Some((Action::Split(split), format!("split {words}"))), Vec::new()),
-                    Err(errors) => {
-                        (None, errors.into_iter().map(|error| error.below(&FieldPath::root().key("split"))).collect())
-                    }
-                }
-            }
-            ActionSpec::Redirect(redirect) => match Redirect::compile(redirect, matching) {
-                Ok(compiled) => {
-                    (Some((Action::Redirect(compiled), format!("redirect to {}", redirect.to))), Vec::new())
-                }
-                Err(errors) => {
-                    (None, errors.into_iter().map(|error| error.below(&FieldPath::root().key("redirect"))).collect())
-                }
-            },
-            ActionSpec::Respond(respond) => match Respond::compile(respond) {
-                Ok(compiled) => (Some((Action::Respond(compiled), format!("respond {}", respond.status))), Vec::new()),
-                Err(errors) => {
-                    (None, errors.into_iter().map(|error| error.below(&FieldPath::root().key("respond"))).collect())
-                }
-            },
-        };
-        let (action, errors) = compiled;
-        self.note(at, errors);
-        action
-    }
-
-    fn forward(&mut self, name: &str, calls: &Calls<'_>, at: &FieldPath) -> Option<Forward> {
-        let upstream = self.upstream(name, at, "this route forwards to an upstream that does not exist")?;
-        if upstream.speaks() == Speaks::Bytes {
-            let error =
-                SpecError::new(at.clone(), format!("the endpoints of `{name}` are `tcp://`, which is not HTTP"));
-            self.note(&FieldPath::root(), [error.help("write them as `http://host:port`")]);
-            return None;
-        }
-        let mut options = upstream.options(&calls.said(), self.document.limits.response_headers.as_usize());
-        let usual = self.document.defaults.breaker.as_ref();
-        let breaker =
-            |(spec, id): Caller<'_>| upstream.breaker_for(id.as_str(), spec.breaker.as_ref(), usual, self.cx.carry);
-        options.breaker = calls.caller.and_then(breaker);
-        Some(Forward { upstream, options })
-    }
-
-    /// The upstream of this name; `missing` is what is wrong where there is none.
-    fn upstream(&mut self, name: &str, at: &FieldPath, missing: &str) -> Option<Arc<Upstream>> {
-        let upstream = self.upstreams.get(&UpstreamName::from(name)).map(Arc::clone);
-        if upstream.is_none() {
-            self.no_upstream(name, at, missing);
-        }
-        upstream
-    }
-
-    /// Says that there is no such upstream, unless it is there and merely wrong.
-    fn no_upstream(&mut self, name: &str, at: &FieldPath, missing: &str) {
-        let entries = self.source.root.get("upstreams").map(Node::entries).unwrap_or_default();
-        if entries.iter().any(|(key, _)| &*key.text == name) {
-            return;
-        }
-        let error = SpecError::new(at.clone(), missing);
-        let mut diagnostic = self.source.error(&error).label(format!("no upstream is named `{name}`"));
-        let near = suggest::closest(name, entries.iter().map(|(key, _)| &*key.text));
-        if let Some((key, _)) = entries.iter().find(|(key, _)| Some(&*key.text) == near) {
-            let line = self.source.line_of(key.file, key.span);
-            diagnostic = diagnostic.help(format!("did you mean `{}` (defined at {line})?", key.text));
-        } else if entries.is_empty() {
-            diagnostic =
-                diagnostic.help(format!("add `upstreams: {{ {name}: {{ endpoints: [http://127.0.0.1:3000] }} }}`"));
-        } else {
-            diagnostic = diagnostic
-                .help(format!("the upstreams are {}", suggest::listed(entries.iter().map(|(key, _)| &*key.text))));
-        }
-        self.wrong.push(diagnostic);
-    }
-
-    /// The effective policies of a route: its own, and those of `defaults` that it neither replaces nor turns off.
-    #[expect(clippy::type_complexity, reason = "three parts of one answer, taken apart at once")]
-    fn pipeline(
-        &mut self,
-        own: &[PolicyEntry],
-        shadow: Option<&[String]>,
-        at: &FieldPath,
-    ) -> Option<(Pipeline, Vec<(AnySpec, FieldPath)>, Vec<String>)> {
-        let inherited =
-            self.document.defaults.policies.iter().filter(|entry| own.iter().all(|mine| mine.key != entry.key));
-        let policies =
-            (own.iter().chain(inherited)).filter_map(|entry| Some((entry.spec.clone()?, entry.at.clone()))).collect();
-        self.pipeline_of(policies, shadow, at)
-    }
-
-    /// The pipeline of these policies. Where nothing is said of a shadow, `defaults` says which of them are in it.
-    #[expect(clippy::type_complexity, reason = "three parts of one answer, taken apart at once")]
-    fn pipeline_of(
-        &mut self,
-        policies: Vec<(AnySpec, FieldPath)>,
-        shadow: Option<&[String]>,
-        at: &FieldPath,
-    ) -> Option<(Pipeline, Vec<(AnySpec, FieldPath)>, Vec<String>)> {
-        let present = |key: &String| policies.iter().any(|(spec, _)| spec.key() == key);
-        let shadow: Vec<String> = match shadow {
-            Some(shadow) => shadow.to_vec(),
-            None => self.document.defaults.shadow.iter().filter(|key| present(key)).cloned().collect(),
-        };
-        let specs: Vec<AnySpec> = policies.iter().map(|(spec, _)| spec.clone()).collect();
-        match Pipeline::build(&specs, &shadow, &Compiling { carry: self.cx.carry, around: &self.around }) {
-            Ok(pipeline) => Some((pipeline, policies, shadow)),
-            Err(errors) => {
-                for error in errors {
-                    let error = placed(error, &policies, at);
-                    self.note(&FieldPath::root(), [error]);
-                }
-                None
-            }
-        }
-    }
-
     fn table(&mut self, matches: Vec<RouteMatch>) -> Option<Table> {
         // With routes left out because they are wrong, indices would no longer be those of the document.
         let whole = matches.len() >= self.document.routes.len();
@@ -460,18 +306,6 @@ impl Compiler<'_> {
         let (rewrite, fallback, mirror, websocket, streams) = (None, None, None, None, None);
         let action = Action::NotFound;
         Some((Route { id, series, pipeline, rewrite, action, fallback, mirror, websocket, streams }, origin))
-    }
-}
-
-/// An error of a pipeline begins with the key of a policy: its place is where that policy was written.
-fn placed(error: SpecError, policies: &[(AnySpec, FieldPath)], route: &FieldPath) -> SpecError {
-    let key = match error.at.0.first() {
-        Some(Step::Key(key)) => key.clone(),
-        _ => return error.below(route),
-    };
-    match policies.iter().find(|(spec, _)| spec.key() == key) {
-        Some((_, at)) => SpecError { at: FieldPath(error.at.0.into_iter().skip(1).collect()).below(at), ..error },
-        None => error.below(route),
     }
 }
 

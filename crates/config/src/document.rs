@@ -8,7 +8,7 @@ use pylon_core::spec::FieldPath;
 use pylon_net::spec::{LimitsSpec, ListenerSpec};
 use pylon_observe::spec::TelemetrySpec;
 use pylon_policy::consumers::ConsumerSpec;
-use pylon_policy::registry::{self, AnySpec, CATALOGUE, SpecReader};
+use pylon_policy::registry::{self, AnySpec, CATALOGUE, LEFT_OUT, SpecReader};
 use pylon_proxy::action::redirect::RedirectSpec;
 use pylon_proxy::action::respond::RespondSpec;
 use pylon_proxy::action::split::{SplitSpec, StickySpec};
@@ -290,7 +290,10 @@ impl Reader<'_> {
     }
 
     fn unknown(&mut self, key: &Key, text: &str, known: &[&str], at: &FieldPath) {
-        if keys::LATER.contains(&text) {
+        if let Some((_, feature)) = LEFT_OUT.iter().find(|(policy, _)| *policy == text) {
+            let help = format!("build it with the feature `{feature}`, which is on by default");
+            self.complain_at_key(key, at, format!("this gateway was built without the policy `{text}`"), Some(help));
+        } else if keys::LATER.contains(&text) {
             let help = "remove it: a key that does nothing would only look as if it did".to_owned();
             self.complain_at_key(key, at, format!("`{text}` is not built yet"), Some(help));
         } else {
@@ -348,4 +351,24 @@ fn with_article(what: &str) -> String {
 
 fn names(keys: &[KeyDoc]) -> Vec<&'static str> {
     keys.iter().map(|key| key.key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::render_all;
+
+    #[test]
+    fn a_policy_that_was_left_out_of_the_build_is_told_as_that() {
+        let text = "routes:\n  - { match: /, respond: 200, expression: request.path == '/' }\n";
+        let source = Source::from_text("t.yaml", text).unwrap();
+        let told = render_all(&read(&source).1, false);
+        // It depends on how these tests are built which of both can be seen.
+        if registry::entry("expression").is_some() {
+            assert_eq!((told.as_str(), LEFT_OUT), ("", &[][..]));
+        } else {
+            assert!(told.contains("this gateway was built without the policy `expression`"), "{told}");
+            assert!(told.contains("build it with the feature `cel`"), "{told}");
+        }
+    }
 }

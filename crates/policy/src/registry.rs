@@ -52,6 +52,12 @@ policies! {
     }
 }
 
+/// Policies that this gateway was built without, each with the feature that brings it.
+pub const LEFT_OUT: &[(&str, &str)] = &[
+    #[cfg(not(feature = "cel"))]
+    ("expression", "cel"),
+];
+
 /// One policy of the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {

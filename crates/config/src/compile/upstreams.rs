@@ -12,6 +12,8 @@ use pylon_upstream::upstream::{Building, Upstream};
 
 use super::{Compiler, Context};
 use crate::plain;
+use crate::suggest;
+use crate::tree::Node;
 
 impl Compiler<'_> {
     pub(super) fn upstreams(&mut self) {
@@ -62,6 +64,37 @@ impl Compiler<'_> {
 }
 
 impl Compiler<'_> {
+    /// The upstream of this name; `missing` is what is wrong where there is none.
+    pub(super) fn upstream(&mut self, name: &str, at: &FieldPath, missing: &str) -> Option<Arc<Upstream>> {
+        let upstream = self.upstreams.get(&UpstreamName::from(name)).map(Arc::clone);
+        if upstream.is_none() {
+            self.no_upstream(name, at, missing);
+        }
+        upstream
+    }
+
+    /// Says that there is no such upstream, unless it is there and merely wrong.
+    fn no_upstream(&mut self, name: &str, at: &FieldPath, missing: &str) {
+        let entries = self.source.root.get("upstreams").map(Node::entries).unwrap_or_default();
+        if entries.iter().any(|(key, _)| &*key.text == name) {
+            return;
+        }
+        let error = SpecError::new(at.clone(), missing);
+        let mut diagnostic = self.source.error(&error).label(format!("no upstream is named `{name}`"));
+        let near = suggest::closest(name, entries.iter().map(|(key, _)| &*key.text));
+        if let Some((key, _)) = entries.iter().find(|(key, _)| Some(&*key.text) == near) {
+            let line = self.source.line_of(key.file, key.span);
+            diagnostic = diagnostic.help(format!("did you mean `{}` (defined at {line})?", key.text));
+        } else if entries.is_empty() {
+            diagnostic =
+                diagnostic.help(format!("add `upstreams: {{ {name}: {{ endpoints: [http://127.0.0.1:3000] }} }}`"));
+        } else {
+            diagnostic = diagnostic
+                .help(format!("the upstreams are {}", suggest::listed(entries.iter().map(|(key, _)| &*key.text))));
+        }
+        self.wrong.push(diagnostic);
+    }
+
     /// Where the gateway stands: what is written, else what the environment says.
     fn locality(&self) -> LocalitySpec {
         let said = |name| std::env::var(name).ok().filter(|value| !value.is_empty());

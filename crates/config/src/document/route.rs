@@ -118,33 +118,8 @@ impl Reader<'_> {
                 Some("write `match: GET /users/{id}`, or `match: \"/{*rest}\"` for everything".to_owned()),
             );
         }
-        let actions: Vec<_> =
-            ["forward", "split", "redirect", "respond"].into_iter().filter(|key| node.get(key).is_some()).collect();
-        match actions.as_slice() {
-            [_] => {}
-            [] if broken => {}
-            [] => self.complain(
-                node,
-                at,
-                "this route does nothing".to_owned(),
-                Some("add `forward`, `split`, `redirect` or `respond`".to_owned()),
-            ),
-            several => self.complain(
-                node,
-                at,
-                format!("this route does several things: {}", suggest::listed(several.iter().copied())),
-                Some("keep one of them".to_owned()),
-            ),
-        }
-        self.wants_beside(node, at, "sticky", &["split"], None);
-        let help = "name the service that speaks WebSocket: `forward: chat`";
-        self.wants_beside(node, at, "websocket", &["forward", "split"], Some(help));
-        let help = "an answer of the gateway itself does not fail";
-        self.wants_beside(node, at, "breaker", &["forward", "split"], Some(help));
-        self.wants_beside(node, at, "fallback", &["forward", "split"], Some(help));
-        for key in ["mirror", "retry", "hedge"] {
-            self.wants_beside(node, at, key, &["forward", "split"], None);
-        }
+        self.one_action(node, at, broken);
+        self.company(node, at);
         let action = parts.actions.into_iter().next()?;
         Some(RouteSpec {
             index,
@@ -165,6 +140,42 @@ impl Reader<'_> {
             shadow: parts.shadow,
         })
     }
+
+    /// Complains where a route does not do exactly one thing.
+    fn one_action(&mut self, node: &Node, at: &FieldPath, broken: bool) {
+        let actions: Vec<_> =
+            ["forward", "split", "redirect", "respond"].into_iter().filter(|key| node.get(key).is_some()).collect();
+        match actions.as_slice() {
+            [_] => {}
+            [] if broken => {}
+            [] => self.complain(
+                node,
+                at,
+                "this route does nothing".to_owned(),
+                Some("add `forward`, `split`, `redirect` or `respond`".to_owned()),
+            ),
+            several => self.complain(
+                node,
+                at,
+                format!("this route does several things: {}", suggest::listed(several.iter().copied())),
+                Some("keep one of them".to_owned()),
+            ),
+        }
+    }
+
+    /// Complains of what means nothing beside the action of its route.
+    fn company(&mut self, node: &Node, at: &FieldPath) {
+        self.wants_beside(node, at, "sticky", &["split"], None);
+        let help = "name the service that speaks WebSocket: `forward: chat`";
+        self.wants_beside(node, at, "websocket", &["forward", "split"], Some(help));
+        let help = "an answer of the gateway itself does not fail";
+        self.wants_beside(node, at, "breaker", &["forward", "split"], Some(help));
+        self.wants_beside(node, at, "fallback", &["forward", "split"], Some(help));
+        for key in ["mirror", "retry", "hedge"] {
+            self.wants_beside(node, at, key, &["forward", "split"], None);
+        }
+    }
+
     /// Complains of `key` where none of those stands beside it that give it a meaning.
     fn wants_beside(&mut self, node: &Node, at: &FieldPath, key: &str, others: &[&str], help: Option<&str>) {
         let Some((written, _)) = node.entry(key) else { return };

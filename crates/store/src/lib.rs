@@ -4,6 +4,7 @@
 //! told at once that it cannot be had, and decides for itself; nobody waits for longer than the time that one call may take.
 
 pub mod command;
+pub mod marks;
 pub mod sessions;
 pub mod spec;
 

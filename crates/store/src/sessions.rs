@@ -1,17 +1,47 @@
 //! Sessions that gateways share: sealed by whoever keeps them here, found by their id, and taken away by whom they are of.
 //!
-//! A session has a time after which it is gone by itself. It stands in indexes, such as that of its user or of the session at the identity
-//! provider, so that all sessions of one of them end at its word (OpenID Connect Back-Channel Logout 1.0). An index lives as long as the last
-//! session in it. What is kept is opaque here: whoever keeps it seals it, so that nobody reads or forges it who reaches the store.
+//! A session has a time after which it is gone by itself, and which is put off while it is used. It stands in indexes, such as that of its
+//! user or of the session at the identity provider, so that all sessions of one of them end at its word (OpenID Connect Back-Channel Logout
+//! 1.0). An index lives as long as the last session in it can. What is kept is opaque here: whoever keeps it seals it, so that nobody reads
+//! or forges it who reaches the store.
+//!
+//! Nothing but [`Sessions::set`] makes a session: whatever else is done to one that was taken away meanwhile leaves it away.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::{Command, StoreError};
+use crate::command::{Command, Reply, StoreError};
 use crate::link::Redis;
 
 /// How many ids are taken away by one command.
 const AT_ONCE: usize = 512;
+
+/// Puts a value in place of another one, if that is still there, for what is left of its time.
+const EXCHANGE: &str = "\
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1";
+
+/// Takes a value away, if it is this one.
+const TAKE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('DEL', KEYS[1])";
+
+/// What is kept of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// As whoever keeps it has sealed it.
+    pub sealed: Vec<u8>,
+    /// For how long it is there if nothing puts that off.
+    pub left: Duration,
+}
+
+/// For how long a session is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spans {
+    /// If it is not used.
+    pub unused: Duration,
+    /// However much it is used: its indexes are there for so long.
+    pub longest: Duration,
+}
 
 /// The sessions of all gateways that share a store.
 #[derive(Debug, Clone)]
@@ -26,24 +56,57 @@ impl Sessions {
     }
 
     /// What is kept under this id; none where there is nothing, or no longer.
-    pub async fn get(&self, id: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let replies = self.store.run(&[Command::new("GET").arg(self.session(id))], false).await?;
-        replies.into_iter().next().ok_or(StoreError::Odd)?.bytes()
+    pub async fn get(&self, id: &str) -> Result<Option<Kept>, StoreError> {
+        let key = self.session(id);
+        let replies = self.store.run(&[Command::new("GET").arg(&key), Command::new("PTTL").arg(&key)], false).await?;
+        let [sealed, left] = <[Reply; 2]>::try_from(replies).map_err(|_| StoreError::Odd)?;
+        // Below zero: it went in between.
+        let left = Duration::from_millis(u64::try_from(left.number()?).unwrap_or_default());
+        Ok(sealed.bytes()?.map(|sealed| Kept { sealed, left }))
     }
 
-    /// Keeps `sealed` under this id for `ttl`, in place of what was there, and in these indexes: all or nothing of it.
-    pub async fn set(&self, id: &str, sealed: &[u8], ttl: Duration, indexes: &[&str]) -> Result<(), StoreError> {
-        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50);
-        let keep = Command::new("SET").arg(self.session(id)).arg(sealed).arg("PX").number(millis);
+    /// Keeps `sealed` under this id, in place of what was there, and in these indexes: all or nothing of it.
+    pub async fn set(&self, id: &str, sealed: &[u8], spans: Spans, indexes: &[&str]) -> Result<(), StoreError> {
+        let keep = Command::new("SET").arg(self.session(id)).arg(sealed).arg("PX").number(millis(spans.unused));
         let mut commands = vec![keep];
         for index in indexes {
-            let index = self.index(index);
+            let (index, longest) = (self.index(index), millis(spans.longest));
             commands.push(Command::new("SADD").arg(&index).arg(id));
             // Its first time, and from then on only longer ones.
-            commands.push(Command::new("PEXPIRE").arg(&index).number(millis).arg("NX"));
-            commands.push(Command::new("PEXPIRE").arg(&index).number(millis).arg("GT"));
+            commands.push(Command::new("PEXPIRE").arg(&index).number(longest).arg("NX"));
+            commands.push(Command::new("PEXPIRE").arg(&index).number(longest).arg("GT"));
         }
         self.store.run(&commands, true).await.map(|_| ())
+    }
+
+    /// Keeps `sealed` for `unused` in place of what is there; false where nothing is there any more.
+    pub async fn replace(&self, id: &str, sealed: &[u8], unused: Duration) -> Result<bool, StoreError> {
+        let keep = Command::new("SET").arg(self.session(id)).arg(sealed).arg("PX").number(millis(unused)).arg("XX");
+        Ok(self.one(keep).await? == Reply::Done)
+    }
+
+    /// Keeps `after` in place of `before` for what is left of its time; false where something else is there, or nothing.
+    pub async fn exchange(&self, id: &str, before: &[u8], after: &[u8]) -> Result<bool, StoreError> {
+        let keep = Command::new("EVAL").arg(EXCHANGE).arg("1").arg(self.session(id)).arg(before).arg(after);
+        Ok(self.one(keep).await?.number()? > 0)
+    }
+
+    /// Puts the end of a session off that is used; false where it is there no more.
+    pub async fn touch(&self, id: &str, unused: Duration) -> Result<bool, StoreError> {
+        let touch = Command::new("PEXPIRE").arg(self.session(id)).number(millis(unused));
+        Ok(self.one(touch).await?.number()? > 0)
+    }
+
+    /// Has one session for whoever comes by this word, and for as long, so that nobody else does what can be done once; false where
+    /// somebody else has it.
+    pub async fn lock(&self, id: &str, word: &str, span: Duration) -> Result<bool, StoreError> {
+        let lock = Command::new("SET").arg(self.locked(id)).arg(word).arg("PX").number(millis(span)).arg("NX");
+        Ok(self.one(lock).await? == Reply::Done)
+    }
+
+    /// Leaves one session to others, if whoever comes by this word has it.
+    pub async fn unlock(&self, id: &str, word: &str) -> Result<(), StoreError> {
+        self.one(Command::new("EVAL").arg(TAKE).arg("1").arg(self.locked(id)).arg(word)).await.map(|_| ())
     }
 
     /// Takes one away, out of these indexes, too. Says whether it was there.
@@ -73,11 +136,24 @@ impl Sessions {
         Ok(gone)
     }
 
+    async fn one(&self, command: Command) -> Result<Reply, StoreError> {
+        self.store.run(&[command], false).await?.into_iter().next().ok_or(StoreError::Odd)
+    }
+
     fn session(&self, id: &str) -> String {
         self.store.key(&format!("session:{id}"))
+    }
+
+    fn locked(&self, id: &str) -> String {
+        self.store.key(&format!("session-lock:{id}"))
     }
 
     fn index(&self, index: &str) -> String {
         self.store.key(&format!("sessions:{index}"))
     }
+}
+
+/// As the store takes times.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50)
 }

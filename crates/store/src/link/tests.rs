@@ -6,7 +6,8 @@ use pylon_testkit::redis::Redis as Server;
 use pylon_testkit::wait;
 
 use super::*;
-use crate::sessions::Sessions;
+use crate::marks::Marks;
+use crate::sessions::{Sessions, Spans};
 
 const TIMEOUT: Duration = Duration::from_millis(250);
 /// What a call may take besides its time on a machine that is busy.
@@ -120,14 +121,16 @@ async fn a_password_opens_what_is_closed_and_a_wrong_one_does_not() {
 async fn sessions_are_kept_for_their_time_and_end_by_id_and_by_whom_they_are_of() {
     let server = Server::start();
     let sessions = Sessions::new(started(&server, "").await);
-    let hour = Duration::from_secs(3600);
+    let secs = Duration::from_secs;
+    let hour = Spans { unused: secs(1800), longest: secs(3600) };
     assert_eq!(sessions.get("a").await, Ok(None));
     sessions.set("a", b"sealed a", hour, &["sub:ann", "sid:1"]).await.unwrap();
     sessions.set("b", b"sealed b", hour, &["sub:ann", "sid:2"]).await.unwrap();
     sessions.set("c", b"sealed c", hour, &["sub:bob"]).await.unwrap();
-    assert_eq!(sessions.get("a").await, Ok(Some(b"sealed a".to_vec())));
+    let kept = sessions.get("a").await.unwrap().unwrap();
+    assert!(kept.sealed == b"sealed a" && kept.left <= secs(1800) && kept.left > secs(1700), "{kept:?}");
     sessions.set("a", b"new", hour, &["sub:ann", "sid:1"]).await.unwrap();
-    assert_eq!(sessions.get("a").await, Ok(Some(b"new".to_vec())));
+    assert_eq!(sessions.get("a").await.unwrap().unwrap().sealed, b"new");
     assert_eq!(sessions.delete_by("sid:2").await, Ok(1));
     assert_eq!((sessions.get("b").await, sessions.delete_by("sid:2").await), (Ok(None), Ok(0)));
     sessions.set("d", b"d", hour, &["sub:ann"]).await.unwrap();
@@ -136,7 +139,8 @@ async fn sessions_are_kept_for_their_time_and_end_by_id_and_by_whom_they_are_of(
     assert_eq!((sessions.get("a").await, sessions.get("d").await), (Ok(None), Ok(None)));
     assert_eq!(sessions.delete("c", &["sub:bob"]).await, Ok(true));
     assert_eq!((sessions.delete("c", &["sub:bob"]).await, sessions.delete_by("sub:bob").await), (Ok(false), Ok(0)));
-    sessions.set("e", b"e", Duration::from_millis(50), &["sub:eve"]).await.unwrap();
+    let soon = Duration::from_millis(50);
+    sessions.set("e", b"e", Spans { unused: soon, longest: soon }, &["sub:eve"]).await.unwrap();
     let begun = wait::now();
     while sessions.get("e").await != Ok(None) {
         assert!(begun.elapsed() < Duration::from_secs(10));
@@ -152,8 +156,10 @@ async fn sessions_are_kept_for_their_time_and_end_by_id_and_by_whom_they_are_of(
 async fn an_index_lives_as_long_as_the_last_session_in_it() {
     let server = Server::start();
     let sessions = Sessions::new(started(&server, "").await);
-    sessions.set("long", b"l", Duration::from_secs(3600), &["sub:ann"]).await.unwrap();
-    sessions.set("short", b"s", Duration::from_millis(20), &["sub:ann"]).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    sessions.set("long", b"l", Spans { unused: hour, longest: hour }, &["sub:ann"]).await.unwrap();
+    let soon = Duration::from_millis(20);
+    sessions.set("short", b"s", Spans { unused: soon, longest: soon }, &["sub:ann"]).await.unwrap();
     let begun = wait::now();
     while sessions.get("short").await != Ok(None) {
         assert!(begun.elapsed() < Duration::from_secs(10));
@@ -192,4 +198,56 @@ fn what_could_not_be_meant_is_refused_at_load() {
         let spec: RedisSpec = serde_json::from_str(spec).unwrap();
         assert!(Redis::new(&spec, &resolver, none).is_ok(), "{spec:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_done_to_a_session_that_was_taken_away_brings_it_back() {
+    let server = Server::start();
+    let sessions = Sessions::new(started(&server, "").await);
+    let (hour, long) = (Duration::from_secs(3600), Duration::from_secs(7200));
+    sessions.set("a", b"one", Spans { unused: hour, longest: long }, &["sub:ann"]).await.unwrap();
+    assert_eq!(sessions.exchange("a", b"other", b"x").await, Ok(false), "somebody was quicker");
+    assert_eq!(sessions.exchange("a", b"one", b"two").await, Ok(true));
+    let kept = sessions.get("a").await.unwrap().unwrap();
+    assert!(kept.sealed == b"two" && kept.left <= hour, "{kept:?}");
+    assert_eq!((sessions.replace("a", b"three", long).await, sessions.touch("a", hour).await), (Ok(true), Ok(true)));
+    let kept = sessions.get("a").await.unwrap().unwrap();
+    assert!(kept.sealed == b"three" && kept.left <= hour, "{kept:?}");
+    assert_eq!(sessions.delete_by("sub:ann").await, Ok(1));
+    assert_eq!(sessions.exchange("a", b"three", b"x").await, Ok(false));
+    assert_eq!((sessions.replace("a", b"x", long).await, sessions.touch("a", hour).await), (Ok(false), Ok(false)));
+    assert_eq!(sessions.get("a").await, Ok(None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_at_a_time_has_a_session_for_itself_and_nobody_gives_away_what_another_one_has() {
+    let server = Server::start();
+    let (one, other) = (started(&server, "").await, started(&server, "").await);
+    let (one, other) = (Sessions::new(one), Sessions::new(other));
+    let minute = Duration::from_secs(60);
+    assert_eq!((one.lock("a", "1", minute).await, other.lock("a", "2", minute).await), (Ok(true), Ok(false)));
+    other.unlock("a", "2").await.unwrap();
+    assert_eq!((other.lock("a", "2", minute).await, other.lock("b", "2", minute).await), (Ok(false), Ok(true)));
+    one.unlock("a", "1").await.unwrap();
+    assert_eq!(other.lock("a", "2", Duration::from_millis(50)).await, Ok(true));
+    let begun = wait::now();
+    while one.lock("a", "1", minute).await != Ok(true) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "whoever has died has it for good");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_are_moments_of_one_clock_and_what_is_none_is_not_taken_for_nothing() {
+    let server = Server::start();
+    let marks = Marks::new(started(&server, "").await);
+    let names = ["a".to_owned(), "b".to_owned()];
+    let now = marks.now().await.unwrap();
+    assert!(now > 1_700_000_000);
+    assert_eq!((marks.get(&names).await, marks.get(&[]).await), (Ok(vec![None, None]), Ok(Vec::new())));
+    marks.set("b", now, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(marks.get(&names).await, Ok(vec![None, Some(now)]));
+    assert_eq!((marks.settle("c", 5).await, marks.settle("c", 7).await), (Ok(5), Ok(5)));
+    server.say("SELECT 3\r\nSET pylon:mark:a garbage");
+    assert_eq!(marks.get(&names).await, Err(StoreError::Odd));
 }

@@ -81,11 +81,19 @@ impl Provider {
     /// # Panics
     /// If it is not taken.
     pub fn register(&self, origin: &str, auth: &str) -> Registered {
+        self.register_with(origin, auth, true)
+    }
+
+    /// The same, for a client that is told of the logouts of its sessions or, without `sid`, of those of its users.
+    ///
+    /// # Panics
+    /// If it is not taken.
+    pub fn register_with(&self, origin: &str, auth: &str, sid: bool) -> Registered {
         let metadata = json!({
             "redirect_uris": [format!("{origin}/.session/callback")],
             "post_logout_redirect_uris": [format!("{origin}/goodbye")],
             "backchannel_logout_uri": format!("{origin}/.session/backchannel"),
-            "backchannel_logout_session_required": true,
+            "backchannel_logout_session_required": sid,
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
             "token_endpoint_auth_method": auth,

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::command;
 use crate::process::Process;
+use crate::tls::Issued;
 use crate::upstream::Upstream;
 use crate::wait;
 
@@ -22,6 +23,8 @@ pub struct Redis {
     folder: TempDir,
     arguments: Vec<String>,
     process: Process,
+    /// Where it speaks TLS, and the folder of its certificate.
+    secure: Option<(SocketAddr, TempDir)>,
 }
 
 impl Redis {
@@ -42,10 +45,33 @@ impl Redis {
             let address = Upstream::nobody();
             let mut process = spawn(&folder, address, &arguments);
             if is_up(address, &mut process) {
-                return Self { address, folder, arguments, process };
+                return Self { address, folder, arguments, process, secure: None };
             }
         }
         panic!("Redis does not start: {}", std::fs::read_to_string(folder.path().join("log")).unwrap_or_default());
+    }
+
+    /// Starts one that speaks TLS as well, with this certificate: see [`Redis::secure_url`].
+    ///
+    /// # Panics
+    /// If Redis does not start.
+    pub fn start_secure(issued: &Issued) -> Self {
+        let (address, folder) = (Upstream::nobody(), tempfile::tempdir().unwrap());
+        issued.write(folder.path(), "redis");
+        let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        let (port, cert, key) = (address.port().to_string(), file("redis.pem"), file("redis.key"));
+        let arguments = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
+        let arguments = [&arguments[..], &["--tls-ca-cert-file", &cert, "--tls-auth-clients", "no"]].concat();
+        let started = Self::start_with(&arguments);
+        Self { secure: Some((address, folder)), ..started }
+    }
+
+    /// `rediss://127.0.0.1:PORT`.
+    ///
+    /// # Panics
+    /// If it speaks no TLS.
+    pub fn secure_url(&self) -> String {
+        format!("rediss://{}", self.secure.as_ref().expect("it speaks TLS").0)
     }
 
     /// Where clients are answered.

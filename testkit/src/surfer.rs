@@ -109,6 +109,35 @@ impl Surfer {
         }
     }
 
+    /// A browser that has the cookies of one site for another one as well, as if both were the same behind a balancer.
+    #[must_use]
+    pub fn also_at(&self, from: &str, to: &str) -> Self {
+        let (from, to) = (parts(from).0, parts(to).0);
+        let mut all = self.clone();
+        for (key, value) in self.cookies.iter().filter(|(key, _)| key.host == from) {
+            all.cookies.insert(Key { host: to.to_owned(), ..key.clone() }, value.clone());
+        }
+        all
+    }
+
+    /// The value of a cookie that it keeps for a host.
+    pub fn value(&self, url: &str, name: &str) -> Option<&str> {
+        let host = parts(url).0;
+        self.cookies.iter().find(|(key, _)| key.host == host && key.name == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Has it keep another value in the place of one that it keeps.
+    ///
+    /// # Panics
+    /// If it keeps none of this name.
+    #[must_use]
+    pub fn with_value(&self, url: &str, name: &str, value: &str) -> Self {
+        let (host, mut all) = (parts(url).0, self.clone());
+        let kept = all.cookies.iter_mut().find(|(key, _)| key.host == host && key.name == name);
+        value.clone_into(kept.expect("a cookie of this name").1);
+        all
+    }
+
     /// The names of the cookies that it keeps for a host.
     pub fn names(&self, url: &str) -> Vec<String> {
         let host = parts(url).0;

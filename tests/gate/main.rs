@@ -71,6 +71,8 @@ mod rolling;
 mod schema;
 mod session;
 mod session_browser;
+mod session_outages;
+mod session_shared;
 mod signatures;
 mod slow;
 mod streams;

@@ -76,12 +76,12 @@ impl Site {
     }
 }
 
-fn user(answer: &Message) -> String {
+pub(crate) fn user(answer: &Message) -> String {
     assert_eq!(answer.status(), 200, "{}", answer.text());
     answer.json()["headers"]["x-user"].as_str().unwrap_or("nobody").to_owned()
 }
 
-fn refused(landed: &Landed, status: u16) {
+pub(crate) fn refused(landed: &Landed, status: u16) {
     assert_eq!(landed.answer.status(), status, "{}: {}", landed.url, landed.answer.text());
     let kind = landed.answer.field("content-type").unwrap();
     assert!(kind.starts_with("text/html") && landed.answer.text().contains("Log in again"));
@@ -397,7 +397,7 @@ fn a_document_that_is_wrong_is_refused_and_what_cannot_work_lets_nobody_in() {
 }
 
 /// Says yes where the identity provider asks whether to log out, and goes where that leads.
-fn sign_out(surfer: &mut Surfer, url: &str) -> Landed {
+pub(crate) fn sign_out(surfer: &mut Surfer, url: &str) -> Landed {
     let asked = surfer.follow(url);
     let text = asked.answer.text();
     let xsrf = text.split_once("name=\"xsrf\" value=\"").expect("a form").1.split('"').next().unwrap();

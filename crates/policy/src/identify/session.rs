@@ -18,6 +18,13 @@
 //!   tokens: { authorization: access_token }
 //!   after_logout: /goodbye
 //! ```
+//! ```yaml
+//! session:
+//!   issuer: https://id.example.com
+//!   client_id: shop
+//!   keys: env:SESSION_KEY
+//!   store: redis                        # sessions stand in `stores: { redis: … }`, and not in cookies
+//! ```
 //!
 //! **Who is sent to log in.** A browser that goes to a page without a session is redirected to the issuer, and comes back to that page.
 //! Whatever else asks (`fetch`, XHR, forms, WebSockets, programs) is answered with 401, and `/.session/login?return_to=/path` is where a page
@@ -36,20 +43,24 @@
 //! The first of `keys` seals, all of them open: put a new one before the old, and take the old one out after `lifetime`. All instances with the
 //! same keys share all sessions. A session ends after `lifetime`, or when it was not used for `idle`.
 //!
+//! With `store: redis` they stand in the Redis of `stores`, sealed just so, and a browser has an id of 256 bits alone, which is sealed, too.
+//! Redis takes away what was not used for `idle`. A worker asks it once a second for each session at the most. Where it does not answer, nobody
+//! knows who has a session: requests that show one get 503, as do browsers that would have to log in. Nobody waits longer than `stores.redis.timeout`.
+//!
 //! **Renewal.** Where the issuer gives a refresh token (often by the scope `offline_access`), tokens are renewed ahead of their end, once for
-//! all requests that come together. If the issuer says no, the session ends; if it does not answer, the session goes on until the
+//! all requests that come together; with `store: redis`, for those at all gateways. If the issuer says no, the session ends; if it does not answer, the session goes on until the
 //! end of its tokens, and its requests are answered with 503 after that.
 //!
-//! **Logouts** end a session at once, also for copies of its cookie: by `/.session/logout`, or by the issuer (Back-Channel Logout). They are noted in
-//! the memory of this process, a hundred thousand at most; if more come, older sessions end early. Other instances do not know
-//! of them, and neither does this one after a restart: there, a session ends by its times or by the next renewal.
+//! **Logouts** end a session at once, also for copies of its cookie: by `/.session/logout`, or by the issuer (Back-Channel Logout). With `store: redis`
+//! it is taken away for all gateways. Where sessions stand in cookies, logouts are noted: with `logouts: redis` in the Redis of `stores`, for all
+//! gateways, who ask it as above; else in the memory of this process, a hundred thousand at most; if more come, older sessions end early. Other
+//! instances do not know of those, and neither does this one after a restart: there, a session ends by its times or by the next renewal.
 //!
 //! **Services** see neither the cookies nor any token, unless `tokens` names one. What `headers` and `tokens` name is told to them, and what a
 //! client sends under these names, in whatever spelling, is taken away first.
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -58,11 +69,9 @@ use pylon_core::caller::Caller;
 use pylon_core::exchange::Exchange;
 use pylon_core::fields::Alike;
 use pylon_core::fields::trailers::WithoutTrailers;
-use pylon_core::rejection::{CALLER_MISSING, CALLER_UNKNOWN};
+use pylon_core::rejection::CALLER_MISSING;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::{Request, Response};
-use pylon_observe::clock::unix_now;
-use pylon_upstream::oauth::bearer;
 
 use crate::consumers::Consumers;
 use crate::identity::Telling;
@@ -72,16 +81,15 @@ use crate::proofs::Proofs;
 use self::browser::navigates;
 use self::cookies::Kept;
 use self::doors::{Arrival, Doors};
-use self::party::Failed;
-use self::renewal::{AGAIN, renewed};
+use self::finding::Found;
 use self::return_to::safe;
 use self::spec::{SessionSpec, TokenSpec};
-use self::ticket::{Standing, Ticket};
 
 mod browser;
 mod compiled;
 mod cookies;
 mod doors;
+mod finding;
 mod flights;
 mod form;
 mod login;
@@ -94,6 +102,8 @@ mod renewal;
 mod return_to;
 mod revoked;
 mod ring;
+mod sharing;
+mod shelf;
 pub mod spec;
 mod ticket;
 
@@ -132,18 +142,6 @@ pub struct Visit {
     arrival: Arrival,
     /// What takes an old session away.
     cookies: Vec<HeaderValue>,
-}
-
-/// What a session comes to.
-enum Found {
-    /// It is good until then.
-    Good(Arc<Caller>),
-    /// It is good, and is written anew.
-    Fresh(Arc<Caller>, Ticket),
-    /// It is over, for this reason.
-    Over(Cow<'static, str>),
-    /// Its tokens are to be renewed; until this moment it would go on without.
-    Renew(Ticket, u64),
 }
 
 impl Policy for Session {
@@ -193,10 +191,12 @@ impl Policy for Session {
             party.names.strip(req);
             return Step::Done(Ok(None));
         }
-        let crumb = crumb.as_deref().unwrap_or_default();
-        match self.find(crumb, &envelope, generation, cx) {
+        let crumb = crumb.unwrap_or_default();
+        if party.shelf.is_some() {
+            return Step::Wait(Box::pin(async move { self.ask(&crumb, &envelope, generation, req, cx).await }));
+        }
+        match self.find(&crumb, &envelope, generation, cx) {
             Found::Renew(ticket, until) => {
-                let crumb = crumb.to_vec();
                 Step::Wait(Box::pin(async move { self.renew(ticket, until, &crumb, req, cx).await }))
             }
             found => Step::Done(Ok(self.take(found, req, cx))),
@@ -233,72 +233,6 @@ impl Session {
         for (name, value) in cx.caller.iter().flat_map(|caller| &caller.told) {
             req.headers_mut().insert(name.clone(), value.clone());
         }
-    }
-
-    /// What a session comes to that no worker has seen lately.
-    fn find(&self, crumb: &[u8], envelope: &[u8], generation: u64, cx: &Exchange) -> Found {
-        let party = &*self.doors.party;
-        let Some((ticket, current)) = party.opened(envelope, party.names.of(cx.scheme)) else {
-            return Found::Over("it does not open: it is forged, of another client, or its key is gone".into());
-        };
-        let seconds = unix_now().as_secs();
-        let (next, touch) = match ticket.stands(seconds, party.times, party.sends) {
-            Standing::Over(why) => return Found::Over(why.into()),
-            Standing::Good(next) => (next, false),
-            Standing::Touch(next) => (next, true),
-            // Whether it was ended is looked at first: the issuer is not asked for what is over.
-            Standing::Renew(until) => {
-                return match party.claims(&ticket) {
-                    Ok(_) => Found::Renew(ticket, until),
-                    Err(why) => Found::Over(why.into()),
-                };
-            }
-        };
-        match self.caller(&ticket) {
-            Ok(caller) => {
-                let left = Duration::from_secs(next.saturating_sub(seconds));
-                if !crumb.is_empty() {
-                    self.proofs.keep(crumb, generation, &caller, cx.started, cx.started + left);
-                }
-                if touch || !current { Found::Fresh(caller, ticket) } else { Found::Good(caller) }
-            }
-            Err(why) => Found::Over(why),
-        }
-    }
-
-    /// The same where tokens are to be renewed.
-    async fn renew(
-        &self,
-        ticket: Ticket,
-        until: u64,
-        crumb: &[u8],
-        req: &mut Request,
-        cx: &mut Exchange,
-    ) -> Result<Option<Box<After>>, Stop> {
-        let party = &self.doors.party;
-        let generation = party.memory.generation();
-        let found = match renewed(party, &ticket).await {
-            Ok(new) => match self.caller(&new) {
-                Ok(caller) => Found::Fresh(caller, new),
-                Err(why) => Found::Over(why),
-            },
-            Err(Failed::Refused(why)) => Found::Over(why),
-            Err(Failed::Unknown(why)) => {
-                let left = until.saturating_sub(unix_now().as_secs());
-                if left == 0 {
-                    return Err(CALLER_UNKNOWN.privately(why).into());
-                }
-                match self.caller(&ticket) {
-                    Ok(caller) => {
-                        let end = cx.started + Duration::from_secs(left.min(AGAIN));
-                        self.proofs.keep(crumb, generation, &caller, cx.started, end);
-                        Found::Good(caller)
-                    }
-                    Err(why) => Found::Over(why),
-                }
-            }
-        };
-        Ok(self.take(found, req, cx))
     }
 
     /// Takes in what a session has come to.
@@ -353,25 +287,6 @@ impl Session {
         party.names.strip(req);
         after.map(Box::new)
     }
-
-    /// The caller of a session, unless it was ended.
-    fn caller(&self, ticket: &Ticket) -> Result<Arc<Caller>, Cow<'static, str>> {
-        let party = &*self.doors.party;
-        let claims = party.claims(ticket)?;
-        let mut caller = party.caller(ticket, claims)?;
-        self.consumers.of_token(&party.issuer.rules.issuer, &mut caller);
-        let mut told = self.telling.lines(&caller).into_vec();
-        for (name, token, behind) in &self.tokens.sent {
-            let token = match token {
-                TokenSpec::AccessToken => ticket.access.as_deref(),
-                TokenSpec::IdToken => Some(&*ticket.id_token),
-            };
-            let line = token.and_then(|token| if *behind { bearer(token.as_bytes()) } else { secret(token) });
-            told.extend(line.map(|line| (name.clone(), line)));
-        }
-        caller.told = told.into();
-        Ok(Arc::new(caller))
-    }
 }
 
 fn accept(caller: Arc<Caller>, req: &mut Request, cx: &mut Exchange) {
@@ -379,13 +294,6 @@ fn accept(caller: Arc<Caller>, req: &mut Request, cx: &mut Exchange) {
         req.headers_mut().insert(name.clone(), value.clone());
     }
     cx.caller = Some(caller);
-}
-
-/// A token alone, as the value of a header.
-fn secret(token: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(token).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 /// Adds cookies to an answer, which no shared cache may keep then (RFC 9111 §7.3).

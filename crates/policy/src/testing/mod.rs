@@ -120,8 +120,13 @@ fn start() -> Instant {
 
 /// Reads and compiles a policy from JSON. The error is a text: that of the reader, or all of the compiler's.
 pub(crate) fn compile<P: Policy>(json: &str) -> Result<P, String> {
+    compile_with(json, |_| {})
+}
+
+/// The same in a document that `change` changes.
+pub(crate) fn compile_with<P: Policy>(json: &str, change: impl FnOnce(&mut Around)) -> Result<P, String> {
     let spec = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    compiling(|cx| P::compile(&spec, cx)).map_err(|errors| {
+    compiling_with(change, |cx| P::compile(&spec, cx)).map_err(|errors| {
         let texts = errors.iter().map(|error| format!("{}: {}", error.at, error.problem));
         texts.collect::<Vec<_>>().join("\n")
     })
@@ -130,6 +135,10 @@ pub(crate) fn compile<P: Policy>(json: &str) -> Result<P, String> {
 /// Compiles within a document that has one consumer, `app` in group `apps`, whose API key is `key-of-app`, and whose
 /// user `ann` has the password `open: sesame`.
 pub(crate) fn compiling<T>(work: impl FnOnce(&Compiling<'_>) -> T) -> T {
+    compiling_with(|_| {}, work)
+}
+
+fn compiling_with<T>(change: impl FnOnce(&mut Around), work: impl FnOnce(&Compiling<'_>) -> T) -> T {
     let spec: ConsumerSpec = serde_json::from_value(serde_json::json!({
         "groups": "apps",
         "plan": "gold",
@@ -140,10 +149,15 @@ pub(crate) fn compiling<T>(work: impl FnOnce(&Compiling<'_>) -> T) -> T {
     }))
     .unwrap();
     let consumers = Consumers::compile(&[("app".to_owned(), spec)], plain_secrets).unwrap();
-    let resolver = Resolver::new(&[SocketAddr::from(([127, 0, 0, 1], 53))]).unwrap();
-    let mut around = Around::new(Arc::new(consumers), resolver, plain_secrets);
+    let mut around = Around::new(Arc::new(consumers), resolver(), plain_secrets);
     around.asks_for_certificates = true;
+    change(&mut around);
     work(&Compiling { carry: &Carry::default(), around: &around })
+}
+
+/// Names that tests ask for are none.
+pub(crate) fn resolver() -> Resolver {
+    Resolver::new(&[SocketAddr::from(([127, 0, 0, 1], 53))]).unwrap()
 }
 
 /// Secrets of tests are plain.

@@ -19,7 +19,8 @@ use super::party::{Client, Memory, Party};
 use super::return_to::safe;
 use super::revoked::LONGEST;
 use super::ring::{Ring, SHORTEST};
-use super::spec::{SessionSpec, TokenSpec};
+use super::shelf::Shelf;
+use super::spec::{SessionSpec, StoreSpec, TokenSpec};
 use super::ticket::Times;
 use crate::identify::jwt::claims::Rules;
 use crate::identify::jwt::compiled::{fetched, within};
@@ -56,13 +57,15 @@ pub(super) fn doors(spec: &SessionSpec, cx: &Compiling<'_>) -> Result<Arc<Doors>
     check_places(spec, &mut errors);
     let times = times(spec, &mut errors);
     check_words(spec, &mut errors);
+    let shelf = shelf(spec, cx, &mut errors);
     let set = fetched(&spec.issuer, None, spec.tls.as_ref(), (KEYS_VALID, COOL_DOWN), cx);
     let set = set.map_err(|found| errors.extend(found)).ok();
     let (Some(ring), Some(set), true) = (ring, set, errors.is_empty()) else { return Err(errors) };
     let memory = cx.carry.keep(format!("sessions of {} at {}", spec.client_id, spec.issuer), Memory::default);
     // Secrets are told apart by the names that the ring makes of them: a file may hold another one by now.
     let written = serde_json::to_string(spec).unwrap_or_default();
-    let name = format!("session {written} {ring:?} {}", cx.around.resolver.identity());
+    let store = cx.around.store.as_ref().map(Arc::as_ptr);
+    let name = format!("session {written} {ring:?} {} {store:?}", cx.around.resolver.identity());
     let doors = cx.carry.keep(name, || {
         let boxed = |text: &Option<String>| text.as_deref().map(Into::into);
         let rules = Rules {
@@ -97,6 +100,7 @@ pub(super) fn doors(spec: &SessionSpec, cx: &Compiling<'_>) -> Result<Arc<Doors>
             userinfo: spec.userinfo,
             sends: spec.tokens.values().any(|token| *token == TokenSpec::AccessToken),
             memory,
+            shelf,
             targets: Mutex::new(HashMap::new()),
             control: OnceLock::new(),
         })
@@ -150,6 +154,31 @@ fn ring(spec: &SessionSpec, cx: &Compiling<'_>) -> Result<Ring, Vec<SpecError>> 
         let error = SpecError::new(FieldPath::root().key("keys"), "no secret is written to seal sessions with");
         vec![error.help("write `keys: env:SESSION_KEY`")]
     })
+}
+
+/// What gateways share of sessions, where that is written.
+fn shelf(spec: &SessionSpec, cx: &Compiling<'_>, errors: &mut Vec<SpecError>) -> Option<Shelf> {
+    let at = |key: &str| FieldPath::root().key(key);
+    let (key, holds) = match (spec.store, spec.logouts) {
+        (None, None) => return None,
+        (Some(StoreSpec::Redis), None) => ("store", true),
+        (None, Some(StoreSpec::Redis)) => ("logouts", false),
+        (Some(StoreSpec::Redis), Some(StoreSpec::Redis)) => {
+            let error = SpecError::new(at("logouts"), "`logouts` means nothing beside `store`");
+            errors.push(error.help("take it out: a logout takes the session out of the store, for all gateways"));
+            return None;
+        }
+    };
+    match &cx.around.store {
+        Some(store) => Some(Shelf::new(store, &spec.issuer, &spec.client_id, holds)),
+        // What is wrong with the store itself has been told.
+        None if cx.around.consumers.is_broken() => None,
+        None => {
+            let error = SpecError::new(at(key), "this is to stand in Redis, and no Redis is written");
+            errors.push(error.help("add `stores: { redis: redis://host:6379 }` to the document"));
+            None
+        }
+    }
 }
 
 fn check_client(spec: &SessionSpec, cx: &Compiling<'_>, errors: &mut Vec<SpecError>) {

@@ -103,7 +103,10 @@ impl Handler for Place {
                 Box::pin(async move { Ok(party.callback(headers, cx).await) })
             }
             Door::Login => Box::pin(party.login(req.headers(), cx)),
-            Door::Logout => return Step::Done(Ok(party.logout(req.headers(), cx))),
+            Door::Logout => {
+                let headers = req.headers();
+                Box::pin(async move { Ok(party.logout(headers, cx).await) })
+            }
             Door::Backchannel => Box::pin(party.backchannel(req)),
         })
     }
@@ -138,6 +141,9 @@ impl Party {
         arrival: &Arrival,
         mut cookies: Vec<HeaderValue>,
     ) -> Result<Response, Rejection> {
+        if self.shelf.as_ref().is_some_and(|shelf| !shelf.is_up()) {
+            return Err(CALLER_UNKNOWN.privately("the store is away, so that nothing could come of a login"));
+        }
         let told = self.told(now() + PATIENCE).await.map_err(Failed::rejection)?;
         let endpoint = text(&told, "authorization_endpoint").filter(|url| is_address(url));
         let endpoint = endpoint.ok_or_else(|| CALLER_UNKNOWN.privately("the issuer does not tell where to log in"))?;
@@ -226,18 +232,26 @@ impl Party {
         }
         let code = members.get("code").ok_or_else(|| SESSION_LOGIN.privately("there is no code"))?.to_owned();
         let party = Arc::clone(self);
-        let outcome = self.off(async move { party.exchange(&login, &code).await }).await;
-        outcome.map_err(|failed| match failed {
+        let begun = async move {
+            let ticket = party.exchange(&login, &code).await?;
+            party.keep(&ticket).await?;
+            Ok(ticket)
+        };
+        self.off(begun).await.map_err(|failed| match failed {
             Failed::Refused(why) => SESSION_LOGIN.privately(why),
             Failed::Unknown(_) => failed.rejection(),
         })
     }
 
-    /// The cookies of a session, as it is used now.
+    /// The cookies of a session, as it is used now: all of it, or its id where the store of all gateways keeps it.
     pub(super) fn written(&self, ticket: &Ticket, jar: Jar<'_>, headers: &HeaderMap) -> Option<Vec<HeaderValue>> {
         let moment = unix_now().as_secs();
-        let content = serde_json::to_vec(&Ticket { seen: moment, ..ticket.clone() }).ok()?;
-        let envelope = self.ring.seal(&self.bound("session", jar.name()), &content)?;
+        let envelope = if self.shelf.as_ref().is_some_and(|shelf| shelf.holds) {
+            self.sealed_id(ticket, jar)?
+        } else {
+            let content = serde_json::to_vec(&Ticket { seen: moment, ..ticket.clone() }).ok()?;
+            self.ring.seal(&self.bound("session", jar.name()), &content)?
+        };
         let left = ticket.begun.saturating_add(self.times.lifetime).saturating_sub(moment).min(self.times.idle);
         jar.write(&envelope, left, headers)
     }

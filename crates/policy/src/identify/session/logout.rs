@@ -16,7 +16,6 @@ use super::form::Members;
 use super::pages;
 use super::party::{Failed, Party};
 use super::proof::text;
-use super::revoked::Name;
 use crate::own::body;
 use crate::policy::Stop;
 
@@ -27,23 +26,30 @@ const LONGEST_HINT: usize = 4096;
 
 impl Party {
     /// A browser logs out, here and at the issuer (OpenID Connect RP-Initiated Logout 1.0 §2).
-    pub(super) fn logout(&self, headers: &HeaderMap, cx: &mut Exchange) -> Response {
+    pub(super) async fn logout(self: &Arc<Self>, headers: &HeaderMap, cx: &mut Exchange) -> Response {
         let arrival = self.arrival(headers.clone(), cx);
         if is_foreign(headers, &arrival.origin) {
             let no = SESSION_REFUSED.because("Another site asked for this logout.");
             return pages::refusal(&no, cx, &self.again("/"));
         }
         let jar = self.names.of(cx.scheme);
-        let ticket = match jar.session(headers) {
-            Kept::Whole(_, envelope) => self.opened(envelope, jar),
-            Kept::Parts(envelope) => self.opened(&envelope, jar),
+        let shown = match jar.session(headers) {
+            Kept::Whole(_, envelope) => Some(envelope.to_vec()),
+            Kept::Parts(envelope) => Some(envelope),
             Kept::Nothing | Kept::Broken => None,
         };
-        let ticket = ticket.map(|(ticket, _)| ticket);
-        if let Some(ticket) = &ticket {
-            // A copy of the cookie counts no more.
-            self.memory.end(Name::Session(&ticket.id));
-        }
+        let ended = match shown {
+            None => Ok(None),
+            Some(envelope) => {
+                let (party, scheme) = (Arc::clone(self), cx.scheme);
+                self.off(async move { party.end_shown(&envelope, party.names.of(scheme)).await }).await
+            }
+        };
+        let ticket = match ended {
+            Ok(ticket) => ticket,
+            // It keeps its cookie, by which it can try again: the session counts yet.
+            Err(failed) => return pages::not_logged_out(&failed.rejection(), cx, &format!("{}/logout", self.path)),
+        };
         let cookies = jar.forget(headers);
         let told = self.set.told();
         let endpoint = told.as_ref().and_then(|told| text(told, "end_session_endpoint")).filter(|url| is_address(url));

@@ -10,12 +10,14 @@ use pylon_core::rejection::Rejection;
 
 /// The page of a refusal, which is noted in the exchange. `again` is a path at which a login can begin anew.
 pub(super) fn refusal(rejection: &Rejection, cx: &mut Exchange, again: &str) -> Response {
-    cx.trail.refuse(rejection);
     let detail = rejection.detail.as_deref().unwrap_or("What went wrong stands in the log of the gateway.");
-    let link = format!("<p><a href=\"{}\">Log in again</a></p>", escape(again));
-    let mut response = page(rejection.reason.title, detail, &link);
-    *response.status_mut() = rejection.reason.status();
-    response
+    refused(rejection, cx, (rejection.reason.title, detail), ("Log in again", again))
+}
+
+/// The page of a logout that cannot be done now. `again` is a path at which it can be tried again.
+pub(super) fn not_logged_out(rejection: &Rejection, cx: &mut Exchange, again: &str) -> Response {
+    let text = ("You are not logged out", "This cannot be done now, and your session goes on. Try again in a moment.");
+    refused(rejection, cx, text, ("Log out again", again))
 }
 
 /// The page of a logout that is done.
@@ -41,6 +43,18 @@ pub(super) fn set(response: &mut Response, cookies: Vec<HeaderValue>) {
     for cookie in cookies {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
+}
+
+fn refused(
+    rejection: &Rejection,
+    cx: &mut Exchange,
+    (title, sentence): (&str, &str),
+    (link, to): (&str, &str),
+) -> Response {
+    cx.trail.refuse(rejection);
+    let mut response = page(title, sentence, &format!("<p><a href=\"{}\">{link}</a></p>", escape(to)));
+    *response.status_mut() = rejection.reason.status();
+    response
 }
 
 fn page(title: &str, sentence: &str, more: &str) -> Response {

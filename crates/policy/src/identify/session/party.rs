@@ -33,6 +33,8 @@ use super::pkce;
 use super::proof::{self, Fits, Logout, text};
 use super::revoked::{Name, Revoked};
 use super::ring::Ring;
+use super::sharing::names;
+use super::shelf::Shelf;
 use super::ticket::{self, Ticket, Times};
 use crate::identify::jwt::issuer::{Issuer, Signed};
 use crate::identify::jwt::json;
@@ -68,6 +70,8 @@ pub(super) struct Party {
     /// Whether services are sent access tokens.
     pub(super) sends: bool,
     pub(super) memory: Arc<Memory>,
+    /// What gateways share, where that is written.
+    pub(super) shelf: Option<Shelf>,
     pub(super) targets: Mutex<HashMap<&'static str, (String, Target)>>,
     pub(super) control: OnceLock<Handle>,
 }
@@ -111,9 +115,9 @@ impl Memory {
         self.generation.load(Acquire)
     }
 
-    /// Ends sessions.
-    pub(super) fn end(&self, name: Name<'_>) {
-        self.revoked.lock().end(name, unix_now().as_secs());
+    /// Ends the sessions of this name that began until `moment`.
+    pub(super) fn end(&self, name: Name<'_>, moment: u64) {
+        self.revoked.lock().end(name, moment);
         self.generation.fetch_add(1, Release);
     }
 
@@ -143,10 +147,7 @@ impl Party {
     /// The claims of a session, if it was not ended; else why it was.
     pub(super) fn claims(&self, ticket: &Ticket) -> Result<Map<String, Value>, &'static str> {
         let Ok(token) = token::read(ticket.id_token.as_bytes()) else { return Err("its ID token cannot be read") };
-        let mut names = vec![Name::Session(&ticket.id)];
-        names.extend(text(&token.claims, "sid").map(Name::Sid));
-        names.extend(text(&token.claims, "sub").map(Name::Subject));
-        if self.memory.is_ended(&names, ticket.begun) {
+        if self.memory.is_ended(&names(&ticket.id, &token.claims), ticket.begun) {
             return Err("it was ended by a logout");
         }
         let mut claims = token.claims;
@@ -195,6 +196,10 @@ impl Party {
     /// The session that comes of a login with this code (OpenID Connect Core 1.0 §3.1.3).
     pub(super) async fn exchange(&self, login: &Login, code: &str) -> Result<Ticket, Failed> {
         let deadline = now() + ASKING;
+        let begun = match &self.shelf {
+            Some(shelf) => shelf.moment().await?,
+            None => unix_now().as_secs(),
+        };
         let form = Form::default()
             .with("grant_type", "authorization_code")
             .with("code", code)
@@ -206,18 +211,18 @@ impl Party {
         let claims = self.id_token(raw, &granted.access_token, &fits, deadline).await?;
         let told = self.told_of_user(&granted.access_token, &claims, deadline).await?;
         let id = pkce::fresh().ok_or(Failed::Unknown("the system gives no random numbers".into()))?;
-        let begun = unix_now().as_secs();
+        let given = unix_now().as_secs();
         Ok(Ticket {
             id,
             begun,
-            seen: begun,
+            seen: given,
             id_token: raw.to_owned(),
             told,
             scopes: text(&granted.members, "scope").unwrap_or(&self.scopes).to_owned(),
             access: self.sends.then(|| granted.access_token.clone()),
             refresh: text(&granted.members, "refresh_token").map(str::to_owned),
-            given: begun,
-            ends: ticket::end(begun, granted.expires_in.map(|span| span.as_secs())),
+            given,
+            ends: ticket::end(given, granted.expires_in.map(|span| span.as_secs())),
         })
     }
 
@@ -263,15 +268,12 @@ impl Party {
         let now = unix_now().as_secs();
         let logout = proof::logout_token(&token, &self.issuer.rules, now).map_err(Failed::Refused)?;
         let Logout { sid, subject, name, until } = &logout;
-        if !self.memory.first(&format!("t{name}"), *until) {
-            return Err(Failed::Refused("the logout token was used before".into()));
-        }
-        match (sid, subject) {
-            (Some(sid), _) => self.memory.end(Name::Sid(sid)),
-            (None, Some(subject)) => self.memory.end(Name::Subject(subject)),
-            (None, None) => {}
-        }
-        Ok(())
+        let ended = match (sid, subject) {
+            (Some(sid), _) => Name::Sid(sid),
+            (None, Some(subject)) => Name::Subject(subject),
+            (None, None) => return Ok(()),
+        };
+        self.end_named(ended, name, *until).await
     }
 
     /// Tokens, for what `form` says.

@@ -26,7 +26,10 @@ pub(super) async fn renewed(party: &Arc<Party>, ticket: &Ticket) -> Result<Ticke
     let flight = party.memory.flights.join(key, now(), stale, |tell| {
         let (party, ticket) = (Arc::clone(party), ticket.clone());
         control.spawn(async move {
-            let outcome = party.renew(&ticket).await;
+            let outcome = match party.shelf.as_ref().filter(|shelf| shelf.holds) {
+                Some(shelf) => party.renew_shared(shelf, &ticket).await,
+                None => party.renew(&ticket).await,
+            };
             if let Err(failed) = &outcome {
                 tracing::debug!(?failed, "a session is not renewed");
             }

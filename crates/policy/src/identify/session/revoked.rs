@@ -38,7 +38,8 @@ pub(super) enum Name<'n> {
 }
 
 impl Name<'_> {
-    fn key(self) -> Box<str> {
+    /// It, told from names of other kinds.
+    pub(super) fn key(self) -> Box<str> {
         match self {
             Self::Session(name) => format!("i{name}"),
             Self::Sid(name) => format!("s{name}"),

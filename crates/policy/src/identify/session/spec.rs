@@ -35,6 +35,15 @@ pub struct SessionSpec {
     /// The secrets that cookies are sealed with, of 32 bytes or more: the first seals, all of them open. Required.
     #[schemars(example = vec!["env:SESSION_KEY", "env:SESSION_KEY_BEFORE"])]
     pub keys: OneOrMany<SecretSpec>,
+    /// Where sessions stand: `redis`, which `stores` names, where browsers keep an id alone. Default: in cookies, sealed.
+    #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StoreSpec", example = &"redis")]
+    pub store: Option<StoreSpec>,
+    /// Where it is noted which sessions of cookies were ended, for all gateways: `redis`, which `stores` names. Default: in the memory of
+    /// the gateway that learns of it.
+    #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StoreSpec", example = &"redis")]
+    pub logouts: Option<StoreSpec>,
     /// What is asked for besides `openid`, one scope or a list. `offline_access` gives many issuers cause to hand out what tokens are
     /// renewed by. Default: nothing.
     #[serde(default, skip_serializing_if = "written::is_empty")]
@@ -102,6 +111,14 @@ pub struct SessionSpec {
     #[serde(default, deserialize_with = "written::value", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "UpstreamTlsSpec", example = BTreeMap::from([("ca", "certs/internal.pem")]))]
     pub tls: Option<UpstreamTlsSpec>,
+}
+
+/// A store that gateways share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreSpec {
+    /// The one under `stores.redis`.
+    Redis,
 }
 
 /// A token that services may be sent.

@@ -1,14 +1,15 @@
 //! What sessions are held to: what is good proves a caller, and nothing else does.
 
 use pylon_core::connection::Scheme;
+use pylon_observe::clock::unix_now;
 use pylon_testkit::issuer::Signer;
 use serde_json::{Value, json};
 
-use super::ticket::end;
+use super::ticket::{Ticket, end};
 use super::*;
 use crate::testing::{Seen, compile, now};
 
-const KEY: &str = "0123456789abcdef0123456789abcdef";
+pub(super) const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 fn policy(more: &str) -> Session {
     let json = format!(r#"{{ "issuer": "https://id.test", "client_id": "shop", "keys": "{KEY}"{more} }}"#);
@@ -16,7 +17,7 @@ fn policy(more: &str) -> Session {
 }
 
 /// A session that began so many seconds ago.
-fn ticket(ago: u64) -> Ticket {
+pub(super) fn ticket(ago: u64) -> Ticket {
     let begun = unix_now().as_secs() - ago;
     let claims =
         json!({ "iss": "https://id.test", "sub": "ann", "sid": "s1", "email": "ann@id.test", "roles": ["a", "b"] });
@@ -35,7 +36,7 @@ fn ticket(ago: u64) -> Ticket {
 }
 
 /// A request with this session, under HTTPS.
-fn with(policy: &Session, ticket: &Ticket) -> Seen {
+pub(super) fn with(policy: &Session, ticket: &Ticket) -> Seen {
     let party = &policy.doors.party;
     let jar = party.names.of(Scheme::Https);
     let content = serde_json::to_vec(ticket).unwrap();
@@ -44,7 +45,7 @@ fn with(policy: &Session, ticket: &Ticket) -> Seen {
     lines.iter().fold(page(), |seen, line| seen.header("cookie", line.to_str().unwrap().split(';').next().unwrap()))
 }
 
-fn page() -> Seen {
+pub(super) fn page() -> Seen {
     Seen::get("/a?b=c").scheme(Scheme::Https).header("host", "shop.test").header("accept", "text/html")
 }
 
@@ -59,7 +60,7 @@ fn meet(policy: &Session, seen: &Seen) -> Met {
 }
 
 /// The cookies that are taken away.
-fn forgotten(after: Option<Box<After>>) -> usize {
+pub(super) fn forgotten(after: Option<Box<After>>) -> usize {
     let cookies = match after.map(|after| *after) {
         Some(After::Ask(visit)) => visit.cookies,
         Some(After::Write(cookies)) => cookies,
@@ -188,7 +189,7 @@ fn a_session_that_was_ended_is_over_at_once_though_it_was_good_before() {
         let policy = policy("");
         let seen = with(&policy, &ticket(10));
         assert!(meet(&policy, &seen).0.is_some());
-        policy.doors.party.memory.end(name);
+        policy.doors.party.memory.end(name, unix_now().as_secs());
         let (caller, after, _) = meet(&policy, &seen);
         assert!(caller.is_none() && forgotten(after) == 1, "{name:?}");
     }
@@ -273,6 +274,9 @@ fn what_could_not_be_meant_is_refused_at_load() {
         (format!(r#"{{ {good}, "leeway": "6m" }}"#), "leeway: "),
         (format!(r#"{{ {good}, "after_logout": "//evil.test" }}"#), "after_logout: "),
         (format!(r#"{{ {good}, "after_logout": "https://evil.test" }}"#), "after_logout: "),
+        (format!(r#"{{ {good}, "store": "redis" }}"#), "store: this is to stand in Redis, and no Redis is written"),
+        (format!(r#"{{ {good}, "logouts": "redis" }}"#), "logouts: this is to stand in Redis"),
+        (format!(r#"{{ {good}, "store": "redis", "logouts": "redis" }}"#), "logouts: `logouts` means nothing beside"),
         (format!(r#"{{ {good}, "algorithms": "HS256" }}"#), "algorithms[0]: "),
         (format!(r#"{{ {good}, "subject_claim": "" }}"#), "subject_claim: "),
         (format!(r#"{{ {good}, "headers": {{ "x-user": "user" }} }}"#), "headers.x-user: "),
@@ -293,6 +297,10 @@ fn what_could_not_be_meant_is_refused_at_load() {
         format!(r#"{{ {good}, "tokens": {{ "x-a": "refresh_token" }} }}"#),
         format!(r#"{{ {good}, "after_logout": null }}"#),
         format!(r#"{{ {good}, "auth": "none" }}"#),
+        format!(r#"{{ {good}, "store": null }}"#),
+        format!(r#"{{ {good}, "store": "memory" }}"#),
+        format!(r#"{{ {good}, "logouts": null }}"#),
+        format!(r#"{{ {good}, "logouts": true }}"#),
     ] {
         assert!(serde_json::from_str::<<Session as Policy>::Spec>(&json).is_err(), "{json}");
     }

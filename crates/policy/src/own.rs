@@ -19,7 +19,9 @@ use crate::policy::Step;
 
 /// What answers at a policy's own route.
 pub trait Handler: fmt::Debug + Send + Sync + 'static {
-    /// Answers one request: at once, or later where it has to ask somebody. It bounds itself the time that this takes.
+    /// Answers one request: at once, or later where it has to ask somebody. It bounds itself the time that this takes. `HEAD` is answered
+    /// as `GET`, and the body left out for it; where answering has effects, it is refused by
+    /// [`ROUTE_METHOD`](pylon_core::rejection::ROUTE_METHOD), to which the methods of the route are added.
     fn answer<'a>(&'a self, req: &'a mut Request, cx: &'a mut Exchange) -> Step<'a, Response>;
 }
 

@@ -106,11 +106,12 @@ async fn inbound<'r>(route: &'r Route, tail: &mut Tail) -> (Memos, Option<&'r Fo
             tail.answer = answer.map_err(Stop::Reject);
             (memos, None)
         }
-        Decision::Own(handler) => {
-            tail.answer = match handler.answer(&mut tail.request, &mut tail.exchange) {
+        Decision::Own(own) => {
+            let answer = match own.handler.answer(&mut tail.request, &mut tail.exchange) {
                 Step::Done(answer) => answer,
                 Step::Wait(waiting) => waiting.await,
             };
+            tail.answer = own.told(answer);
             (memos, None)
         }
     }

@@ -9,6 +9,7 @@ use pylon_core::spec::{FieldPath, SpecError};
 use pylon_policy::own::{Hosts, OwnRoute};
 use pylon_policy::registry::{AnySpec, Phase, entry};
 use pylon_proxy::action::Action;
+use pylon_proxy::action::own::Own;
 use pylon_proxy::snapshot::Route;
 use pylon_route::matching::RouteMatch;
 use pylon_route::spec::MatchSpec;
@@ -106,7 +107,7 @@ impl Compiler<'_> {
         let action = format!("answer by `{}` itself", own.by);
         let origin = Origin { at, policies, shadow, action };
         let (rewrite, fallback, mirror, websocket, streams) = (None, None, None, None, None);
-        let action = Action::Own(own.handler);
+        let action = Action::Own(Own::new(own.handler, own.methods));
         Some((Route { id, series, pipeline, rewrite, action, fallback, mirror, websocket, streams }, origin))
     }
 }

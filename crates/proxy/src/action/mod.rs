@@ -1,19 +1,18 @@
 //! How a route obtains its answer, once its policies have let the request pass.
 
 pub mod forward;
+pub mod own;
 pub mod redirect;
 pub mod respond;
 pub mod split;
 
-use std::sync::Arc;
-
 use pylon_core::exchange::Exchange;
 use pylon_core::rejection::{ROUTE_NOT_FOUND, Rejection};
 use pylon_core::{Request, Response};
-use pylon_policy::own::Handler;
 use pylon_route::table::Found;
 
 use self::forward::Forward;
+use self::own::Own;
 use self::redirect::Redirect;
 use self::respond::Respond;
 use self::split::Split;
@@ -30,7 +29,7 @@ pub enum Action {
     /// Answers by itself.
     Respond(Respond),
     /// Answers as a policy does that has this route for itself.
-    Own(Arc<dyn Handler>),
+    Own(Own),
     /// Answers 404: the last route.
     NotFound,
 }
@@ -42,7 +41,7 @@ pub(crate) enum Decision<'a> {
     /// It is to be had from an upstream.
     Forward(&'a Forward),
     /// It is to be had from a policy.
-    Own(&'a dyn Handler),
+    Own(&'a Own),
 }
 
 /// Decides, without waiting. `found` is what the router made of the request.
@@ -61,7 +60,7 @@ pub(crate) fn decide<'a>(
         Action::Split(split) => Decision::Forward(split.pick(request, cx)),
         Action::Redirect(redirect) => Decision::Answer(redirect.answer(found, cx)),
         Action::Respond(respond) => Decision::Answer(Ok(respond.answer())),
-        Action::Own(handler) => Decision::Own(&**handler),
+        Action::Own(own) => Decision::Own(own),
         Action::NotFound => Decision::Answer(Err(Rejection::from(&ROUTE_NOT_FOUND))),
     }
 }

@@ -92,6 +92,7 @@ mod doors;
 mod finding;
 mod flights;
 mod form;
+pub mod fuzzing;
 mod login;
 mod logout;
 mod pages;

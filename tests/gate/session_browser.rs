@@ -5,6 +5,7 @@ use std::time::Duration;
 use pylon_testkit::binary::Binary;
 use pylon_testkit::browser::{Browser, Tab};
 use pylon_testkit::provider::Provider;
+use pylon_testkit::redis::Redis;
 use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait;
@@ -34,9 +35,21 @@ fn document(provider: &Provider, service: &Upstream, listeners: &str, session: &
 
 #[test]
 fn a_browser_logs_in_stays_in_logs_out_and_is_logged_out() {
+    browses("", "");
+}
+
+#[test]
+fn a_browser_does_the_same_with_its_session_in_redis() {
+    let redis = Redis::start();
+    browses(&format!("stores: {{ redis: \"{}\" }}\n", redis.url()), ", store: redis");
+}
+
+/// Goes through the life of a session, of which `more` is written, in a document with these stores.
+fn browses(stores: &str, more: &str) {
     let Some((provider, mut browser)) = Provider::start(SHORT).zip(Browser::start()) else { return };
     let service = Upstream::echo();
     let listeners = "listeners: [{ address: 127.0.0.1:0, tls: { certificates: [{ cert: a.pem, key: a.key }] } }]";
+    let listeners = &format!("{stores}{listeners}");
     let hello = format!("{listeners}\nroutes: [{{ match: /goodbye, respond: {{ body: goodbye }} }}]");
     let gate = Binary::start_with(&hello, &[], |folder| {
         Authority::default().issue(&["localhost"]).write(folder, "a");
@@ -46,7 +59,7 @@ fn a_browser_logs_in_stays_in_logs_out_and_is_logged_out() {
     let origin = format!("https://localhost:{}", gate.address().port());
     let client = provider.register(&origin, "client_secret_basic");
     std::fs::write(gate.folder().join("secret"), client.secret.as_deref().unwrap()).unwrap();
-    let session = format!("client_id: \"{}\", client_secret: file:secret", client.id);
+    let session = format!("client_id: \"{}\", client_secret: file:secret{more}", client.id);
     gate.apply(&document(&provider, &service, listeners, &session));
     let is = |path: &'static str| {
         let url = format!("{origin}{path}");

@@ -68,15 +68,7 @@ impl Sessions {
     /// Keeps `sealed` under this id, in place of what was there, and in these indexes: all or nothing of it.
     pub async fn set(&self, id: &str, sealed: &[u8], spans: Spans, indexes: &[&str]) -> Result<(), StoreError> {
         let keep = Command::new("SET").arg(self.session(id)).arg(sealed).arg("PX").number(millis(spans.unused));
-        let mut commands = vec![keep];
-        for index in indexes {
-            let (index, longest) = (self.index(index), millis(spans.longest));
-            commands.push(Command::new("SADD").arg(&index).arg(id));
-            // Its first time, and from then on only longer ones.
-            commands.push(Command::new("PEXPIRE").arg(&index).number(longest).arg("NX"));
-            commands.push(Command::new("PEXPIRE").arg(&index).number(longest).arg("GT"));
-        }
-        self.store.run(&commands, true).await.map(|_| ())
+        self.store.run(&self.indexed(keep, id, spans, indexes), true).await.map(|_| ())
     }
 
     /// Keeps `sealed` for `unused` in place of what is there; false where nothing is there any more.
@@ -91,10 +83,11 @@ impl Sessions {
         Ok(self.one(keep).await?.number()? > 0)
     }
 
-    /// Puts the end of a session off that is used; false where it is there no more.
-    pub async fn touch(&self, id: &str, unused: Duration) -> Result<bool, StoreError> {
-        let touch = Command::new("PEXPIRE").arg(self.session(id)).number(millis(unused));
-        Ok(self.one(touch).await?.number()? > 0)
+    /// Puts the end of a session off that is used, and that of its indexes; false where it is there no more.
+    pub async fn touch(&self, id: &str, spans: Spans, indexes: &[&str]) -> Result<bool, StoreError> {
+        let touch = Command::new("PEXPIRE").arg(self.session(id)).number(millis(spans.unused));
+        let replies = self.store.run(&self.indexed(touch, id, spans, indexes), true).await?;
+        Ok(replies.into_iter().next().ok_or(StoreError::Odd)?.number()? > 0)
     }
 
     /// Has one session for whoever comes by this word, and for as long, so that nobody else does what can be done once; false where
@@ -134,6 +127,19 @@ impl Sessions {
             gone = gone.saturating_add(u64::try_from(number).unwrap_or_default());
         }
         Ok(gone)
+    }
+
+    /// A command, and behind it those by which the session stands in these indexes.
+    fn indexed(&self, first: Command, id: &str, spans: Spans, indexes: &[&str]) -> Vec<Command> {
+        let mut commands = vec![first];
+        for index in indexes {
+            let (index, longest) = (self.index(index), millis(spans.longest));
+            commands.push(Command::new("SADD").arg(&index).arg(id));
+            // Its first time, and from then on only longer ones.
+            commands.push(Command::new("PEXPIRE").arg(&index).number(longest).arg("NX"));
+            commands.push(Command::new("PEXPIRE").arg(&index).number(longest).arg("GT"));
+        }
+        commands
     }
 
     async fn one(&self, command: Command) -> Result<Reply, StoreError> {

@@ -62,6 +62,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use http::header::{CACHE_CONTROL, COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pylon_core::body::Body;
@@ -184,15 +185,23 @@ impl Policy for Session {
                     accept(caller, req, cx);
                     return Step::Done(Ok(None));
                 }
-                (Some(crumb.to_vec()), envelope.to_vec())
+                (crumb.to_vec(), envelope.to_vec())
             }
-            Kept::Parts(envelope) => (None, envelope),
+            Kept::Parts(envelope) => {
+                // It is too long to be remembered as it is.
+                let crumb = digest(&SHA256, &envelope).as_ref().to_vec();
+                if let Some(caller) = self.proofs.find(&crumb, generation, cx.started).filter(|_| !known) {
+                    party.names.strip(req);
+                    accept(caller, req, cx);
+                    return Step::Done(Ok(None));
+                }
+                (crumb, envelope)
+            }
         };
         if known {
             party.names.strip(req);
             return Step::Done(Ok(None));
         }
-        let crumb = crumb.unwrap_or_default();
         if party.shelf.is_some() {
             return Step::Wait(Box::pin(async move { self.ask(&crumb, &envelope, generation, req, cx).await }));
         }

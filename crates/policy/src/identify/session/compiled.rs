@@ -61,7 +61,7 @@ pub(super) fn doors(spec: &SessionSpec, cx: &Compiling<'_>) -> Result<Arc<Doors>
     let set = fetched(&spec.issuer, None, spec.tls.as_ref(), (KEYS_VALID, COOL_DOWN), cx);
     let set = set.map_err(|found| errors.extend(found)).ok();
     let (Some(ring), Some(set), true) = (ring, set, errors.is_empty()) else { return Err(errors) };
-    let memory = cx.carry.keep(format!("sessions of {} at {}", spec.client_id, spec.issuer), Memory::default);
+    let memory = memory(spec, cx, shelf.is_none());
     // Secrets are told apart by the names that the ring makes of them: a file may hold another one by now.
     let written = serde_json::to_string(spec).unwrap_or_default();
     let store = cx.around.store.as_ref().map(Arc::as_ptr);
@@ -154,6 +154,15 @@ fn ring(spec: &SessionSpec, cx: &Compiling<'_>) -> Result<Ring, Vec<SpecError>> 
         let error = SpecError::new(FieldPath::root().key("keys"), "no secret is written to seal sessions with");
         vec![error.help("write `keys: env:SESSION_KEY`")]
     })
+}
+
+/// What this process knows of sessions beside their cookies; of logouts, too, where it is `alone` with them.
+fn memory(spec: &SessionSpec, cx: &Compiling<'_>, alone: bool) -> Arc<Memory> {
+    let memory = cx.carry.keep(format!("sessions of {} at {}", spec.client_id, spec.issuer), Memory::default);
+    if alone {
+        memory.look_here();
+    }
+    memory
 }
 
 /// What gateways share of sessions, where that is written.

@@ -83,10 +83,8 @@ impl Session {
         };
         match self.caller(&ticket) {
             Ok(caller) => {
-                if !crumb.is_empty() {
-                    let until = cx.started + self.counts_for(next.saturating_sub(seconds));
-                    self.proofs.keep(crumb, generation, &caller, cx.started, until);
-                }
+                let until = cx.started + self.counts_for(next.saturating_sub(seconds));
+                self.proofs.keep(crumb, generation, &caller, cx.started, until);
                 if touch || anew { Found::Fresh(caller, ticket) } else { Found::Good(caller) }
             }
             Err(why) => Found::Over(why),

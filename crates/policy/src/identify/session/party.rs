@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Release},
 };
 use std::sync::{Arc, OnceLock};
@@ -89,6 +89,8 @@ pub(super) struct Client {
 #[derive(Default)]
 pub(super) struct Memory {
     revoked: Mutex<Revoked>,
+    /// Whether what was ended is looked up here: somebody keeps sessions in cookies and shares no logouts.
+    alone: AtomicBool,
     /// Rises whenever sessions are ended.
     generation: AtomicU64,
     pub(super) flights: Flights<Result<Ticket, Failed>>,
@@ -115,9 +117,16 @@ impl Memory {
         self.generation.load(Acquire)
     }
 
+    /// Has it noted here from now on what was ended.
+    pub(super) fn look_here(&self) {
+        self.alone.store(true, Release);
+    }
+
     /// Ends the sessions of this name that began until `moment`.
     pub(super) fn end(&self, name: Name<'_>, moment: u64) {
-        self.revoked.lock().end(name, moment);
+        if self.alone.load(Acquire) {
+            self.revoked.lock().end(name, moment);
+        }
         self.generation.fetch_add(1, Release);
     }
 
@@ -126,7 +135,7 @@ impl Memory {
         self.revoked.lock().first(once, until, unix_now().as_secs())
     }
 
-    fn is_ended(&self, names: &[Name<'_>], begun: u64) -> bool {
+    pub(super) fn is_ended(&self, names: &[Name<'_>], begun: u64) -> bool {
         self.revoked.lock().is_ended(names, begun)
     }
 }

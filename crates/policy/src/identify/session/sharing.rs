@@ -25,6 +25,8 @@ use crate::identify::jwt::token;
 const LOOK: Duration = Duration::from_millis(50);
 /// For how long a gateway waits for another one.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// By how much the clocks of gateways and store may let a session seem to last longer than it can.
+const SLACK: Duration = Duration::from_secs(5);
 /// How often, and how soon, it is tried again to keep new tokens while the store is away.
 const TRIES: usize = 40;
 const AGAIN: Duration = Duration::from_millis(500);
@@ -48,9 +50,11 @@ impl Party {
             // Its key goes: it is sealed by the one that has come.
             shelf.exchange(&id, &kept.sealed, &self.sealed(&ticket)?).await?;
         }
-        let used = self.unused(&ticket);
-        let touch = kept.left.saturating_add(Duration::from_secs((self.times.idle / 10).max(1))) <= used;
-        if touch && !shelf.touch(&id, used).await? {
+        let spans = self.spans(&ticket);
+        // Too soon, or too late by far where `idle` was longer before.
+        let touch = kept.left.saturating_add(Duration::from_secs((self.times.idle / 10).max(1))) <= spans.unused
+            || kept.left > spans.unused.saturating_add(SLACK);
+        if touch && !shelf.touch(&id, spans, &owners(&claims(&ticket)?)).await? {
             return Err(gone());
         }
         Ok((ticket, touch || !current))
@@ -60,7 +64,7 @@ impl Party {
     pub(super) async fn keep(&self, ticket: &Ticket) -> Result<(), Failed> {
         let Some(shelf) = self.shelf.as_ref().filter(|shelf| shelf.holds) else { return Ok(()) };
         let sealed = self.sealed(ticket)?;
-        let spans = Spans { unused: self.unused(ticket), longest: Duration::from_secs(self.times.lifetime) };
+        let spans = self.spans(ticket);
         let claims = claims(ticket)?;
         if shelf.set(&ticket.id, &sealed, spans, (&owners(&claims), ticket.begun)).await? {
             Ok(())
@@ -186,7 +190,7 @@ impl Party {
     }
 
     async fn replace(&self, shelf: &Shelf, ticket: &Ticket) -> Result<bool, Failed> {
-        shelf.replace(&ticket.id, &self.sealed(ticket)?, self.unused(ticket)).await
+        shelf.replace(&ticket.id, &self.sealed(ticket)?, self.spans(ticket).unused).await
     }
 
     /// The session that stands in cookies, and whether it is to be written anew; else why it is none.
@@ -221,10 +225,10 @@ impl Party {
         Some((Ticket { seen: unix_now().as_secs(), ..ticket }, opened.current))
     }
 
-    /// For how long a session is kept from now on if it is not used.
-    fn unused(&self, ticket: &Ticket) -> Duration {
-        let end = ticket.begun.saturating_add(self.times.lifetime);
-        Duration::from_secs(end.saturating_sub(unix_now().as_secs()).min(self.times.idle))
+    /// For how long a session is kept from now on.
+    fn spans(&self, ticket: &Ticket) -> Spans {
+        let left = ticket.begun.saturating_add(self.times.lifetime).saturating_sub(unix_now().as_secs());
+        Spans { unused: Duration::from_secs(left.min(self.times.idle)), longest: Duration::from_secs(left) }
     }
 }
 

@@ -96,9 +96,11 @@ impl Shelf {
         Ok(self.sessions.exchange(&self.named(Name::Session(id)), before, after.as_bytes()).await?)
     }
 
-    /// Notes that a session is used; false if it was ended meanwhile.
-    pub(super) async fn touch(&self, id: &str, unused: Duration) -> Result<bool, Failed> {
-        Ok(self.sessions.touch(&self.named(Name::Session(id)), unused).await?)
+    /// Notes that a session is used, which is found by these names; false if it was ended meanwhile.
+    pub(super) async fn touch(&self, id: &str, spans: Spans, names: &[Name<'_>]) -> Result<bool, Failed> {
+        let indexes: Vec<String> = names.iter().map(|name| self.named(*name)).collect();
+        let indexes: Vec<&str> = indexes.iter().map(String::as_str).collect();
+        Ok(self.sessions.touch(&self.named(Name::Session(id)), spans, &indexes).await?)
     }
 
     /// Takes one session away, which is found by these names.

@@ -5,6 +5,8 @@ use pylon_observe::clock::unix_now;
 use pylon_testkit::issuer::Signer;
 use serde_json::{Value, json};
 
+use super::party::Memory;
+use super::revoked::Name;
 use super::ticket::{Ticket, end};
 use super::*;
 use crate::testing::{Seen, compile, now};
@@ -184,7 +186,6 @@ fn a_session_that_is_used_is_written_anew_from_time_to_time() {
 
 #[test]
 fn a_session_that_was_ended_is_over_at_once_though_it_was_good_before() {
-    use super::revoked::Name;
     for name in [Name::Session("one"), Name::Sid("s1"), Name::Subject("ann")] {
         let policy = policy("");
         let seen = with(&policy, &ticket(10));
@@ -193,6 +194,45 @@ fn a_session_that_was_ended_is_over_at_once_though_it_was_good_before() {
         let (caller, after, _) = meet(&policy, &seen);
         assert!(caller.is_none() && forgotten(after) == 1, "{name:?}");
     }
+}
+
+#[test]
+fn a_session_of_many_parts_is_remembered_until_one_of_them_is_another() {
+    let policy = policy("");
+    let long = Ticket { access: Some("x".repeat(9000)), ..ticket(0) };
+    let seen = with(&policy, &long);
+    for _ in 0..2 {
+        assert_eq!(&*meet(&policy, &seen).0.unwrap().subject, "ann");
+    }
+    let lines: Vec<String> =
+        seen.start().0.headers().get_all(COOKIE).iter().map(|line| line.to_str().unwrap().to_owned()).collect();
+    assert!(lines.len() > 2, "{}", lines.len());
+    for changed in 0..lines.len() {
+        let forged = lines.iter().enumerate().fold(page(), |seen, (place, line)| {
+            let last = if line.ends_with('A') { "B" } else { "A" };
+            let line = if place == changed { format!("{}{last}", &line[..line.len() - 1]) } else { line.clone() };
+            seen.header("cookie", &line)
+        });
+        assert!(meet(&policy, &forged).0.is_none(), "{changed}");
+    }
+    policy.doors.party.memory.end(Name::Subject("ann"), unix_now().as_secs());
+    assert!(meet(&policy, &seen).0.is_none());
+}
+
+#[test]
+fn where_all_gateways_know_of_logouts_this_one_keeps_no_list_and_forgets_whom_it_knew() {
+    let (memory, ann) = (Memory::default(), Name::Subject("ann"));
+    let before = memory.generation();
+    memory.end(ann, 100);
+    assert!(memory.generation() > before && !memory.is_ended(&[ann], 50));
+    // A list that is full would end sessions for their age.
+    for number in 0..200_000_u32 {
+        memory.end(Name::Session(&number.to_string()), 100);
+    }
+    assert!(!memory.is_ended(&[Name::Session("other")], 50));
+    memory.look_here();
+    memory.end(ann, 100);
+    assert!(memory.is_ended(&[ann], 50));
 }
 
 #[test]

@@ -93,14 +93,18 @@ async fn a_session_whose_end_is_near_is_put_off_by_use_and_one_that_was_taken_aw
     let policy = gateway(&server, r#""store": "redis", "idle": "100s", "lifetime": "10m""#).await;
     let (shelf, ann) = (shelf(&policy), ticket(0));
     policy.doors.party.keep(&ann).await.unwrap();
-    shelf.touch(&ann.id, Duration::from_secs(95)).await.unwrap();
+    shelf.touch(&ann.id, spans(95), &[]).await.unwrap();
     assert!(meet(&policy, &with_id(&policy, &ann)).await.unwrap().1.is_none(), "it was used a moment ago");
-    shelf.touch(&ann.id, Duration::from_secs(85)).await.unwrap();
+    shelf.touch(&ann.id, spans(85), &[]).await.unwrap();
     let (caller, after) = meet(&policy, &with_id(&policy, &ann)).await.unwrap();
     let Some(After::Write(cookies)) = after.map(|after| *after) else { panic!("it is not written") };
     assert!(caller.is_some() && cookies[0].to_str().unwrap().contains("Max-Age="));
     let left = shelf.get(&ann.id).await.unwrap().unwrap().left;
     assert!(left > Duration::from_secs(95), "{left:?}");
+    // Where it could idle for longer before, that holds no more from its next use on.
+    shelf.touch(&ann.id, spans(500), &[]).await.unwrap();
+    assert!(meet(&policy, &with_id(&policy, &ann)).await.unwrap().1.is_some());
+    assert!(shelf.get(&ann.id).await.unwrap().unwrap().left <= Duration::from_secs(100));
     // Its lifetime is put off by nothing.
     let old = Ticket { id: "old".into(), ..ticket(595) };
     policy.doors.party.keep(&old).await.unwrap();
@@ -108,7 +112,7 @@ async fn a_session_whose_end_is_near_is_put_off_by_use_and_one_that_was_taken_aw
     let over = Ticket { id: "over".into(), ..ticket(601) };
     shelf.set("over", &policy.doors.party.sealed(&over).unwrap(), spans(60), (&[], over.begun)).await.unwrap();
     assert_eq!(who(&policy, &with_id(&policy, &over)).await, Ok(None));
-    assert!(!shelf.touch("none", Duration::from_secs(9)).await.unwrap());
+    assert!(!shelf.touch("none", spans(9), &[]).await.unwrap());
 }
 
 fn spans(seconds: u64) -> Spans {

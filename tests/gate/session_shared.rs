@@ -294,6 +294,26 @@ fn an_id_that_is_guessed_forged_moved_or_sealed_for_something_else_opens_nothing
 }
 
 #[test]
+fn a_page_with_many_pictures_costs_one_question_for_each_worker_and_second() {
+    for (more, command) in BOTH.into_iter().zip(["get", "mget"]) {
+        let Some(site) = Site::start(600, more) else { return };
+        let ann = site.logged_in("ann");
+        site.redis.say("CONFIG RESETSTAT");
+        let begun = now();
+        for _ in 0..200 {
+            assert_eq!(user(&site.program(1, &ann)), "ann");
+        }
+        let seconds = begun.elapsed().as_secs() + 1;
+        let told = site.redis.say("INFO commandstats");
+        let line = told.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        let calls: u64 =
+            line.and_then(|line| line.split(',').next()).unwrap_or_else(|| panic!("{told}")).parse().unwrap();
+        // Two workers.
+        assert!((1..=2 * seconds).contains(&calls), "{calls} in {seconds} s");
+    }
+}
+
+#[test]
 fn sessions_outlive_reloads_and_keys_that_turn() {
     let Some(site) = Site::start(600, "store: redis") else { return };
     let mut ann = site.logged_in("ann");

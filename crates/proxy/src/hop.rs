@@ -4,11 +4,12 @@
 //! stands in [`crate::forwarding`].
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pylon_core::rejection::{REQUEST_EXPECTATION, REQUEST_FRAMING, REQUEST_HOST, Rejection};
+use pylon_http1::trailers::may_trail;
 use smallvec::SmallVec;
 
 /// The correlation id of a request.
@@ -192,33 +193,10 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a trailer of a request or answer may pass: fields that frame, route, authenticate or vouch may not
-/// (RFC 9110 §6.5.1).
+/// Whether a trailer of a request or answer may pass: beside what never stands behind a body, fields that tell of the way or of the caller
+/// may not.
 pub(crate) fn trailer_may_pass(name: &HeaderName) -> bool {
-    use http::header::{
-        AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, COOKIE, SET_COOKIE, TRAILER,
-    };
-    if matches!(
-        *name,
-        HOST | CONTENT_LENGTH
-            | TRANSFER_ENCODING
-            | CONNECTION
-            | UPGRADE
-            | TE
-            | TRAILER
-            | VIA
-            | FORWARDED
-            | EXPECT
-            | AUTHORIZATION
-            | PROXY_AUTHORIZATION
-            | PROXY_AUTHENTICATE
-            | COOKIE
-            | SET_COOKIE
-            | CONTENT_TYPE
-            | CONTENT_ENCODING
-            | CONTENT_RANGE
-            | CACHE_CONTROL
-    ) {
+    if !may_trail(name) || matches!(*name, VIA | FORWARDED | EXPECT | PROXY_AUTHORIZATION | COOKIE) {
         return false;
     }
     let text = name.as_str();
@@ -275,6 +253,15 @@ mod tests {
             "content-length",
             "content_length",
             "authorization",
+            "proxy_authorization",
+            "cookie",
+            "set-cookie",
+            "content_type",
+            "www-authenticate",
+            "location",
+            "via",
+            "forwarded",
+            "expect",
             "x-request-id",
             "host",
         ] {

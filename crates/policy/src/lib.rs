@@ -17,6 +17,7 @@ pub mod protobuf;
 pub mod registry;
 pub mod shape;
 pub mod structured;
+pub mod tokens;
 
 mod bodies;
 mod identity;

@@ -47,8 +47,8 @@ use self::asking::{Answer, Asking, Found};
 use self::spec::IntrospectSpec;
 use crate::consumers::Consumers;
 use crate::identify::jwt::claims::Rules;
-use crate::identify::jwt::compiled::{places, required, within};
-use crate::identity::{Identity, Look, Place, Proof, Shown, Telling};
+use crate::identify::jwt::compiled::within;
+use crate::identity::{Identity, Look, Proof, Shown};
 use crate::policy::{Compiling, Policy, Service, Step, Stop};
 use crate::proofs::Proofs;
 
@@ -79,20 +79,11 @@ impl Policy for Introspect {
         within(spec.timeout, 0, 30, &at("timeout"), "of at most `30s`", &mut errors);
         within(spec.ttl, 1, 300, &at("ttl"), "from `1s` to `5m`", &mut errors);
         within(spec.inactive_ttl, 0, 60, &at("inactive_ttl"), "of at most `1m`", &mut errors);
-        let places = match &spec.from {
-            None => [Place::bearer()].into(),
-            Some(from) => places(from, &mut errors),
-        };
-        let telling = Telling::compile(&spec.headers).map_err(|found| {
-            errors.extend(found.into_iter().map(|error| error.below(&at("headers"))));
-        });
+        let identity = spec.common().identity(Proofs::by_hash(), &mut errors);
         let rules = rules(spec, &mut errors);
         let asking = Asking::new(spec, rules, cx).map_err(|found| errors.extend(found));
-        let (Ok(telling), Ok(asking), true) = (telling, asking, errors.is_empty()) else { return Err(errors) };
+        let (Some(identity), Ok(asking), true) = (identity, asking, errors.is_empty()) else { return Err(errors) };
         cx.around.services.add(Arc::clone(&asking) as Arc<dyn Service>);
-        // RFC 6750 §3.1.
-        let challenge = HeaderValue::from_static("Bearer realm=\"pylon\", error=\"invalid_token\"");
-        let identity = Identity { places, telling, forward: spec.forward, challenge, proofs: Proofs::by_hash() };
         let consumers = Arc::clone(&cx.around.consumers);
         let issuer = spec.issuer.as_deref().or(spec.url.as_deref()).unwrap_or_default().into();
         Ok(Self { identity, asking, consumers, issuer, timeout: spec.timeout.duration() })
@@ -154,26 +145,17 @@ fn unavailable(why: String) -> Stop {
 
 fn rules(spec: &IntrospectSpec, errors: &mut Vec<SpecError>) -> Rules {
     let at = |key: &str| FieldPath::root().key(key);
-    let texts = [&spec.subject_claim, &spec.scopes_claim, &spec.groups_claim, &spec.issuer];
-    for (key, text) in ["subject_claim", "scopes_claim", "groups_claim", "issuer"].into_iter().zip(texts) {
-        if text.as_ref().is_some_and(String::is_empty) {
-            errors.push(SpecError::new(at(key), "this is empty"));
-        }
+    if spec.issuer.as_ref().is_some_and(String::is_empty) {
+        errors.push(SpecError::new(at("issuer"), "this is empty"));
     }
     let OneOrMany(audience) = &spec.audience;
     if audience.iter().any(String::is_empty) {
         errors.push(SpecError::new(at("audience"), "an audience has a name"));
     }
-    let boxed = |text: &Option<String>| text.as_deref().map(Into::into);
     Rules {
         issuer: spec.issuer.as_deref().unwrap_or_default().into(),
         audiences: (!audience.is_empty()).then(|| audience.iter().map(|one| one.as_str().into()).collect()),
-        leeway: 0,
-        required: required(&spec.required, errors),
-        subject: spec.subject_claim.as_deref().unwrap_or("sub").into(),
-        scopes: boxed(&spec.scopes_claim),
-        groups: boxed(&spec.groups_claim),
-        typ: None,
+        ..spec.common().rules(errors)
     }
 }
 

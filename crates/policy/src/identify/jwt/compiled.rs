@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use http::header::AUTHORIZATION;
-use http::{HeaderName, HeaderValue};
-use pylon_core::kept;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use pylon_net::tls::spec::UpstreamTlsSpec;
@@ -15,8 +12,8 @@ use super::issuer::{Issuer, Keeping};
 use super::key::{Keys, shortest_secret};
 use super::service::KeySet;
 use super::source::Source;
-use super::spec::{AlgorithmSpec, FromSpec, JwtSpec, RequiredSpec};
-use crate::identity::{Identity, Place, Telling, place_named};
+use super::spec::{AlgorithmSpec, JwtSpec};
+use crate::identity::Identity;
 use crate::policy::{Compiling, Service};
 use crate::proofs::Proofs;
 
@@ -31,8 +28,8 @@ pub(super) fn group(specs: &[JwtSpec], cx: &Compiling<'_>) -> Result<Box<[Group]
             found.push(error.help("name all audiences in one place: `audience: [a, b]`"));
         }
         let issuer = issuer(spec, cx).map_err(|more| found.extend(more));
-        let identity = identity(spec).map_err(|more| found.extend(more));
-        if let (Ok(issuer), Ok(identity)) = (issuer, identity) {
+        let identity = spec.common().identity(Proofs::default(), &mut found);
+        if let (Ok(issuer), Some(identity)) = (issuer, identity) {
             let alike = |other: &JwtSpec| {
                 other.from == spec.from && other.headers == spec.headers && other.forward == spec.forward
             };
@@ -69,31 +66,20 @@ fn issuer(spec: &JwtSpec, cx: &Compiling<'_>) -> Result<Issuer, Vec<SpecError>> 
     within(spec.leeway, 0, 300, &at("leeway"), "at most `5m`", &mut errors);
     within(spec.keys_valid_for, 60, 30 * 86_400, &at("keys_valid_for"), "from `1m` to `30d`", &mut errors);
     within(spec.cool_down, 1, 3600, &at("cool_down"), "from `1s` to `1h`", &mut errors);
-    for (key, name) in [
-        ("subject_claim", Some(&spec.subject_claim)),
-        ("scopes_claim", spec.scopes_claim.as_ref()),
-        ("groups_claim", spec.groups_claim.as_ref()),
-        ("typ", spec.typ.as_ref()),
-    ] {
-        if name.is_some_and(String::is_empty) {
-            errors.push(SpecError::new(at(key), "this is empty"));
-        }
+    if spec.typ.as_ref().is_some_and(String::is_empty) {
+        errors.push(SpecError::new(at("typ"), "this is empty"));
     }
-    let required = required(&spec.required, &mut errors);
+    let common = spec.common().rules(&mut errors);
     check_algorithms(spec, &mut errors);
     let keys = if errors.is_empty() { Some(keys(spec, cx)) } else { None };
     match keys {
         Some(Ok(keys)) => {
-            let boxed = |text: &Option<String>| text.as_deref().map(Into::into);
             let rules = Rules {
                 issuer: spec.issuer.as_str().into(),
                 audiences: (!anybody).then_some(audiences),
                 leeway: spec.leeway.duration().as_secs(),
-                required,
-                subject: spec.subject_claim.as_str().into(),
-                scopes: boxed(&spec.scopes_claim),
-                groups: boxed(&spec.groups_claim),
-                typ: boxed(&spec.typ),
+                typ: spec.typ.as_deref().map(Into::into),
+                ..common
             };
             Ok(Issuer { rules, keys, algorithms: spec.algorithms.0.as_slice().into() })
         }
@@ -158,29 +144,6 @@ fn check_algorithms(spec: &JwtSpec, errors: &mut Vec<SpecError>) {
     }
 }
 
-pub(crate) fn required(spec: &RequiredSpec, errors: &mut Vec<SpecError>) -> Box<[(Box<str>, Vec<serde_json::Value>)]> {
-    let all: Vec<(Box<str>, Vec<_>)> = match spec {
-        RequiredSpec::Names(names) => names.iter().map(|name| (name.as_str().into(), Vec::new())).collect(),
-        RequiredSpec::Values(values) => {
-            let at = |name: &str| FieldPath::root().key("required").key(name);
-            let odd = |value: &serde_json::Value| value.is_null() || value.is_object() || value.is_array();
-            for (name, values) in values.iter().filter(|(_, values)| values.is_empty() || values.iter().any(odd)) {
-                let error = SpecError::new(at(name), format!("{} cannot be the value of a claim", shown(values)));
-                errors.push(error.help("write a text, a number, `true` or `false`, or a list of them"));
-            }
-            values.iter().map(|(name, values)| (name.as_str().into(), values.0.clone())).collect()
-        }
-    };
-    if all.iter().any(|(name, _)| name.is_empty()) {
-        errors.push(SpecError::new(FieldPath::root().key("required"), "a claim has a name"));
-    }
-    all.into()
-}
-
-fn shown(values: &[serde_json::Value]) -> String {
-    values.first().map_or_else(|| "an empty list".to_owned(), |value| format!("`{value}`"))
-}
-
 pub(crate) fn within(span: Span, least: u64, most: u64, at: &FieldPath, help: &str, errors: &mut Vec<SpecError>) {
     let seconds = span.duration().as_secs();
     if seconds < least || span.duration() > std::time::Duration::from_secs(most) {
@@ -188,44 +151,4 @@ pub(crate) fn within(span: Span, least: u64, most: u64, at: &FieldPath, help: &s
             SpecError::new(at.clone(), format!("`{span}` is out of bounds")).help(format!("write a time {help}")),
         );
     }
-}
-
-fn identity(spec: &JwtSpec) -> Result<Identity, Vec<SpecError>> {
-    let mut errors = Vec::new();
-    let places = match &spec.from {
-        None => [Place::bearer()].into(),
-        Some(from) => places(from, &mut errors),
-    };
-    let telling = Telling::compile(&spec.headers).map_err(|found| {
-        errors.extend(found.into_iter().map(|error| error.below(&FieldPath::root().key("headers"))));
-    });
-    let (Ok(telling), true) = (telling, errors.is_empty()) else { return Err(errors) };
-    // RFC 6750 §3.1.
-    let challenge = HeaderValue::from_static("Bearer realm=\"pylon\", error=\"invalid_token\"");
-    Ok(Identity { places, telling, forward: spec.forward, challenge, proofs: Proofs::default() })
-}
-
-pub(crate) fn places(from: &FromSpec, errors: &mut Vec<SpecError>) -> Box<[Place]> {
-    let at = |key: &str| FieldPath::root().key("from").key(key);
-    let mut places = Vec::new();
-    match from.header.as_deref().map(HeaderName::try_from) {
-        None => {}
-        Some(Ok(AUTHORIZATION)) => places.push(Place::bearer()),
-        Some(Ok(name)) => places.push(Place::Header(kept::name(&name), None)),
-        Some(Err(_)) => errors.push(SpecError::new(at("header"), "this is not the name of a header")),
-    }
-    for (key, name, place) in [
-        ("cookie", &from.cookie, Place::Cookie as fn(Box<str>) -> Place),
-        ("query", &from.query, Place::Query as fn(Box<str>) -> Place),
-    ] {
-        places.extend(
-            name.as_deref()
-                .and_then(|name| place_named(name, place).map_err(|error| errors.push(error.below(&at(key)))).ok()),
-        );
-    }
-    if places.is_empty() && errors.is_empty() {
-        let error = SpecError::new(FieldPath::root().key("from"), "nothing says where the token stands");
-        errors.push(error.help("write one of `header`, `cookie` and `query`, or leave `from` out"));
-    }
-    places.into()
 }

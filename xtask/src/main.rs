@@ -1,4 +1,4 @@
-//! The chores of the project that are no tests: `cargo xtask tidy`, `bench`, `dist`, `count`, `fuzz`, `soak`, `simulate`,
+//! The chores of the project that are no tests: `cargo xtask tidy`, `bench`, `count`, `fuzz`, `soak`, `simulate`,
 //! `docs` and `deny`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal speaks through it")]
 #![expect(
@@ -9,7 +9,6 @@
 mod bench;
 mod count;
 mod deny;
-mod dist;
 mod docs;
 mod fuzz;
 mod shell;
@@ -34,8 +33,6 @@ enum Chore {
     Tidy,
     /// Run pylon and its peers side by side, print the table and write it to docs/benchmarks.md
     Bench(bench::Options),
-    /// Build the binary for users, guided by what it does under load
-    Dist(dist::Options),
     /// Instructions per request, by valgrind
     Count(count::Options),
     /// Run each fuzz target for a while
@@ -54,7 +51,6 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Tidy => tidy::run(),
         Chore::Bench(options) => bench::run(&options),
-        Chore::Dist(options) => dist::run(&options),
         Chore::Count(options) => count::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Soak(options) => soak::run(&options),

@@ -1,13 +1,16 @@
 //! A connected socket of either family: TCP or Unix.
+//!
+//! What it reads and writes goes to the system by calls that `rustix` makes itself. Those of the C library can be cancelled by other
+//! threads (pthreads(7)), and see to that twice for each call in a program of several threads.
 
 use std::ffi::c_int;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -57,9 +60,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.peek(buf).await,
             Self::Unix(stream) => {
-                stream
-                    .async_io(Interest::READABLE, || Ok(rustix::net::recv(stream, &mut *buf, RecvFlags::PEEK)?.0))
-                    .await
+                stream.async_io(Interest::READABLE, || Ok(recv(stream, &mut *buf, RecvFlags::PEEK)?.0)).await
             }
         }
     }
@@ -67,16 +68,16 @@ impl Socket {
     /// Takes what has come, and does not wait.
     pub fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_read(buf),
-            Self::Unix(stream) => stream.try_read(buf),
+            Self::Tcp(stream) => try_read(stream, buf),
+            Self::Unix(stream) => try_read(stream, buf),
         }
     }
 
     /// Sends what fits, and does not wait.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tcp(stream) => try_write(stream, bytes),
+            Self::Unix(stream) => try_write(stream, bytes),
         }
     }
 }
@@ -84,8 +85,8 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tcp(stream) => poll_read(stream, cx, buf),
+            Self::Unix(stream) => poll_read(stream, cx, buf),
         }
     }
 }
@@ -93,8 +94,8 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tcp(stream) => poll_write(stream, cx, bytes),
+            Self::Unix(stream) => poll_write(stream, cx, bytes),
         }
     }
 
@@ -103,6 +104,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // What TLS writes is mostly one piece, and one piece costs the system less.
+        if let [bytes] = bufs {
+            return self.poll_write(cx, bytes);
+        }
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
@@ -126,6 +131,89 @@ impl AsyncWrite for Socket {
     }
 }
 
+/// What the runtime knows of a socket.
+trait Watched: AsFd {
+    fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Does it where the socket is ready for it. What would block says that it is so no longer.
+    fn attempt<T>(&self, interest: Interest, act: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
+}
+
+macro_rules! watched {
+    ($($stream:ty)*) => {$(
+        impl Watched for $stream {
+            fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                if interest.is_readable() { self.poll_read_ready(cx) } else { self.poll_write_ready(cx) }
+            }
+
+            fn attempt<T>(&self, interest: Interest, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+                self.try_io(interest, act)
+            }
+        }
+    )*};
+}
+
+watched!(TcpStream UnixStream);
+
+/// Does it as soon as the socket is ready. `act` says how many bytes were moved and whether there was room for more: then the next
+/// attempt would block, and need not be made to know it.
+fn poll_moved(
+    socket: &impl Watched,
+    interest: Interest,
+    cx: &mut Context<'_>,
+    mut act: impl FnMut() -> io::Result<(usize, bool)>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_ready(interest, cx))?;
+        let mut short = None;
+        let moved = socket.attempt(interest, || match act()? {
+            (moved, true) if moved > 0 => {
+                short = Some(moved);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            (moved, _) => Ok(moved),
+        });
+        match (moved, short) {
+            (_, Some(moved)) => return Poll::Ready(Ok(moved)),
+            (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {}
+            (moved, _) => return Poll::Ready(moved),
+        }
+    }
+}
+
+fn poll_read(socket: &impl Watched, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    // SAFETY: nothing is written here but by `recv`, which takes back no byte that was initialised.
+    #[expect(unsafe_code, reason = "the room of a buffer would be written twice")]
+    let room = unsafe { buf.unfilled_mut() };
+    let size = room.len();
+    let read = ready!(poll_moved(socket, Interest::READABLE, cx, || {
+        let (_, read) = recv(socket, &mut *room, RecvFlags::empty())?;
+        Ok((read, read < size))
+    }))?;
+    // SAFETY: `recv` has filled so many bytes.
+    #[expect(unsafe_code, reason = "the room of a buffer would be written twice")]
+    unsafe {
+        buf.assume_init(read);
+    }
+    buf.advance(read);
+    Poll::Ready(Ok(()))
+}
+
+fn poll_write(socket: &impl Watched, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    poll_moved(socket, Interest::WRITABLE, cx, || {
+        let written = send(socket, bytes, SendFlags::NOSIGNAL)?;
+        Ok((written, written < bytes.len()))
+    })
+}
+
+fn try_write(socket: &impl Watched, bytes: &[u8]) -> io::Result<usize> {
+    socket.attempt(Interest::WRITABLE, || Ok(send(socket, bytes, SendFlags::NOSIGNAL)?))
+}
+
+fn try_read(socket: &impl Watched, buf: &mut [u8]) -> io::Result<usize> {
+    socket.attempt(Interest::READABLE, || Ok(recv(socket, buf, RecvFlags::empty())?.1))
+}
+
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
         Self::Tcp(stream)
@@ -135,5 +223,58 @@ impl From<TcpStream> for Socket {
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
         Self::Unix(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pairs() -> [(Socket, Socket); 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let unix = UnixStream::pair().unwrap();
+        [(one.unwrap().into(), other.unwrap().0.into()), (unix.0.into(), unix.1.into())]
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_a_read_that_left_room_is_seen_and_so_is_the_end() {
+        for (mut one, mut other) in pairs().await {
+            let mut buf = [0; 64];
+            for round in 0..100_u8 {
+                let writes = async {
+                    // Now and then after the reader has found nothing.
+                    if round.is_multiple_of(3) {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    one.write_all(&[round; 10]).await
+                };
+                let (wrote, read) = tokio::join!(writes, other.read(&mut buf));
+                wrote.unwrap();
+                assert_eq!(&buf[..read.unwrap()], [round; 10]);
+                assert!(other.try_read(&mut buf).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+            }
+            drop(one);
+            assert_eq!(other.read(&mut buf).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_the_system_takes_at_once_is_written_as_it_is_read() {
+        for (mut one, mut other) in pairs().await {
+            let sent = vec![7; 8 << 20];
+            let mut came = Vec::new();
+            let writes = async {
+                one.write_all(&sent).await.unwrap();
+                one.shutdown().await.unwrap();
+            };
+            tokio::join!(writes, async { other.read_to_end(&mut came).await.unwrap() });
+            assert!(came == sent, "{} bytes came", came.len());
+        }
     }
 }

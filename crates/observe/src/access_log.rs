@@ -1,6 +1,6 @@
 //! The access log: one JSON object per line and exchange, written off the path of a request.
 //!
-//! Each worker writes lines into a buffer of its own (64 KiB). A full buffer, or one that waits since the last tick,
+//! Each worker writes lines into a buffer of its own (256 KiB). A full buffer, or one that waits since the last tick,
 //! is handed over a bounded queue (8 MiB in all) to one writer thread. When the sink is so slow that the queue is full,
 //! the newest lines are dropped and counted; the request path never waits for the sink.
 

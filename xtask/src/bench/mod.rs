@@ -47,7 +47,7 @@ pub(crate) struct Options {
     /// Write no page
     #[arg(long)]
     no_page: bool,
-    /// Measure this binary of pylon, as `cargo xtask dist` builds it, and build none
+    /// Measure this binary of pylon, and build none
     #[arg(long)]
     binary: Option<PathBuf>,
 }

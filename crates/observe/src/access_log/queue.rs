@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 /// How large a batch grows before it is handed over, in bytes.
-pub(crate) const BATCH: usize = 64 * 1024;
+pub(crate) const BATCH: usize = 256 * 1024;
 
 /// How many empty buffers are kept for the workers' next batches.
 const SPARE: usize = 4;

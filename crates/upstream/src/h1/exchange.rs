@@ -63,7 +63,6 @@ impl Flight {
         body: &mut Body,
         expecting: Option<Instant>,
     ) -> Result<Self, Fault> {
-        conn.buf = spare::take_read();
         let pump = scratch::with_head(|out| {
             encode::request(out, head)?;
             let rest = match body {
@@ -95,8 +94,17 @@ impl Flight {
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>, asked: &Asked<'_>) -> Poll<Result<Head, Fault>> {
         loop {
             self.poll_pump(cx)?;
+            if self.conn.buf.capacity() == 0 {
+                self.conn.buf = spare::take_read();
+            }
             match self.conn.poll_read(cx, spare::READ) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // A buffer that waits is one more that has left the processor's caches when something comes.
+                    if self.conn.buf.is_empty() {
+                        spare::give_read(std::mem::take(&mut self.conn.buf));
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.reset(io::ErrorKind::UnexpectedEof.into()))),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.reset(error))),
                 Poll::Ready(Ok(_)) => {}

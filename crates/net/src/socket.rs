@@ -163,8 +163,12 @@ fn poll_moved(
     cx: &mut Context<'_>,
     mut act: impl FnMut() -> io::Result<(usize, bool)>,
 ) -> Poll<io::Result<usize>> {
+    let mut ready = interest.is_writable();
     loop {
-        ready!(socket.poll_ready(interest, cx))?;
+        // A socket takes nearly all that is written at once: it is not asked before.
+        if !std::mem::take(&mut ready) {
+            ready!(socket.poll_ready(interest, cx))?;
+        }
         let mut short = None;
         let moved = socket.attempt(interest, || match act()? {
             (moved, true) if moved > 0 => {

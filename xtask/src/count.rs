@@ -2,7 +2,7 @@
 //!
 //! Each program runs twice, with fewer and with more requests in turn on a few kept-alive connections; the difference of the
 //! two counts over the difference of the requests leaves the start and the end of the program out. What resilience may cost,
-//! and a second worker, stands in the bars below.
+//! a second worker, and policies whose callers were seen before, stands in the bars below.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

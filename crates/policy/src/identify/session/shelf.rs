@@ -54,10 +54,14 @@ impl Shelf {
     /// This moment, for a session that begins.
     pub(super) async fn moment(&self) -> Result<u64, Failed> {
         let moment = self.marks.now().await?;
-        if !self.holds {
-            self.marks.settle(&self.since(), moment).await?;
-        }
-        Ok(moment)
+        // Never before that from which on marks are known, else it would be over as it begins.
+        if self.holds { Ok(moment) } else { Ok(moment.max(self.settled(moment).await?)) }
+    }
+
+    /// From when on marks are known; from the next second on, where none were. Of a session that began within this second nobody knows
+    /// whether it was ended before they were lost.
+    async fn settled(&self, moment: u64) -> Result<u64, Failed> {
+        Ok(self.marks.settle(&self.since(), moment.saturating_add(1)).await?)
     }
 
     /// What is kept of a session.
@@ -127,7 +131,7 @@ impl Shelf {
         let mut marks = self.marks.get(&all).await?.into_iter();
         let since = match marks.next().flatten() {
             Some(since) => since,
-            None => self.marks.settle(&self.since(), self.marks.now().await?).await?,
+            None => self.settled(self.marks.now().await?).await?,
         };
         Ok(begun < since || marks.flatten().any(|ended| begun <= ended))
     }

@@ -193,7 +193,8 @@ fn a_gateway_that_starts_anew_knows_of_the_logouts_before() {
     });
     let moved = |surfer: &Surfer| surfer.also_at(&before, &site.url(1, ""));
     assert!(site.is_in(&moved(&bob), "bob") && site.is_out(&moved(&copy)));
-    // A store that has lost what it knew: nobody can say any more who was logged out.
+    // A store that has lost what it knew: nobody can say any more who was logged out. Moments are seconds, so that it is another one.
+    wait::pause(ms(1100));
     site.redis.say("FLUSHALL");
     until(PATIENCE, "all log in again", || site.is_out(&moved(&bob)));
     wait::pause(ms(1100));

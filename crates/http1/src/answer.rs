@@ -57,7 +57,7 @@ pub struct Head {
     pub keep_alive: bool,
 }
 
-/// Finds heads in bytes that come piece by piece; no byte is looked at twice.
+/// Finds heads in bytes that come piece by piece, each time from where it was.
 #[derive(Debug, Default)]
 pub struct HeadReader {
     state: State,

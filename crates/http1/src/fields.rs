@@ -1,4 +1,5 @@
-//! The fields of a head, or behind the last chunk (RFC 9112 §5, §6): each byte is looked at once, in whatever pieces they come.
+//! The fields of a head, or behind the last chunk (RFC 9112 §5, §6): each byte is looked at once, in whatever pieces they come, but for
+//! those of a line that is no whole and right one: they are looked at once more.
 
 use std::ops::Range;
 

@@ -83,19 +83,15 @@ static KNOWN: [Known; COUNT] = {
 /// Places in the index: the more, the sooner a factor is found that gives each name its own.
 const PLACES: usize = 1024;
 
-/// By which two words of a name become its place.
-const FACTOR: Word = {
+/// By which two words of a name become its place, and which name stands at each.
+static INDEX: (Word, [u8; PLACES]) = {
     let mut factor = 0x9e37_79b9_7f4a_7c15;
-    while index(factor).is_none() {
+    loop {
+        if let Some(index) = index(factor) {
+            break (factor, index);
+        }
         factor = factor.wrapping_add(ONES << 1);
     }
-    factor
-};
-
-/// Where each name stands, by `place`.
-static INDEX: [u8; PLACES] = match index(FACTOR) {
-    Some(index) => index,
-    None => [OTHER; PLACES],
 };
 
 /// None where two names have the same place by this factor.
@@ -153,7 +149,8 @@ pub(crate) fn find(bytes: &[u8]) -> Option<(u8, usize)> {
     let keep = Word::MAX >> (Word::BITS as usize - (length - last * WORD) * 8);
     let tail = words.get(last)? & keep;
     let head = if last == 0 { tail } else { words[0] };
-    let index = *INDEX.get(place(FACTOR, length, head, tail))?;
+    let (factor, names) = &INDEX;
+    let index = *names.get(place(*factor, length, head, tail))?;
     let known = KNOWN.get(usize::from(index))?;
     let whole = known.words.get(..last)?.iter().zip(&words).all(|(known, written)| is(*known, *written));
     (known.length == length && whole && is(*known.words.get(last)?, tail)).then_some((index, length))

@@ -1,5 +1,5 @@
 //! Reads the heads of requests (RFC 9112 §2 to §6), strictly and in one pass: what two readers may understand differently is
-//! refused. Pure: it sees bytes as they come, in whatever pieces, and looks at none of them twice.
+//! refused. Pure: it sees bytes as they come, in whatever pieces, and goes on where it was.
 //!
 //! Left to others: `Host` and the path (the proxy's reading of heads).
 

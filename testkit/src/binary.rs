@@ -168,10 +168,20 @@ impl Binary {
         self.stdout.all().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits for the line of the exchange with this path.
+    /// Waits for the line of the exchange with this path, which must be the only one: workers write their lines in any order.
     pub fn logged(&self, path: &str) -> Value {
-        wait::eventually(PATIENCE, &format!("a line in the log about {path}"), || {
-            self.log().into_iter().find(|line| line["path"] == path)
+        let of_path = || self.log().into_iter().filter(|line| line["path"] == path).collect::<Vec<_>>();
+        wait::eventually(PATIENCE, &format!("a line in the log about {path}"), || of_path().pop());
+        let mut lines = of_path();
+        assert_eq!(lines.len(), 1, "which of these is meant? {lines:?}");
+        lines.remove(0)
+    }
+
+    /// Waits for a line about this path that says `value` under `key`.
+    pub fn logged_with(&self, path: &str, key: &str, value: impl Into<Value>) -> Value {
+        let value = value.into();
+        wait::eventually(PATIENCE, &format!("a line in the log about {path} whose {key} is {value}"), || {
+            self.log().into_iter().find(|line| line["path"] == path && line[key] == value)
         })
     }
 

@@ -104,7 +104,7 @@ fn a_token_is_asked_about_once_for_all_workers_and_stays_within_the_gateway() {
         );
     }
     assert_eq!((gate.get("/x").status(), gate.get("/open").status()), (401, 204));
-    assert_eq!(gate.logged("/x")["identified_by"], "introspect");
+    assert_eq!(gate.logged_with("/x", "status", 200)["identified_by"], "introspect");
     for secret in [TOKEN, "s3cret"] {
         assert!(!gate.stdout().contains(secret) && !gate.stderr().contains(secret));
     }

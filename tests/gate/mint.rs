@@ -83,7 +83,7 @@ fn published_keys_are_a_route_like_any_other() {
     assert_eq!(answer.field("cache-control").as_deref(), Some("public, max-age=300"));
     let head = front.ask("HEAD", KEYS, &[], b"");
     assert_eq!((head.status(), head.text().as_str()), (200, ""));
-    assert_eq!(front.logged(KEYS)["route"], "own:jwks");
+    assert_eq!(front.logged_with(KEYS, "method", "HEAD")["route"], "own:jwks");
     let routes = front.admin("/api/routes").text();
     assert!(routes.contains("own:jwks") && routes.contains("answer by `mint` itself"), "{routes}");
     assert!(front.admin("/metrics").text().contains("route=\"own:jwks\""));

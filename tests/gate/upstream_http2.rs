@@ -57,7 +57,7 @@ fn a_request_of_either_version_is_one_of_http_2_for_the_service() {
     assert_eq!(gate.ask("POST", "/y", &[], b"hello").text(), "hello");
     assert_eq!(service.heads().pop().unwrap().headers["content-length"], "5");
     assert_eq!(service.connections(), 1);
-    let line = gate.logged("/y");
+    let line = gate.logged_with("/y", "protocol", "HTTP/1.1");
     assert_eq!((line["upstream"].as_str(), line["reused"].as_bool()), (Some("api"), Some(true)), "{line}");
 }
 

@@ -81,12 +81,12 @@ fn a_stream_of_the_client_becomes_a_stream_of_the_service() {
 fn a_service_whose_settings_do_not_allow_it_is_not_asked() {
     let service = Http2Service::start(give_back);
     let gate = gate(&service, "true");
-    for _ in 0..2 {
-        assert_eq!(gate.connect().send(handshake("/chat", &[])).response().status(), 502);
+    for path in ["/chat", "/again"] {
+        assert_eq!(gate.connect().send(handshake(path, &[])).response().status(), 502);
+        let line = gate.logged(path);
+        assert_eq!(line["reason"], "upstream.protocol", "{line}");
+        assert!(line["detail"].as_str().unwrap().contains("SETTINGS_ENABLE_CONNECT_PROTOCOL"), "{line}");
     }
-    let line = gate.logged("/chat");
-    assert_eq!(line["reason"], "upstream.protocol", "{line}");
-    assert!(line["detail"].as_str().unwrap().contains("SETTINGS_ENABLE_CONNECT_PROTOCOL"), "{line}");
     assert_eq!(service.requests(), 0);
     assert_eq!(gate.get("/plain").text(), "plain");
 }

@@ -177,8 +177,8 @@ fn by_default_no_forwarding_field_is_believed() {
                 .into_iter()
                 .enumerate()
         {
-            for value in ["203.0.113.9", "for=203.0.113.9", "203.0.113.9, 127.0.0.1"] {
-                let path = format!("/{index}");
+            for (way, value) in ["203.0.113.9", "for=203.0.113.9", "203.0.113.9, 127.0.0.1"].into_iter().enumerate() {
+                let path = format!("/{index}/{way}");
                 assert_eq!(gate.ask("GET", &path, &[(name, value)], b"").status(), 403, "{name}: {value}");
                 assert_eq!(gate.logged(&path)["client"], "127.0.0.1");
             }

@@ -202,6 +202,16 @@ impl Binary {
     }
 }
 
+impl Drop for Binary {
+    /// No test leaves behind a gateway in which something has panicked.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let told = self.stderr();
+            assert!(!told.contains("panicked at"), "something panicked in the gateway:\n{told}");
+        }
+    }
+}
+
 /// The document with what every gateway of a test has. It is added at the end, so that lines keep their numbers.
 pub fn complete(document: &str) -> String {
     let mut whole = document.trim_end().to_owned();

@@ -9,7 +9,7 @@ use pylon_net::door::Door;
 use pylon_net::drain::Drain;
 use pylon_net::listen::Listener;
 use pylon_net::terms::Desk;
-use pylon_net::timer;
+use pylon_net::timer::{self, Alarm};
 use pylon_observe::metrics::Metrics;
 use pylon_observe::outcomes::Evicted;
 use pylon_proxy::engine::Engine;
@@ -57,15 +57,19 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts the thread. It ends when it is told to stop.
     pub(crate) fn start(self) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let alarm = {
+            let _watched = runtime.enter();
+            Alarm::new()?
+        };
         std::thread::Builder::new().name(format!("worker-{}", self.id)).spawn(move || {
             pylon_core::worker::enter(self.id);
-            runtime.block_on(self.run());
+            runtime.block_on(self.run(alarm));
         })
     }
 
-    async fn run(mut self) {
-        tokio::spawn(timer::run());
+    async fn run(mut self, alarm: Alarm) {
+        tokio::spawn(timer::run(alarm));
         tokio::spawn(sweep(Arc::clone(&self.world)));
         tokio::spawn(shed(Arc::clone(&self.drain), Arc::clone(&self.caps), Arc::clone(&self.metrics)));
         let floor = Floor { engine: self.engine, drain: self.drain, metrics: self.metrics };
@@ -116,7 +120,7 @@ impl Floor {
 /// Closes idle connections of clients while memory is short.
 async fn shed(drain: Arc<Drain>, caps: Arc<Caps>, metrics: Arc<Metrics>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
+        timer::sleep(SWEEP).await;
         if caps.is_shedding() {
             metrics.evicted(Evicted::Memory, drain.clear());
         }
@@ -126,7 +130,7 @@ async fn shed(drain: Arc<Drain>, caps: Arc<Caps>, metrics: Arc<Metrics>) {
 /// Lets go of upstream connections that are too old, idle for too long, or closed by the other side.
 async fn sweep(world: Arc<World>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
+        timer::sleep(SWEEP).await;
         let now = tokio::time::Instant::now().into_std();
         for snapshot in world.stage().all() {
             for upstream in snapshot.upstreams.values() {

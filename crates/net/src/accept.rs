@@ -25,6 +25,7 @@ use crate::queue::{Accepted, OUT_OF_FILES, Queue, canonical, is_of_one_connectio
 use crate::socket::Socket;
 use crate::stream::Stream;
 use crate::terms::{Desk, Terms};
+use crate::timer;
 use crate::tls::server::{Failed, Security, ServerTls};
 
 /// What a listener does with a connection before its first byte is looked at.
@@ -118,7 +119,7 @@ pub async fn accept<H: Handler>(
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(?listener, %error, "cannot accept");
-                tokio::time::sleep(OUT_OF_FILES).await;
+                timer::sleep(OUT_OF_FILES).await;
             }
         }
     };

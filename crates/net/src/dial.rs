@@ -30,14 +30,14 @@ pub async fn connect(addrs: &[SocketAddr], deadline: Option<Instant>) -> io::Res
     };
     let stream = timeout_at(deadline, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
-    Ok(Socket::Tcp(stream))
+    Ok(stream.into())
 }
 
 /// Connects to the Unix socket at `path`. After `deadline` the error is [`io::ErrorKind::TimedOut`].
 pub async fn connect_unix(path: &Path, deadline: Option<Instant>) -> io::Result<Socket> {
     let attempt = UnixStream::connect(path);
     let stream = timeout_at(deadline, attempt).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    Ok(Socket::Unix(stream))
+    Ok(stream.into())
 }
 
 /// Orders addresses so that the families alternate, IPv6 first (RFC 8305 §4).
@@ -136,7 +136,7 @@ mod tests {
         let stream = connect(&addrs, None).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good.local_addr().unwrap());
         let Socket::Tcp(stream) = stream else { panic!("no TCP") };
-        assert!(stream.nodelay().unwrap() && began.elapsed() < Duration::from_millis(200));
+        assert!(socket2::SockRef::from(&stream).tcp_nodelay().unwrap() && began.elapsed() < Duration::from_millis(200));
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use crate::caps::Caps;
 use crate::guests::{Guests, Seat};
 use crate::limits::{InForce, Limits};
 use crate::terms::Over;
+use crate::timer;
 
 /// Open connections of a worker, and the word that no more are wanted.
 ///
@@ -184,7 +185,7 @@ impl Drain {
     /// Waits until no socket listens and no connection is open, at most until `until`. Answers how many are left.
     pub async fn finished(&self, until: Instant) -> usize {
         while self.is_busy() && tokio::time::Instant::now().into_std() < until {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            timer::sleep(Duration::from_millis(10)).await;
         }
         self.open()
     }

@@ -13,6 +13,7 @@ use socket2::{SockFilter, SockRef};
 
 use crate::listen::Listener;
 use crate::socket::Socket;
+use crate::timer;
 
 /// How long a worker that has run out of file descriptors waits before it accepts again.
 pub(crate) const OUT_OF_FILES: Duration = Duration::from_millis(50);
@@ -62,12 +63,12 @@ impl Queue {
     /// Serves who waits still, and closes the socket.
     pub(crate) async fn close(self, serve: impl Fn(Accepted)) {
         self.bar();
-        let until = tokio::time::Instant::now() + HANDSHAKE;
-        while let Ok(accepted) = tokio::time::timeout_at(until, self.accept()).await {
+        let until = now() + HANDSHAKE;
+        while let Ok(accepted) = timer::timeout_at(Some(until), self.accept()).await {
             match accepted {
                 Ok(accepted) => serve(accepted),
                 Err(error) if is_of_one_connection(&error) => {}
-                Err(_) => tokio::time::sleep(OUT_OF_FILES).await,
+                Err(_) => timer::sleep(OUT_OF_FILES).await,
             }
         }
         // Straight from the system: the runtime shares out what a task may take at once, and may not know the latest.
@@ -115,11 +116,11 @@ impl Listener {
 
 fn by_tcp(stream: tokio::net::TcpStream, peer: SocketAddr) -> Accepted {
     let _ = stream.set_nodelay(true);
-    Accepted { socket: Socket::Tcp(stream), peer: Some(canonical(peer)), at: now() }
+    Accepted { socket: stream.into(), peer: Some(canonical(peer)), at: now() }
 }
 
 fn by_unix(stream: tokio::net::UnixStream) -> Accepted {
-    Accepted { socket: Socket::Unix(stream), peer: None, at: now() }
+    Accepted { socket: stream.into(), peer: None, at: now() }
 }
 
 /// Errors of `accept` that concern the one connection that was being accepted (accept(2)).

@@ -9,10 +9,16 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use self::watched::{Ready, Watched};
+
+mod watched;
 
 /// TIOCOUTQ (tcp(7), where it is `SIOCOUTQ`).
 const OUTQ: rustix::ioctl::Opcode = 0x5411;
@@ -21,16 +27,16 @@ const OUTQ: rustix::ioctl::Opcode = 0x5411;
 #[derive(Debug)]
 pub enum Socket {
     /// Over IP.
-    Tcp(TcpStream),
+    Tcp(Watched<TcpStream>),
     /// On this machine, by a path.
-    Unix(UnixStream),
+    Unix(Watched<UnixStream>),
 }
 
 impl Socket {
     /// The address of this side; none of a Unix socket.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tcp(stream) => stream.stream.local_addr().ok(),
             Self::Unix(_) => None,
         }
     }
@@ -38,7 +44,7 @@ impl Socket {
     /// The address of the other side; a Unix socket has none.
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.peer_addr(),
+            Self::Tcp(stream) => stream.stream.peer_addr(),
             Self::Unix(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
         }
     }
@@ -46,8 +52,8 @@ impl Socket {
     /// How many bytes were sent that the other side has not taken yet, where the system tells.
     pub(crate) fn unsent(&self) -> Option<u64> {
         let socket = match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
+            Self::Tcp(stream) => stream.stream.as_fd(),
+            Self::Unix(stream) => stream.stream.as_fd(),
         };
         // SAFETY: TIOCOUTQ writes one C int, which is what the getter gives it room for.
         #[expect(unsafe_code, reason = "the system tells this by ioctl alone")]
@@ -55,11 +61,22 @@ impl Socket {
         unsent.ok().and_then(|unsent| u64::try_from(unsent).ok())
     }
 
+    /// From here on the end of the connection is a reset, which nobody takes for the end of what was sent.
+    pub(crate) fn reset_at_close(&self) {
+        if let Self::Tcp(stream) = self {
+            let _ = SockRef::from(&stream.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
     /// Looks at what has come without taking it; waits until something has. None at the end of the stream.
     pub(crate) async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.peek(buf).await,
-            Self::Unix(stream) => {
+            Self::Tcp(stream) => {
+                stream.asked.forget();
+                stream.stream.peek(buf).await
+            }
+            Self::Unix(Watched { stream, asked }) => {
+                asked.forget();
                 stream.async_io(Interest::READABLE, || Ok(recv(stream, &mut *buf, RecvFlags::PEEK)?.0)).await
             }
         }
@@ -109,8 +126,8 @@ impl AsyncWrite for Socket {
             return self.poll_write(cx, bytes);
         }
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tcp(stream) => Pin::new(&mut stream.stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(&mut stream.stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -125,40 +142,16 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tcp(stream) => Pin::new(&mut stream.stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(&mut stream.stream).poll_shutdown(cx),
         }
     }
 }
 
-/// What the runtime knows of a socket.
-trait Watched: AsFd {
-    fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-
-    /// Does it where the socket is ready for it. What would block says that it is so no longer.
-    fn attempt<T>(&self, interest: Interest, act: impl FnOnce() -> io::Result<T>) -> io::Result<T>;
-}
-
-macro_rules! watched {
-    ($($stream:ty)*) => {$(
-        impl Watched for $stream {
-            fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                if interest.is_readable() { self.poll_read_ready(cx) } else { self.poll_write_ready(cx) }
-            }
-
-            fn attempt<T>(&self, interest: Interest, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-                self.try_io(interest, act)
-            }
-        }
-    )*};
-}
-
-watched!(TcpStream UnixStream);
-
 /// Does it as soon as the socket is ready. `act` says how many bytes were moved and whether there was room for more: then the next
 /// attempt would block, and need not be made to know it.
 fn poll_moved(
-    socket: &impl Watched,
+    socket: &Watched<impl Ready>,
     interest: Interest,
     cx: &mut Context<'_>,
     mut act: impl FnMut() -> io::Result<(usize, bool)>,
@@ -185,7 +178,7 @@ fn poll_moved(
     }
 }
 
-fn poll_read(socket: &impl Watched, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+fn poll_read(socket: &Watched<impl Ready>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
     // SAFETY: nothing is written here but by `recv`, which takes back no byte that was initialised.
     #[expect(unsafe_code, reason = "the room of a buffer would be written twice")]
     let room = unsafe { buf.unfilled_mut() };
@@ -203,30 +196,30 @@ fn poll_read(socket: &impl Watched, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>)
     Poll::Ready(Ok(()))
 }
 
-fn poll_write(socket: &impl Watched, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+fn poll_write(socket: &Watched<impl Ready>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     poll_moved(socket, Interest::WRITABLE, cx, || {
         let written = send(socket, bytes, SendFlags::NOSIGNAL)?;
         Ok((written, written < bytes.len()))
     })
 }
 
-fn try_write(socket: &impl Watched, bytes: &[u8]) -> io::Result<usize> {
+fn try_write(socket: &Watched<impl Ready>, bytes: &[u8]) -> io::Result<usize> {
     socket.attempt(Interest::WRITABLE, || Ok(send(socket, bytes, SendFlags::NOSIGNAL)?))
 }
 
-fn try_read(socket: &impl Watched, buf: &mut [u8]) -> io::Result<usize> {
+fn try_read(socket: &Watched<impl Ready>, buf: &mut [u8]) -> io::Result<usize> {
     socket.attempt(Interest::READABLE, || Ok(recv(socket, buf, RecvFlags::empty())?.1))
 }
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
-        Self::Tcp(stream)
+        Self::Tcp(stream.into())
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
-        Self::Unix(stream)
+        Self::Unix(stream.into())
     }
 }
 
@@ -265,6 +258,33 @@ mod tests {
             }
             drop(one);
             assert_eq!(other.read(&mut buf).await.unwrap(), 0);
+        }
+    }
+
+    /// Whoever looks in between takes the news of the runtime, which then knows of nobody who waits.
+    #[tokio::test]
+    async fn who_was_told_to_wait_is_woken_however_others_have_looked_in_between() {
+        for (mut one, mut other) in pairs().await {
+            let mut buf = [0; 64];
+            for round in 0..30 {
+                assert!(futures_util::poll!(std::pin::pin!(other.read(&mut buf))).is_pending());
+                one.write_all(b"a").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                if round % 2 == 0 {
+                    assert_eq!(other.peek(&mut buf).await.unwrap(), 1);
+                }
+                assert_eq!(other.try_read(&mut buf).unwrap(), 1);
+                assert!(other.try_read(&mut buf).is_err());
+                let began = tokio::time::Instant::now();
+                let writes = async {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    one.write_all(b"bc").await
+                };
+                let both = async { tokio::join!(writes, other.read(&mut buf)) };
+                let (wrote, read) = tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
+                wrote.unwrap();
+                assert_eq!((read.unwrap(), began.elapsed() < Duration::from_secs(2)), (2, true));
+            }
         }
     }
 

@@ -6,9 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
@@ -64,12 +62,9 @@ impl Stream {
 
     /// From here on the end of the connection is a reset, which nobody takes for the end of what was sent.
     pub(crate) fn reset_at_close(&self) {
-        let socket = match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        if let Socket::Tcp(stream) = socket {
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        match self {
+            Self::Plain(socket) => socket.reset_at_close(),
+            Self::Tls(stream) => stream.get_ref().0.reset_at_close(),
         }
     }
 

@@ -3,14 +3,24 @@
 //! A timer of the runtime costs about 2,000 instructions when armed and dropped for each request; here it is a few
 //! links in a list. A timer never fires early and at most two steps late. Off the workers (control plane, tests
 //! without [`run`]) the runtime's own timer is used.
+//!
+//! The wheel itself is woken by a timer of the system (timerfd_create(2)), and the runtime of a worker has none: it would read
+//! the clock before and after each wait for sockets, and have the system arm a timer for each.
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 /// The step of the wheel.
@@ -129,11 +139,26 @@ impl Future for Sleep {
     }
 }
 
+/// A future that is ready once `span` has passed.
+pub async fn sleep(span: Duration) {
+    sleep_until(tokio::time::Instant::now().into_std() + span).await;
+}
+
+/// Waits for `future`, at most for `span`.
+pub async fn timeout<F: Future>(span: Duration, future: F) -> Result<F::Output, Elapsed> {
+    timeout_at(Some(tokio::time::Instant::now().into_std() + span), future).await
+}
+
 /// Gives the current thread a wheel and drives it for ever. Every worker spawns this once, before it accepts.
-pub fn run() -> impl Future<Output = ()> {
+pub fn run(alarm: Alarm) -> impl Future<Output = ()> {
+    drive(async move |at| alarm.ring(at).await)
+}
+
+/// See [`run`]. `alarm` waits until a moment, or gives up at once where the system does.
+fn drive(alarm: impl AsyncFn(Instant)) -> impl Future<Output = ()> {
     let wakeup = Arc::new(Notify::new());
-    let start = tokio::time::Instant::now();
-    WHEEL.set(Some(Wheel::new(start.into_std(), Arc::clone(&wakeup))));
+    let start = tokio::time::Instant::now().into_std();
+    WHEEL.set(Some(Wheel::new(start, Arc::clone(&wakeup))));
     async move {
         loop {
             let next = WHEEL.with_borrow(|wheel| wheel.as_ref().and_then(Wheel::next_tick));
@@ -141,8 +166,11 @@ pub fn run() -> impl Future<Output = ()> {
                 None => wakeup.notified().await,
                 Some(tick) => {
                     let due = start + STEP * u32::try_from(tick).unwrap_or(u32::MAX);
-                    // An earlier timer that is armed meanwhile cuts the wait short.
-                    let _ = tokio::time::timeout_at(due, wakeup.notified()).await;
+                    tokio::select! {
+                        () = alarm(due) => {}
+                        // An earlier timer that is armed meanwhile cuts the wait short.
+                        () = wakeup.notified() => {}
+                    }
                 }
             }
             let now = tokio::time::Instant::now().into_std();
@@ -150,6 +178,37 @@ pub fn run() -> impl Future<Output = ()> {
             for waker in due {
                 waker.wake();
             }
+        }
+    }
+}
+
+/// A timer of the system.
+#[derive(Debug)]
+pub struct Alarm(AsyncFd<OwnedFd>);
+
+impl Alarm {
+    /// One that the present runtime watches. It fails where the system has no file left to give.
+    pub fn new() -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        // SAFETY: what is watched is owned, and is closed by nobody else.
+        #[expect(unsafe_code, reason = "the runtime cannot know that of a type")]
+        let watched = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
+        Ok(Self(watched?))
+    }
+
+    /// Waits until `at`, or less long where it had rung for an earlier wait that was given up.
+    async fn ring(&self, at: Instant) {
+        // None at all would disarm it.
+        let left = at.saturating_duration_since(tokio::time::Instant::now().into_std()).max(Duration::from_nanos(1));
+        let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let armed =
+            timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: once, it_value: value });
+        // What it counts need not be read: the next time is told as the first is.
+        if armed.is_ok()
+            && let Ok(mut rung) = self.0.readable().await
+        {
+            rung.clear_ready();
         }
     }
 }
@@ -311,9 +370,14 @@ mod tests {
         tokio::time::Instant::now().into_std()
     }
 
+    /// A wheel that goes by a clock that stands still.
+    fn by_runtime() -> impl Future<Output = ()> {
+        drive(async |at| tokio::time::sleep_until(at.into()).await)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_timer_fires_after_its_time_and_at_most_two_steps_late() {
-        tokio::spawn(run());
+        tokio::spawn(by_runtime());
         for millis in [1_u64, 9, 10, 11, 250, 10_240, 10_241, 35_000, 600_000] {
             let start = now();
             sleep_until(start + Duration::from_millis(millis)).await;
@@ -325,7 +389,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_earlier_timer_overtakes_one_that_is_waited_for() {
-        tokio::spawn(run());
+        tokio::spawn(by_runtime());
         let start = now();
         let late = tokio::spawn(sleep_until(start + Duration::from_secs(60)));
         tokio::task::yield_now().await;
@@ -337,11 +401,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_timeout_lets_through_what_is_ready_and_cuts_what_is_not() {
-        tokio::spawn(run());
+        tokio::spawn(by_runtime());
         let at = Some(now() + Duration::from_millis(50));
         assert_eq!(timeout_at(at, async { 7 }).await, Ok(7));
         assert_eq!(timeout_at(at, std::future::pending::<()>()).await, Err(Elapsed));
         assert_eq!(timeout_at(None, async { 7 }).await, Ok(7));
+    }
+
+    #[test]
+    fn a_runtime_without_timers_is_woken_by_the_system() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            tokio::spawn(run(Alarm::new().unwrap()));
+            let start = now();
+            let late = tokio::spawn(sleep(Duration::from_millis(120)));
+            tokio::task::yield_now().await;
+            // Earlier than what the system was asked for, time and again, and with nothing armed in between.
+            for _ in 0..3 {
+                sleep(Duration::from_millis(15)).await;
+            }
+            assert!(now() - start >= Duration::from_millis(45) && !late.is_finished());
+            late.await.unwrap();
+            assert!(now() - start >= Duration::from_millis(120));
+            assert_eq!(timeout(Duration::from_millis(15), std::future::pending::<()>()).await, Err(Elapsed));
+            assert_eq!(timeout(Duration::from_secs(60), async { 7 }).await, Ok(7));
+        });
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use argon2::{Argon2, PasswordHasher as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
+use pylon_net::timer::sleep;
 use pylon_observe::insight::SupplyReading;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -264,7 +265,7 @@ impl Service for KeyFile {
             let filed = Arc::clone(&self.filed);
             let look = async move {
                 loop {
-                    tokio::time::sleep(LOOK).await;
+                    sleep(LOOK).await;
                     filed.refresh();
                 }
             };

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use pylon_core::secret::{Reveal, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_net::resolve::Resolver;
-use pylon_net::timer::timeout_at;
+use pylon_net::timer::{sleep, timeout, timeout_at};
 use pylon_observe::insight::StoreReading;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisError, Value};
@@ -241,7 +241,7 @@ async fn look_after(shared: Arc<Shared>) {
                 shared.attempts.send_modify(|attempts| *attempts = attempts.wrapping_add(1));
                 while shared.live.load().is_some() {
                     // Either way it is asked whether the server is there.
-                    let _either = tokio::time::timeout(LOOK, shared.broken.notified()).await;
+                    let _either = timeout(LOOK, shared.broken.notified()).await;
                     if shared.live.load().is_some() {
                         let _told = shared.run(&[Command::new("PING")], false).await.is_err();
                     }
@@ -251,7 +251,7 @@ async fn look_after(shared: Arc<Shared>) {
                 shared.tell(why);
                 shared.attempts.send_modify(|attempts| *attempts = attempts.wrapping_add(1));
                 // Not all gateways at the same moment.
-                tokio::time::sleep(wait.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+                sleep(wait.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
                 wait = wait.saturating_mul(2).min(LAST_RETRY);
             }
         }

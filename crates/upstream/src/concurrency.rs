@@ -16,7 +16,7 @@ use pylon_core::names::UpstreamName;
 use pylon_core::priority::Priority;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::worker;
-use pylon_net::timer::timeout_at;
+use pylon_net::timer::{sleep, timeout_at};
 use pylon_observe::insight::Crowd;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -168,7 +168,7 @@ impl Drop for Concurrency {
 /// Finds out the limit for as long as anybody holds it.
 async fn find_out(concurrency: Weak<Concurrency>) {
     loop {
-        tokio::time::sleep(TICK).await;
+        sleep(TICK).await;
         let Some(concurrency) = concurrency.upgrade() else { return };
         let mut window = concurrency.heard();
         concurrency.limiter.tick(now(), &mut window);

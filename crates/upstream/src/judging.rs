@@ -12,6 +12,7 @@ use pylon_core::carry::Carry;
 use pylon_core::names::UpstreamName;
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::{Percent, Span};
+use pylon_net::timer::timeout_at;
 use pylon_net::tls::client::ClientTls;
 use pylon_observe::insight::EndpointStates;
 use pylon_observe::upstream::UpstreamSeries;
@@ -270,7 +271,7 @@ async fn judge(shared: Weak<Shared>) {
             Arc::clone(&judging.news)
         };
         // Either way it is time.
-        let _ = tokio::time::timeout_at(next.into(), news.notified()).await;
+        let _ = timeout_at(Some(next), news.notified()).await;
     }
 }
 

@@ -21,6 +21,7 @@ use pylon_core::exchange::{Exchange, Head};
 use pylon_core::spec::{FieldPath, SpecError};
 use pylon_core::units::Span;
 use pylon_core::{Request, worker};
+use pylon_net::timer::sleep;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -160,7 +161,7 @@ impl Upstream {
         // It ends with the upstream.
         handle.spawn(async move {
             loop {
-                tokio::time::sleep(TICK).await;
+                sleep(TICK).await;
                 match upstream.upgrade() {
                     Some(upstream) => upstream.send_probes(),
                     None => return,

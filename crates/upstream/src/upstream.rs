@@ -11,6 +11,7 @@ use pylon_core::secret::Reveal;
 use pylon_core::worker::PerWorker;
 use pylon_net::proxy_protocol::Version;
 use pylon_net::resolve::Resolver;
+use pylon_net::timer::sleep;
 use pylon_net::tls::client::ClientTls;
 use pylon_observe::insight::{Inside, Insight};
 use pylon_observe::upstream::UpstreamSeries;
@@ -269,7 +270,7 @@ async fn first_answer<T>(mut news: watch::Receiver<Known<T>>) {
 /// Takes in renewed roots and certificates.
 async fn look_after(upstream: UpstreamName, tls: Arc<ClientTls>) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        sleep(LOOK).await;
         let looked = Arc::clone(&tls);
         // Files may stand on a disk that is slow.
         let news = tokio::task::spawn_blocking(move || looked.refresh(pylon_observe::clock::unix_now())).await;

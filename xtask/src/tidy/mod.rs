@@ -7,6 +7,7 @@ mod heads;
 mod ladder;
 mod sizes;
 mod source;
+mod waits;
 mod words;
 
 use std::fmt;
@@ -72,6 +73,7 @@ fn of_file(path: &str, text: &str) -> Vec<Finding> {
         findings.extend(sizes::check(&source));
         findings.extend(dialers::check(&source));
         findings.extend(habits::check(&source));
+        findings.extend(waits::check(&source));
     }
     findings
 }

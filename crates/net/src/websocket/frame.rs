@@ -7,6 +7,8 @@ use std::fmt;
 
 /// The longest payload of a control frame, in bytes (§5.5).
 const CONTROL: u8 = 125;
+/// The longest payload whose length stands in the second byte (§5.2).
+const SHORT: u8 = 125;
 /// The longest head without its mask: two bytes and a length of eight.
 const HEAD: usize = 10;
 
@@ -125,10 +127,25 @@ impl Frames {
     /// Goes on by all of `bytes`.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         let mut at = 0;
-        while at < bytes.len() {
-            at = self.step(bytes, at)?;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            at = match self.short_message(rest) {
+                Some(size) => at.saturating_add(size),
+                None => self.step(bytes, at)?,
+            };
         }
         Ok(())
+    }
+
+    /// The size of the frame that begins here, if it is all of a message, good, short and complete, as most are.
+    fn short_message(&self, bytes: &[u8]) -> Option<usize> {
+        let [0x81 | 0x82, second, ..] = *bytes else { return None };
+        let (length, mask) = match self.sender {
+            Sender::Client => (second.wrapping_sub(0x80), 4),
+            Sender::Service => (second, 0),
+        };
+        let size = usize::from(length).saturating_add(2).saturating_add(mask);
+        let good = length <= SHORT && u64::from(length) <= self.limit && self.at_boundary() && !self.fragmented;
+        (good && size <= bytes.len()).then_some(size)
     }
 
     /// Goes on to the end of the frame that is under way, if there is one and it ends within `bytes`. Answers how many

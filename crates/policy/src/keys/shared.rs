@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use pylon_net::timer::sleep;
 use pylon_observe::insight::SupplyReading;
 use pylon_store::command::{Command, Reply, StoreError};
 use pylon_store::link::Redis;
@@ -252,7 +253,7 @@ impl Service for SharedKeys {
                 held.store.settle().await;
                 loop {
                     held.look().await;
-                    tokio::time::sleep(LOOK).await;
+                    sleep(LOOK).await;
                 }
             };
             *task = Some(control.spawn(look).abort_handle());

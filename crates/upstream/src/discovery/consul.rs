@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use pylon_core::secret::SecretSpec;
 use pylon_core::short::{FromScalar, OneOrMany};
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_net::timer::sleep;
 use pylon_net::tls::spec::UpstreamTlsSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -151,7 +152,7 @@ impl Service {
                     backoff.next(fastrand::f64())
                 }
             };
-            tokio::time::sleep(wait).await;
+            sleep(wait).await;
         }
     }
 

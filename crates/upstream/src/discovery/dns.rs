@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pylon_net::resolve::{ResolveError, Resolved, Resolver};
+use pylon_net::timer::{sleep, timeout};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -112,7 +113,7 @@ where
 {
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
-        let answer = tokio::time::timeout(LOOKUP, look()).await;
+        let answer = timeout(LOOKUP, look()).await;
         let answer =
             answer.unwrap_or_else(|_| Err(ResolveError::Lookup(name.to_owned(), "no answer within 10 s".to_owned())));
         let wait = match answer {
@@ -127,7 +128,7 @@ where
                 backoff.next(fastrand::f64())
             }
         };
-        tokio::time::sleep(wait).await;
+        sleep(wait).await;
     }
 }
 

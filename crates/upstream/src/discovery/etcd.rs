@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use pylon_core::secret::{Secret, SecretSpec};
 use pylon_core::short::{FromScalar, OneOrMany};
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_net::timer::sleep;
 use pylon_net::tls::spec::UpstreamTlsSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -216,13 +217,13 @@ impl Prefix {
                 report.failed(error);
                 // The others are asked before anybody is waited for.
                 if self.cluster.turn() {
-                    tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                    sleep(backoff.next(fastrand::f64())).await;
                     continue;
                 }
             } else {
                 backoff.reset();
             }
-            tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+            sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pylon_net::timer::sleep;
 use serde_json::{Map, Value};
 
 use super::source::Report;
@@ -51,7 +52,7 @@ impl Listed {
                 _ => {}
             }
             before = Some(text);
-            tokio::time::sleep(if rests { LOOK } else { REST }).await;
+            sleep(if rests { LOOK } else { REST }).await;
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, StatusCode, header};
 use pylon_core::short::FromScalar;
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_net::timer::sleep;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -182,7 +183,7 @@ impl Slices {
                     backoff.next(fastrand::f64())
                 }
             };
-            tokio::time::sleep(wait).await;
+            sleep(wait).await;
         }
     }
 
@@ -224,7 +225,7 @@ impl Slices {
                     Told::Gone => return Ok(()),
                 }
             }
-            tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+            sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 

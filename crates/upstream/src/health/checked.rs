@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use pylon_net::timer;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::probe::{Aim, Probe};
 use super::spec::Schedule;
@@ -157,7 +158,7 @@ where
     // Not all endpoints at the same moment.
     at += (every / 10).min(Duration::from_secs(1)).mul_f64(fastrand::f64());
     loop {
-        sleep_until(at).await;
+        timer::sleep_until(at.into()).await;
         let order = checked.upgrade().map(|it| (Arc::clone(&it.probe), it.aim.load_full(), it.schedule.timeout));
         let Some((probe, aim, timeout)) = order else { return };
         let began = Instant::now();

@@ -190,7 +190,7 @@ async fn look_after(client: Client, held: Arc<Held>) {
     loop {
         let next = held.flow.lock().0.next();
         if next > now() {
-            let wanted = tokio::time::timeout_at(next.into(), held.wanted.notified()).await;
+            let wanted = timeout_at(Some(next), held.wanted.notified()).await;
             if wanted.is_ok() {
                 continue;
             }

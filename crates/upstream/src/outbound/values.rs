@@ -15,6 +15,7 @@ use pylon_core::kept;
 use pylon_core::names::UpstreamName;
 use pylon_core::secret::{Reveal, SecretSpec};
 use pylon_core::spec::{FieldPath, SpecError};
+use pylon_net::timer::sleep;
 
 use super::spec::{BasicSpec, OutboundSpec, ValueSpec};
 use crate::oauth;
@@ -104,7 +105,7 @@ impl Values {
     pub(super) async fn look_after(self: Arc<Self>, upstream: UpstreamName) {
         let mut before: Option<Lines> = None;
         loop {
-            tokio::time::sleep(LOOK).await;
+            sleep(LOOK).await;
             let recipe = self.recipe.clone();
             // Files may stand on a disk that is slow.
             let Ok(read) = tokio::task::spawn_blocking(move || recipe.lines()).await else { return };

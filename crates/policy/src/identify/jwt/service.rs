@@ -189,7 +189,7 @@ async fn look_after(held: Arc<Held>) {
         let next = held.state.lock().renewal.next();
         if next > now() {
             // Either way the state says whether it is time.
-            let _either = tokio::time::timeout_at(next.into(), held.wanted.notified()).await;
+            let _either = timeout_at(Some(next), held.wanted.notified()).await;
             if held.state.lock().renewal.next() > now() {
                 continue;
             }

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pylon_net::timer::sleep;
 use pylon_observe::clock::unix_now;
 use pylon_store::sessions::{Kept, Spans};
 use serde_json::{Map, Value};
@@ -125,7 +126,7 @@ impl Party {
         let word = fresh().ok_or(Failed::Unknown("the system gives no random numbers".into()))?;
         let (id, deadline): (&str, Instant) = (&before.id, now() + PATIENCE);
         while !shelf.lock(id, &word).await? {
-            tokio::time::sleep(LOOK).await;
+            sleep(LOOK).await;
             if let Some(renewed) = self.renewed_elsewhere(shelf, before).await? {
                 return Ok(renewed);
             }
@@ -181,7 +182,7 @@ impl Party {
     async fn keep_later(&self, ticket: Ticket, word: &str) {
         let Some(shelf) = &self.shelf else { return };
         for _ in 0..TRIES {
-            tokio::time::sleep(AGAIN).await;
+            sleep(AGAIN).await;
             if self.replace(shelf, &ticket).await.is_ok() {
                 break;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pylon_net::timer::sleep;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -146,7 +147,7 @@ async fn look_after(made: Arc<Made>) {
             let _ended = tokio::task::spawn_blocking(move || turning.turn(Moment::now())).await;
             made.begun.send_replace(true);
         }
-        tokio::time::sleep(LOOK).await;
+        sleep(LOOK).await;
     }
 }
 

@@ -106,7 +106,7 @@ impl Way {
             if self.poll_waiting(cx, to).is_pending() {
                 break;
             }
-            if self.tell() {
+            if self.code.is_some() && self.tell() {
                 continue;
             }
             if self.dry {

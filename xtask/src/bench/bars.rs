@@ -56,6 +56,7 @@ const BARS: &[Bar] = &[
     Bar { figure: "handshakes: capacity/nginx", says: "handshakes per CPU second ÷ nginx", limit: AtLeast(1.0) },
     Bar { figure: "grpc: cpu/haproxy", says: "CPU per call of gRPC ÷ HAProxy", limit: AtMost(1.0) },
     Bar { figure: "websocket: cpu/nginx", says: "CPU per message of WebSocket ÷ nginx", limit: AtMost(1.0) },
+    Bar { figure: "websockets: cpu/nginx", says: "the same over 1,000 WebSockets", limit: AtMost(1.0) },
     Bar {
         figure: "policies: cpu/envoy",
         says: "CPU per request behind token, CORS and headers ÷ Envoy",

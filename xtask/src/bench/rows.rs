@@ -51,6 +51,9 @@ pub(crate) enum Row {
     /// Messages of 100 bytes over open WebSockets
     #[value(name = "websocket")]
     WebSocket,
+    /// The same over as many as stand open before a busy gateway
+    #[value(name = "websockets")]
+    WebSockets,
     /// 100 bytes behind a token, CORS and headers
     Policies,
     /// Memory of an idle connection
@@ -102,7 +105,8 @@ impl Row {
             Self::Handshakes => wire::handshakes_row(setting),
             Self::Http2 => wire::http2_row(setting),
             Self::Grpc => wire::grpc_row(setting),
-            Self::WebSocket => wire::websocket_row(setting),
+            Self::WebSocket => wire::websocket_row("websocket", 50, setting),
+            Self::WebSockets => wire::websocket_row("websockets", 1_000, setting),
             Self::Policies => policies::row(setting),
             Self::Idle => setting.idle(),
             Self::IdleTls => wire::idle_row(setting),

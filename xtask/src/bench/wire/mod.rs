@@ -30,8 +30,6 @@ use websocket::WebSockets;
 const FEW: u32 = 8;
 /// Clients that shake hands, one after the other each.
 const SHAKING: u32 = 8;
-/// Open WebSockets.
-const SOCKETS: u32 = 50;
 
 /// One row: who runs by which configuration, before which service, under which load.
 #[derive(Debug)]
@@ -137,17 +135,17 @@ pub(crate) fn grpc_row(setting: &Setting<'_>) -> Result<Section> {
     Ok(plan.run(setting)?.1)
 }
 
-pub(crate) fn websocket_row(setting: &Setting<'_>) -> Result<Section> {
+pub(crate) fn websocket_row(row: &'static str, connections: u32, setting: &Setting<'_>) -> Result<Section> {
     let service = websocket::echo()?;
     let plan = Plan {
-        row: "websocket",
+        row,
         title: format!(
-            "WebSocket: messages of {} bytes and their echoes, {SOCKETS} connections, with access log and metrics",
+            "WebSocket: messages of {} bytes and their echoes, {connections} connections, with access log and metrics",
             websocket::MESSAGE
         ),
         configuration: "websocket",
         service: service.port,
-        connections: SOCKETS,
+        connections,
         unit: "message",
         drive: Rc::new(WebSockets),
         besides: None,

@@ -6,13 +6,13 @@ use http::{HeaderMap, HeaderValue};
 /// Makes sure that `Vary` lists every name in `wanted`, whose text is a list such as `Origin, Accept`.
 ///
 /// `*` already says more than any list and is left alone. What an upstream sent is kept, in one line.
-pub(crate) fn add(headers: &mut HeaderMap, wanted: &HeaderValue) {
+pub(crate) fn add(headers: &mut HeaderMap, wanted: HeaderValue) {
     if let Entry::Vacant(place) = headers.entry(VARY) {
-        place.insert(wanted.clone());
+        place.insert(wanted);
         return;
     }
     let missing = |name: &&str| !lists(headers, name);
-    let missing: Vec<&str> = items(wanted).filter(missing).collect();
+    let missing: Vec<&str> = items(&wanted).filter(missing).collect();
     if missing.is_empty() || lists(headers, "*") {
         return;
     }
@@ -54,7 +54,7 @@ mod tests {
         ) {
             let mut headers = vary(&lines);
             let before = all(&headers);
-            add(&mut headers, &HeaderValue::from_static("Origin, Access-Control-Request-Method"));
+            add(&mut headers, HeaderValue::from_static("Origin, Access-Control-Request-Method"));
             let after = all(&headers);
             prop_assert!(before.iter().all(|name| after.contains(name)));
             if before.contains(&"*".to_owned()) {
@@ -64,7 +64,7 @@ mod tests {
                 let twice = |list: &[String]| list.iter().filter(|name| *name == "origin").count();
                 prop_assert_eq!(twice(&after), twice(&before).max(1));
             }
-            add(&mut headers, &HeaderValue::from_static("Origin"));
+            add(&mut headers, HeaderValue::from_static("Origin"));
             prop_assert_eq!(after, all(&headers));
         }
     }
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn what_the_upstream_varies_by_stays_in_one_line() {
         let mut headers = vary(&["Accept-Encoding".into(), "x-tenant".into()]);
-        add(&mut headers, &HeaderValue::from_static("Origin"));
+        add(&mut headers, HeaderValue::from_static("Origin"));
         assert_eq!(headers.get_all(VARY).iter().collect::<Vec<_>>(), ["Accept-Encoding, x-tenant, Origin"]);
     }
 }

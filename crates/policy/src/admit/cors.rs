@@ -128,6 +128,10 @@ pub enum Grant {
     Fits(Box<HeaderValue>),
 }
 
+/// Everybody.
+static ANY: HeaderValue = HeaderValue::from_static("*");
+/// What an answer varies by that is not for everybody.
+const VARIES: HeaderValue = HeaderValue::from_static("Origin");
 static ALLOW_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 static REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-control-request-private-network");
 
@@ -192,7 +196,7 @@ impl Policy for Cors {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
         }
         if self.origins != Origins::Any {
-            vary::add(headers, &HeaderValue::from_static("Origin"));
+            vary::add(headers, VARIES);
         }
         Step::Done(Ok(()))
     }
@@ -200,9 +204,9 @@ impl Policy for Cors {
 
 impl Cors {
     fn grant(&self, headers: &HeaderMap) -> Grant {
-        let mut lines = headers.get_all(ORIGIN).iter();
         // Two origins are none: it cannot be known which one the browser means.
-        let origin = lines.next().filter(|_| lines.next().is_none());
+        let once = || headers.keys_len() == headers.len() || headers.get_all(ORIGIN).iter().nth(1).is_none();
+        let origin = headers.get(ORIGIN).filter(|_| once());
         match (self.origins.judge(origin), origin) {
             (Verdict::Any, _) => Grant::Any,
             (Verdict::Listed(index), _) => Grant::Listed(index),
@@ -215,12 +219,12 @@ impl Cors {
     fn allow(&self, grant: &Grant, headers: &mut HeaderMap) -> bool {
         let origin = match grant {
             Grant::Nothing => None,
-            Grant::Any => Some(HeaderValue::from_static("*")),
-            Grant::Listed(index) => self.origins.listed(*index).cloned(),
-            Grant::Fits(origin) => Some((**origin).clone()),
+            Grant::Any => Some(&ANY),
+            Grant::Listed(index) => self.origins.listed(*index),
+            Grant::Fits(origin) => Some(&**origin),
         };
         let Some(origin) = origin else { return false };
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         if self.credentials {
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
@@ -252,12 +256,12 @@ impl Cors {
 
     fn vary_preflight(&self, headers: &mut HeaderMap) {
         let asked = "Access-Control-Request-Method, Access-Control-Request-Headers";
-        vary::add(headers, &HeaderValue::from_static(asked));
+        vary::add(headers, HeaderValue::from_static(asked));
         if self.origins != Origins::Any {
-            vary::add(headers, &HeaderValue::from_static("Origin"));
+            vary::add(headers, VARIES);
         }
         if self.private_network {
-            vary::add(headers, &HeaderValue::from_static("Access-Control-Request-Private-Network"));
+            vary::add(headers, HeaderValue::from_static("Access-Control-Request-Private-Network"));
         }
     }
 }

@@ -200,10 +200,10 @@ impl Alarm {
     async fn ring(&self, at: Instant) {
         // None at all would disarm it.
         let left = at.saturating_duration_since(tokio::time::Instant::now().into_std()).max(Duration::from_nanos(1));
-        let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
         let value = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         let armed =
-            timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: once, it_value: value });
+            timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: never, it_value: value });
         // What it counts need not be read: the next time is told as the first is.
         if armed.is_ok()
             && let Ok(mut rung) = self.0.readable().await

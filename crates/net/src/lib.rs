@@ -22,6 +22,7 @@ pub mod listen;
 pub mod notify;
 pub mod outbox;
 pub mod pace;
+mod promised;
 pub mod proxy_protocol;
 mod queue;
 pub mod resolve;

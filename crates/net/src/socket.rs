@@ -72,11 +72,11 @@ impl Socket {
     pub(crate) async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => {
-                stream.asked.forget();
+                stream.promised.forget();
                 stream.stream.peek(buf).await
             }
-            Self::Unix(Watched { stream, asked }) => {
-                asked.forget();
+            Self::Unix(Watched { stream, promised }) => {
+                promised.forget();
                 stream.async_io(Interest::READABLE, || Ok(recv(stream, &mut *buf, RecvFlags::PEEK)?.0)).await
             }
         }
@@ -148,17 +148,17 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Does it as soon as the socket is ready. `act` says how many bytes were moved and whether there was room for more: then the next
-/// attempt would block, and need not be made to know it.
+/// Does it as soon as the socket is ready; where it is taken for `ready`, the runtime is asked behind the first attempt only. `act`
+/// says how many bytes were moved and whether there was room for more: then the next attempt would block, and need not be made to
+/// know it.
 fn poll_moved(
     socket: &Watched<impl Ready>,
     interest: Interest,
+    mut ready: bool,
     cx: &mut Context<'_>,
     mut act: impl FnMut() -> io::Result<(usize, bool)>,
 ) -> Poll<io::Result<usize>> {
-    let mut ready = interest.is_writable();
     loop {
-        // A socket takes nearly all that is written at once: it is not asked before.
         if !std::mem::take(&mut ready) {
             ready!(socket.poll_ready(interest, cx))?;
         }
@@ -178,12 +178,25 @@ fn poll_moved(
     }
 }
 
+/// A task that waits for several sockets comes by for each of them: the runtime, which will wake it, need not be told again.
 fn poll_read(socket: &Watched<impl Ready>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    let promised = socket.is_promised(cx);
+    if promised && socket.is_idle() { Poll::Pending } else { read(socket, promised, cx, buf) }
+}
+
+/// Out of the way of those who only come by.
+#[inline(never)]
+fn read(
+    socket: &Watched<impl Ready>,
+    ready: bool,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
     // SAFETY: nothing is written here but by `recv`, which takes back no byte that was initialised.
     #[expect(unsafe_code, reason = "the room of a buffer would be written twice")]
     let room = unsafe { buf.unfilled_mut() };
     let size = room.len();
-    let read = ready!(poll_moved(socket, Interest::READABLE, cx, || {
+    let read = ready!(poll_moved(socket, Interest::READABLE, ready, cx, || {
         let (_, read) = recv(socket, &mut *room, RecvFlags::empty())?;
         Ok((read, read < size))
     }))?;
@@ -197,7 +210,8 @@ fn poll_read(socket: &Watched<impl Ready>, cx: &mut Context<'_>, buf: &mut ReadB
 }
 
 fn poll_write(socket: &Watched<impl Ready>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    poll_moved(socket, Interest::WRITABLE, cx, || {
+    // It takes nearly all that is written at once.
+    poll_moved(socket, Interest::WRITABLE, true, cx, || {
         let written = send(socket, bytes, SendFlags::NOSIGNAL)?;
         Ok((written, written < bytes.len()))
     })

@@ -7,7 +7,7 @@
 //! The wheel itself is woken by a timer of the system (timerfd_create(2)), and the runtime of a worker has none: it would read
 //! the clock before and after each wait for sockets, and have the system arm a timer for each.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,6 +23,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use crate::promised::Promised;
+
 /// The step of the wheel.
 pub const STEP: Duration = Duration::from_millis(10);
 /// Slots of the wheel: one turn takes 10.24 s; longer timers stay for several turns.
@@ -32,6 +34,8 @@ const NONE: u32 = u32::MAX;
 
 thread_local! {
     static WHEEL: RefCell<Option<Wheel>> = const { RefCell::new(None) };
+    /// How often the wheel has fired something.
+    static FIRED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The deadline passed.
@@ -67,10 +71,30 @@ pub struct Sleep {
 enum State {
     Idle,
     /// In the wheel of the thread that polled it first.
-    Wheel(u32),
+    Wheel {
+        entry: u32,
+        since: Since,
+    },
     /// On the runtime's timer.
     Runtime(Pin<Box<tokio::time::Sleep>>),
     Fired,
+}
+
+/// Since when a timer is known to run, and to wake whom. A task comes by for each of its sockets, and most often nothing has fired.
+#[derive(Debug)]
+struct Since {
+    fired: u64,
+    promised: Promised,
+}
+
+impl Since {
+    fn now(waker: &Waker) -> Self {
+        Self { fired: FIRED.get(), promised: Promised::to(waker) }
+    }
+
+    fn holds(&self, waker: &Waker) -> bool {
+        self.fired == FIRED.get() && self.promised.is(waker)
+    }
 }
 
 impl Sleep {
@@ -86,7 +110,7 @@ impl Sleep {
     }
 
     fn cancel(&mut self) {
-        if let State::Wheel(entry) = std::mem::replace(&mut self.state, State::Idle) {
+        if let State::Wheel { entry, .. } = std::mem::replace(&mut self.state, State::Idle) {
             WHEEL.with_borrow_mut(|wheel| {
                 if let Some(wheel) = wheel {
                     wheel.remove(entry);
@@ -110,11 +134,13 @@ impl Future for Sleep {
         match &mut self.state {
             State::Fired => return Poll::Ready(()),
             State::Runtime(sleep) => return sleep.as_mut().poll(cx),
-            State::Wheel(entry) => {
+            State::Wheel { since, .. } if since.holds(cx.waker()) => return Poll::Pending,
+            State::Wheel { entry, since } => {
                 let entry = *entry;
                 let fired =
                     WHEEL.with_borrow_mut(|wheel| wheel.as_mut().is_none_or(|wheel| wheel.poll(entry, cx.waker())));
                 if !fired {
+                    *since = Since::now(cx.waker());
                     return Poll::Pending;
                 }
                 self.cancel();
@@ -126,7 +152,7 @@ impl Future for Sleep {
         let entry = WHEEL.with_borrow_mut(|wheel| wheel.as_mut().map(|wheel| wheel.insert(at, cx.waker())));
         match entry {
             Some(entry) => {
-                self.state = State::Wheel(entry);
+                self.state = State::Wheel { entry, since: Since::now(cx.waker()) };
                 Poll::Pending
             }
             None => {
@@ -346,6 +372,7 @@ impl Wheel {
                     self.unlink(index);
                     let entry = &mut self.entries[index as usize];
                     entry.fired = true;
+                    FIRED.set(FIRED.get().wrapping_add(1));
                     due.extend(entry.waker.take());
                 }
                 index = next;

@@ -2,48 +2,53 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::promised::Promised;
 
 /// A socket of the runtime, and who waits for something to read.
 #[derive(Debug)]
 pub struct Watched<S> {
     pub(super) stream: S,
-    pub(super) asked: Asked,
+    /// Whom the runtime will wake when there is something to read. It forgets him when it finds the socket ready, which it stays
+    /// until an attempt finds that it is not: from an attempt on nobody is asked for.
+    pub(super) promised: Promised,
 }
 
 impl<S> From<S> for Watched<S> {
     fn from(stream: S) -> Self {
-        Self { stream, asked: Asked::default() }
+        Self { stream, promised: Promised::default() }
     }
 }
 
 impl<S: Ready> Watched<S> {
     /// Whether it is ready, as far as the runtime knows. Else the task is woken when it is.
     pub(super) fn poll_ready(&self, interest: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !interest.is_readable() {
-            return self.stream.poll_ready(interest, cx);
-        }
-        // A task that waits for several sockets comes by for each of them: whom the runtime will wake it need not be told again.
-        if self.asked.is(cx.waker()) && self.stream.attempt(interest, || Ok(())).is_err() {
-            return Poll::Pending;
-        }
         let ready = self.stream.poll_ready(interest, cx);
-        if ready.is_pending() {
-            self.asked.remember(cx.waker());
+        if interest.is_readable() && ready.is_pending() {
+            self.promised.remember(cx.waker());
         }
         ready
+    }
+
+    /// Whether the runtime will wake this task when there is something to read.
+    pub(super) fn is_promised(&self, cx: &Context<'_>) -> bool {
+        self.promised.is(cx.waker())
+    }
+
+    /// Whether there is nothing to read, as far as the runtime knows.
+    pub(super) fn is_idle(&self) -> bool {
+        self.stream.attempt(Interest::READABLE, || Ok(())).is_err()
     }
 
     /// Does it where the socket is ready for it. What would block says that it is so no longer.
     pub(super) fn attempt<T>(&self, interest: Interest, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.stream.attempt(interest, || {
             if interest.is_readable() {
-                self.asked.forget();
+                self.promised.forget();
             }
             act()
         })
@@ -53,31 +58,6 @@ impl<S: Ready> Watched<S> {
 impl<S: AsFd> AsFd for Watched<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
-    }
-}
-
-/// Whom the runtime will wake when there is something to read. It forgets him when it finds the socket ready, which it stays until an
-/// attempt finds that it is not: from an attempt on nobody is asked for.
-#[derive(Debug, Default)]
-pub(super) struct Asked {
-    data: AtomicUsize,
-    vtable: AtomicUsize,
-}
-
-impl Asked {
-    fn remember(&self, waker: &Waker) {
-        self.data.store(waker.data().addr(), Relaxed);
-        self.vtable.store(ptr::from_ref(waker.vtable()).addr(), Relaxed);
-    }
-
-    pub(super) fn forget(&self) {
-        self.vtable.store(0, Relaxed);
-    }
-
-    /// What the runtime holds is not given to another one: the same place is the same task.
-    fn is(&self, waker: &Waker) -> bool {
-        self.data.load(Relaxed) == waker.data().addr()
-            && self.vtable.load(Relaxed) == ptr::from_ref(waker.vtable()).addr()
     }
 }
 

@@ -126,26 +126,30 @@ impl Frames {
 
     /// Goes on by all of `bytes`.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            at = match self.short_message(rest) {
-                Some(size) => at.saturating_add(size),
-                None => self.step(bytes, at)?,
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = match self.behind_short_message(rest) {
+                Some(behind) => behind,
+                None => {
+                    let at = self.step(bytes, bytes.len().saturating_sub(rest.len()))?;
+                    bytes.get(at..).unwrap_or_default()
+                }
             };
         }
         Ok(())
     }
 
-    /// The size of the frame that begins here, if it is all of a message, good, short and complete, as most are.
-    fn short_message(&self, bytes: &[u8]) -> Option<usize> {
-        let [0x81 | 0x82, second, ..] = *bytes else { return None };
+    /// What follows the frame that begins here, if it is all of a message, good, short and complete, as most are.
+    fn behind_short_message<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let [0x81 | 0x82, second, ref behind @ ..] = *bytes else { return None };
         let (length, mask) = match self.sender {
             Sender::Client => (second.wrapping_sub(0x80), 4),
             Sender::Service => (second, 0),
         };
-        let size = usize::from(length).saturating_add(2).saturating_add(mask);
-        let good = length <= SHORT && u64::from(length) <= self.limit && self.at_boundary() && !self.fragmented;
-        (good && size <= bytes.len()).then_some(size)
+        if length > SHORT || u64::from(length) > self.limit || !self.at_boundary() || self.fragmented {
+            return None;
+        }
+        behind.get(usize::from(length.saturating_add(mask))..)
     }
 
     /// Goes on to the end of the frame that is under way, if there is one and it ends within `bytes`. Answers how many

@@ -177,15 +177,19 @@ where
                 (up, self.down.poll(cx, &mut self.service, &mut self.client, scratch))
             });
             self.stirred |= self.up.has_moved() | self.down.has_moved();
-            let before = self.ending.is_some();
-            let broken = self.look(up, down);
-            if self.is_over() {
-                // As far as it goes at once: what has not been taken by now nobody waits for.
-                let _ = Pin::new(&mut self.client).poll_shutdown(cx);
-                let _ = Pin::new(&mut self.service).poll_shutdown(cx);
-                return Poll::Ready(());
-            }
-            if !broken && before == self.ending.is_some() && self.poll_timer(cx).is_pending() {
+            let goes_on = self.ending.is_none() && self.up.goes_on() && self.down.goes_on();
+            let waits = goes_on || {
+                let before = self.ending.is_some();
+                let broken = self.look(up, down);
+                if self.is_over() {
+                    // As far as it goes at once: what has not been taken by now nobody waits for.
+                    let _ = Pin::new(&mut self.client).poll_shutdown(cx);
+                    let _ = Pin::new(&mut self.service).poll_shutdown(cx);
+                    return Poll::Ready(());
+                }
+                !broken && before == self.ending.is_some()
+            };
+            if waits && self.poll_timer(cx).is_pending() {
                 return Poll::Pending;
             }
             if self.ending.as_ref().is_some_and(|ending| ending.until <= now()) {

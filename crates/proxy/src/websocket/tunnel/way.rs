@@ -60,6 +60,11 @@ impl Way {
         self.code = Some(code);
     }
 
+    /// Whether it may go on as it has begun: neither side, nor the gateway, has made an end of anything.
+    pub(super) fn goes_on(&self) -> bool {
+        !(self.closed | self.dry | self.stuck | self.told) && self.code.is_none() && self.broken.is_none()
+    }
+
     /// Whether something was read or written since this was last asked.
     pub(super) fn has_moved(&mut self) -> bool {
         std::mem::take(&mut self.moved)
@@ -103,7 +108,7 @@ impl Way {
         W: AsyncWrite + Unpin,
     {
         while !self.stuck {
-            if self.poll_waiting(cx, to).is_pending() {
+            if !self.waiting.is_empty() && self.poll_waiting(cx, to).is_pending() {
                 break;
             }
             if self.code.is_some() && self.tell() {

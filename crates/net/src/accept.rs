@@ -15,8 +15,9 @@ use pylon_observe::outcomes::Handshake;
 use crate::client_hello;
 use crate::door::{Door, Shut};
 use crate::drain::{Drain, Open};
-use crate::handler::{Handler, Incoming};
-use crate::http1::{self, Preface};
+use crate::guests::Seat;
+use crate::handler::{Handler, Incoming, Tunnel as _};
+use crate::http1::{self, Left, Preface};
 use crate::http2;
 use crate::limits::Told;
 use crate::listen::Listener;
@@ -129,6 +130,11 @@ pub async fn accept<H: Handler>(
     Ok(())
 }
 
+/// Has the connection of `seat` served by a task of its own, which ends with this part of the drain at the latest.
+fn serve_by_task(seat: &Seat, part: u64, connection: impl Future<Output = ()> + Send + 'static) {
+    seat.is_served_by(part, tokio::spawn(connection).abort_handle());
+}
+
 impl<H: Handler> Reception<H> {
     /// Gives a connection a task of its own, if it may have a place.
     fn receive(&self, accepted: Accepted) {
@@ -138,10 +144,9 @@ impl<H: Handler> Reception<H> {
         let front = &serving.terms.front;
         let counted = if front.greeting.headers_from.contains(address) { None } else { address };
         let Some(open) = Open::begin(&serving.drain, &self.metrics, counted, accepted.at) else { return };
-        let seat = Arc::clone(&open.seat);
-        let part = serving.drain.number();
-        let task = tokio::spawn(async move { serving.connection(accepted, open).await });
-        seat.is_served_by(part, task.abort_handle());
+        serve_by_task(&Arc::clone(&open.seat), serving.drain.number(), async move {
+            serving.connection(accepted, open).await;
+        });
     }
 
     /// By what is served now.
@@ -257,20 +262,29 @@ impl<H: Handler> Serving<H> {
     }
 
     async fn serve(&self, stream: Stream, connection: Arc<Connection>, open: Open) {
-        let (handler, open) = (&self.handler, &open);
-        let preface = if stream.agreed_on_http2() {
-            Some(Preface { stream, read: Vec::new() })
+        let handler = &self.handler;
+        let left = if stream.agreed_on_http2() {
+            Left::Preface(Preface { stream, read: Vec::new() })
         } else {
             // Under TLS the handshake settles it.
             let may_switch =
                 matches!(self.terms.front.speaks, Speaks::Http { http2: true }) && matches!(stream, Stream::Plain(_));
             let connection = Arc::clone(&connection);
             let told = Told { head: self.head, ..open.limits().told() };
-            http1::serve(stream, may_switch, connection, Arc::clone(handler), told, open).await
+            http1::serve(stream, may_switch, connection, Arc::clone(handler), told, &open).await
         };
-        if let Some(preface) = preface {
+        match left {
+            Left::Nothing => {}
             // Boxed, so that a connection of HTTP/1 is no larger for it.
-            Box::pin(http2::serve(preface, connection, Arc::clone(handler), self.head, open)).await;
+            Left::Preface(preface) => {
+                Box::pin(http2::serve(preface, connection, Arc::clone(handler), self.head, &open)).await;
+            }
+            // This task is over, with all that it took to speak HTTP.
+            Left::Switched(tunnel, client) => {
+                serve_by_task(&Arc::clone(&open.seat), self.drain.number(), async move {
+                    tunnel.run(client, open.drain()).await;
+                });
+            }
         }
     }
 

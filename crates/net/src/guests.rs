@@ -46,10 +46,19 @@ pub(crate) struct Seat {
     waker: Mutex<Option<Waker>>,
     connection: OnceLock<Arc<Connection>>,
     held: OnceLock<Held>,
-    /// The task that serves it, and the number of the part of the drain that it belongs to.
-    task: OnceLock<(u64, AbortHandle)>,
+    /// What serves it.
+    server: Mutex<Server>,
     /// Its place in the count of all has gone to another.
     given: AtomicBool,
+}
+
+/// The task that serves a connection: one after the other may.
+#[derive(Debug, Default)]
+struct Server {
+    /// The task, and the number of the part of the drain that it belongs to.
+    task: Option<(u64, AbortHandle)>,
+    /// It was cut, and so is every task that follows.
+    cut: bool,
 }
 
 /// The states of a seat.
@@ -108,8 +117,7 @@ impl Guests {
 
     /// Cuts all connections of a part of the drain. Answers how many.
     pub(crate) fn cut(&self, part: u64) -> usize {
-        let of_part = |seat: &Arc<Seat>| seat.task.get().filter(|(of, _)| *of == part).map(|(_, task)| task.clone());
-        let tasks: Vec<_> = self.roster.lock().seats.iter().flatten().filter_map(of_part).collect();
+        let tasks: Vec<_> = self.roster.lock().seats.iter().flatten().filter_map(|seat| seat.cut(part)).collect();
         tasks.iter().for_each(AbortHandle::abort);
         tasks.len()
     }
@@ -134,7 +142,7 @@ impl Roster {
             waker: Mutex::default(),
             connection: OnceLock::new(),
             held: OnceLock::new(),
-            task: OnceLock::new(),
+            server: Mutex::default(),
             given: AtomicBool::new(false),
         });
         match self.seats.get_mut(index) {
@@ -199,9 +207,21 @@ impl Seat {
         let _ = self.connection.set(Arc::clone(connection));
     }
 
-    /// Says which task serves it, under which part of the drain.
+    /// Says which task serves it from now on, under which part of the drain.
     pub(crate) fn is_served_by(&self, part: u64, task: AbortHandle) {
-        let _ = self.task.set((part, task));
+        let mut server = self.server.lock();
+        if server.cut {
+            task.abort();
+        }
+        server.task = Some((part, task));
+    }
+
+    /// Takes it for cut where it belongs to this part of the drain, and answers what is to be aborted.
+    fn cut(&self, part: u64) -> Option<AbortHandle> {
+        let mut server = self.server.lock();
+        let task = server.task.as_ref().filter(|(of, _)| *of == part).map(|(_, task)| task.clone());
+        server.cut |= task.is_some();
+        task
     }
 
     /// Whether the connection has to go. Until then `cx` will be woken when it has to.

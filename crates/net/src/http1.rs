@@ -20,7 +20,7 @@ use pylon_http1::{Length, spare};
 use crate::client_body::{ClientBody, Source};
 use crate::client_side::ClientSide;
 use crate::drain::Open;
-use crate::handler::{Handler, Tunnel as _};
+use crate::handler::Handler;
 use crate::limits::Told;
 use crate::stream::Stream;
 
@@ -47,8 +47,18 @@ pub(crate) struct Preface {
     pub(crate) read: Vec<u8>,
 }
 
-/// Serves one client connection until it ends, or has to. Where `preface` says that a client may as well begin HTTP/2, and
-/// it does, the connection is given back. Where an answer switches protocols, the tunnel is run here to its end.
+/// What becomes of a connection that HTTP/1.1 is over on.
+pub(crate) enum Left<T> {
+    /// It is closed.
+    Nothing,
+    /// The client begins HTTP/2.
+    Preface(Preface),
+    /// An answer has switched protocols.
+    Switched(T, ClientSide),
+}
+
+/// Serves one client connection until it ends, or has to, or something else is spoken on it. `preface` says that a client may
+/// as well begin HTTP/2.
 pub(crate) async fn serve<H: Handler>(
     stream: Stream,
     preface: bool,
@@ -56,7 +66,7 @@ pub(crate) async fn serve<H: Handler>(
     handler: Arc<H>,
     told: Told,
     open: &Open,
-) -> Option<Preface> {
+) -> Left<H::Tunnel> {
     let wanted = pin!(open.drain().wanted());
     let mut session = Session {
         wire: Wire::new(stream, &connection, open.limits().write_time),
@@ -70,7 +80,7 @@ pub(crate) async fn serve<H: Handler>(
         let next = match poll_fn(|cx| session.poll_head(cx)).await {
             Came::Head(head) => session.exchange(head, &handler, open).await,
             Came::Preface => {
-                return Some(Preface { stream: session.wire.stream, read: session.wire.buf.to_vec() });
+                return Left::Preface(Preface { stream: session.wire.stream, read: session.wire.buf.to_vec() });
             }
             Came::Refused(status) => {
                 last_words = Some(handler.refuse(status, &connection, told));
@@ -87,14 +97,11 @@ pub(crate) async fn serve<H: Handler>(
         match next {
             Next::Again => {}
             Next::Close => break,
-            Next::Drop => return None,
+            Next::Drop => return Left::Nothing,
             Next::Tunnel(tunnel) => {
-                let client = ClientSide::http1(session.wire.stream, session.wire.buf.freeze());
                 // It is no idle connection, whatever became of the exchange that began it.
                 connection.activity.enter(Phase::Serving, now());
-                // Boxed, so that a connection is no larger for what hardly any becomes.
-                Box::pin(tunnel.run(client, open.drain())).await;
-                return None;
+                return Left::Switched(tunnel, ClientSide::http1(session.wire.stream, session.wire.buf.freeze()));
             }
         }
     }
@@ -107,7 +114,7 @@ pub(crate) async fn serve<H: Handler>(
         Some(())
     };
     open.while_seated(close).await;
-    None
+    Left::Nothing
 }
 
 /// A connection and who watches over it.

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -156,24 +157,24 @@ fn poll_moved(
     interest: Interest,
     mut ready: bool,
     cx: &mut Context<'_>,
-    mut act: impl FnMut() -> io::Result<(usize, bool)>,
+    mut act: impl FnMut() -> rustix::io::Result<(usize, bool)>,
 ) -> Poll<io::Result<usize>> {
     loop {
         if !std::mem::take(&mut ready) {
             ready!(socket.poll_ready(interest, cx))?;
         }
-        let mut short = None;
-        let moved = socket.attempt(interest, || match act()? {
-            (moved, true) if moved > 0 => {
-                short = Some(moved);
-                Err(io::ErrorKind::WouldBlock.into())
-            }
-            (moved, _) => Ok(moved),
+        let mut done = None;
+        let _ = socket.attempt(interest, || {
+            let (moved, blocked) = match act() {
+                Ok((moved, room)) => (Some(Ok(moved)), room && moved > 0),
+                Err(Errno::WOULDBLOCK) => (None, true),
+                Err(error) => (Some(Err(error)), false),
+            };
+            done = moved;
+            if blocked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
-        match (moved, short) {
-            (_, Some(moved)) => return Poll::Ready(Ok(moved)),
-            (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {}
-            (moved, _) => return Poll::Ready(moved),
+        if let Some(moved) = done {
+            return Poll::Ready(moved.map_err(io::Error::from));
         }
     }
 }

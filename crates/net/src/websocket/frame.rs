@@ -87,6 +87,8 @@ pub struct Frames {
     sender: Sender,
     /// How long a message may be, all its frames together, in bytes.
     limit: u64,
+    /// The same, where it is shorter than what counts as short.
+    short: u8,
     /// What is left of the frame's content, its mask included.
     left: u64,
     /// What has come of the message.
@@ -102,9 +104,11 @@ pub struct Frames {
 impl Frames {
     /// Begins with the first byte behind the handshake.
     pub fn new(sender: Sender, limit: Option<u64>) -> Self {
+        let limit = limit.unwrap_or(u64::MAX);
         Self {
             sender,
-            limit: limit.unwrap_or(u64::MAX),
+            limit,
+            short: u8::try_from(limit).map_or(SHORT, |limit| limit.min(SHORT)),
             left: 0,
             message: 0,
             head: [0; HEAD],
@@ -146,7 +150,7 @@ impl Frames {
             Sender::Client => (second.wrapping_sub(0x80), 4),
             Sender::Service => (second, 0),
         };
-        if length > SHORT || u64::from(length) > self.limit || !self.at_boundary() || self.fragmented {
+        if length > self.short || !self.at_boundary() || self.fragmented {
             return None;
         }
         behind.get(usize::from(length.saturating_add(mask))..)

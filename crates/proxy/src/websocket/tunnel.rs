@@ -1,6 +1,6 @@
 //! A WebSocket under way: bytes both ways, its end by either side, by a timer or by the gateway, and its one record.
 //!
-//! It is carried on by the task of the client's connection, or of its stream, and holds no buffer while nothing waits.
+//! It is carried on by a task of its own, and holds no buffer while nothing waits.
 //! Whoever ends it, the other side learns of it at once: by a Close frame where one can stand, and by the end of its
 //! connection. `total` does not apply.
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pylon_net::websocket::frame::{self, Code, Frames, Sender, Violation};
+use pylon_net::websocket::frame::{self, Broken, Code, Frames, Sender, Violation};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// One direction.
@@ -142,39 +142,62 @@ impl Way {
         bytes: &[u8],
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Violation> {
-        if self.broken.is_some() {
-            return Ok(());
+        if self.told || self.code.is_some() || self.broken.is_some() {
+            return self.take_last(cx, bytes, to);
         }
-        if self.told {
-            let good = self.frames.advance(bytes).is_ok();
+        let verdict = self.frames.advance(bytes);
+        self.closed |= self.frames.has_closed();
+        match verdict {
+            Ok(()) => {
+                self.pass(cx, bytes, to);
+                Ok(())
+            }
+            Err(broken) => Err(self.break_off(cx, bytes, broken, to)),
+        }
+    }
+
+    /// What comes where the gateway makes an end: the rest of a frame is passed on, and nothing behind it.
+    fn take_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), Violation> {
+        let mut rest = bytes;
+        if !self.told && self.broken.is_none() {
+            let verdict = self.frames.finish_frame(bytes);
             self.closed |= self.frames.has_closed();
-            if !good {
+            let good = match verdict {
+                Ok(good) => good,
+                Err(broken) => return Err(self.break_off(cx, bytes, broken, to)),
+            };
+            self.pass(cx, bytes.get(..good).unwrap_or_default(), to);
+            rest = bytes.get(good..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(());
+            }
+            self.tell();
+        }
+        if self.broken.is_none() {
+            if self.frames.advance(rest).is_err() {
                 self.broken = Some(false);
             }
-            return Ok(());
+            self.closed |= self.frames.has_closed();
         }
-        let verdict = if self.code.is_some() {
-            self.frames.finish_frame(bytes)
-        } else {
-            self.frames.advance(bytes).map(|()| bytes.len())
-        };
-        self.closed |= self.frames.has_closed();
-        let good = match verdict {
-            Ok(good) => good,
-            Err(broken) => broken.good,
-        };
-        self.pass(cx, bytes.get(..good).unwrap_or_default(), to);
-        if let Err(broken) = verdict {
-            self.broken = Some(broken.clean);
-            return Err(broken.why);
-        }
-        match bytes.get(good..) {
-            Some(rest) if !rest.is_empty() => {
-                self.tell();
-                self.take(cx, rest, to)
-            }
-            _ => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// Passes on what came before a frame that is wrong, and nothing behind it.
+    fn break_off(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        broken: Broken,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Violation {
+        self.pass(cx, bytes.get(..broken.good).unwrap_or_default(), to);
+        self.broken = Some(broken.clean);
+        broken.why
     }
 
     /// Writes at once what can be; the rest waits, and nothing more is read until it is gone.
@@ -190,7 +213,9 @@ impl Way {
                 Poll::Pending => break,
             }
         }
-        self.waiting.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            self.waiting.extend_from_slice(bytes);
+        }
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<()> {

@@ -5,15 +5,15 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, header};
-use pylon_net::websocket;
+use pylon_net::stream::Stream;
+use pylon_net::{spare, websocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::conn::Conn;
+use super::conn::{Conn, Life};
 use crate::endpoint::Lease;
 use crate::head::HeadError;
-use pylon_net::spare;
 
 /// Whether the head of a 101 keeps what RFC 6455 §4.1 demands of it; `key` is that of the handshake.
 pub(crate) fn check(headers: &HeaderMap, key: &[u8]) -> Result<(), HeadError> {
@@ -37,30 +37,32 @@ pub(crate) fn check(headers: &HeaderMap, key: &[u8]) -> Result<(), HeadError> {
 /// The service's side of a tunnel. It counts as an exchange under way, and as an open connection, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Switched {
-    conn: Conn,
+    stream: Stream,
+    /// What was read behind the head, in as many bytes as it has: a tunnel has no buffer while it is idle.
+    ahead: Bytes,
+    _life: Box<Life>,
     _lease: Lease,
 }
 
 impl Switched {
-    pub(crate) fn new(mut conn: Conn, lease: Lease) -> Self {
-        // What was read behind the head is kept in as many bytes as it has; a tunnel has no buffer while it is idle.
-        let ahead = BytesMut::from(&*conn.buf);
-        spare::give_read(std::mem::replace(&mut conn.buf, ahead));
-        Self { conn, _lease: lease }
+    pub(crate) fn new(conn: Conn, lease: Lease) -> Self {
+        let Conn { stream, buf, life } = conn;
+        let ahead = Bytes::copy_from_slice(&buf);
+        spare::give_read(buf);
+        Self { stream, ahead, _life: life, _lease: lease }
     }
 }
 
 impl AsyncRead for Switched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let conn = &mut self.get_mut().conn;
-        if conn.buf.is_empty() {
-            return Pin::new(&mut conn.stream).poll_read(cx, buf);
+        let Self { stream, ahead, .. } = self.get_mut();
+        if ahead.is_empty() {
+            return Pin::new(stream).poll_read(cx, buf);
         }
-        let taken = conn.buf.len().min(buf.remaining());
-        buf.put_slice(conn.buf.get(..taken).unwrap_or_default());
-        conn.buf.advance(taken);
-        if conn.buf.is_empty() {
-            conn.buf = BytesMut::new();
+        let taken = ahead.len().min(buf.remaining());
+        buf.put_slice(&ahead.split_to(taken));
+        if ahead.is_empty() {
+            *ahead = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -68,15 +70,15 @@ impl AsyncRead for Switched {
 
 impl AsyncWrite for Switched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().conn.stream).poll_write(cx, bytes)
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().conn.stream).poll_flush(cx)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().conn.stream).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

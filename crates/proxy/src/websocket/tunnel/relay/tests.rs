@@ -1,3 +1,6 @@
+use std::future::poll_fn;
+use std::pin::pin;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
@@ -20,16 +23,17 @@ fn stage(rules: WebSocket, room: usize) -> Stage {
     let drain = std::sync::Arc::new(tokio::sync::Notify::new());
     let wanted = std::sync::Arc::clone(&drain);
     let end = tokio::spawn(async move {
-        let mut relay = Relay::new(of_client, of_service, rules, now());
+        let mut relay = Relay::new(of_client, of_service, rules);
         let mut wanted = pin!(wanted.notified());
         poll_fn(|cx| {
-            if relay.ending.is_none() && wanted.as_mut().poll(cx).is_ready() {
-                relay.close(End::Drained, (Code::GoingAway, Code::GoingAway), now() + DRAINING);
+            if !relay.is_ending() && wanted.as_mut().poll(cx).is_ready() {
+                relay.close(End::Drained, (Code::GoingAway, Code::GoingAway), DRAINING);
             }
             relay.poll(cx)
         })
         .await;
-        (relay.ending.map_or(End::Drained, |ending| ending.how), relay.up.passed, relay.down.passed)
+        let (up, down) = relay.passed();
+        (relay.how().unwrap_or(End::Drained), up, down)
     });
     Stage { client, service, end, drain }
 }

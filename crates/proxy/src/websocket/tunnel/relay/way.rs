@@ -15,7 +15,7 @@ pub(super) struct Way {
     waiting: Vec<u8>,
     written: usize,
     /// How much was passed on, in bytes.
-    pub(super) passed: u64,
+    passed: u64,
     /// The gateway's own Close, to be written where no frame is under way.
     code: Option<Code>,
     /// It is written, or never can be: nothing is passed on any more.
@@ -63,6 +63,11 @@ impl Way {
     /// Whether it may go on as it has begun: neither side, nor the gateway, has made an end of anything.
     pub(super) fn goes_on(&self) -> bool {
         !(self.closed | self.dry | self.stuck | self.told) && self.code.is_none() && self.broken.is_none()
+    }
+
+    /// How much was passed on, in bytes.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// Whether something was read or written since this was last asked.

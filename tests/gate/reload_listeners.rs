@@ -16,7 +16,7 @@ use pylon_testkit::process::kill;
 use pylon_testkit::tls::Authority;
 use pylon_testkit::upstream::Upstream;
 use pylon_testkit::wait::{eventually, ms, pause, until};
-use pylon_testkit::websocket::{CLOSE, TEXT, WebSocket, echo};
+use pylon_testkit::websocket::{CLOSE, TEXT, WebSocket, echo, switching};
 use rustls::version::TLS13;
 use serde_json::Value;
 
@@ -258,6 +258,38 @@ fn whoever_came_before_client_certificates_were_demanded_is_not_served_any_more(
     let identity = authority.issue(&["client.test"]);
     let known = Arc::new(authority.client(&[&TLS13], Some(&identity)));
     assert_eq!(connect(&known).unwrap().get("/").text(), "hello");
+}
+
+#[test]
+fn a_websocket_that_came_before_client_certificates_were_demanded_is_told_to_go_and_cut_when_it_does_not() {
+    let authority = Authority::default();
+    let tls = |more: &str| {
+        format!("{{ address: \"{FIRST}\", tls: {{ certificates: [{{ cert: a.pem, key: a.key }}]{more} }} }}")
+    };
+    let service = Upstream::script(|peer| {
+        let asked = peer.request().unwrap();
+        peer.send(switching(&asked, ""));
+        peer.wait_for_end(ms(20_000));
+    });
+    let more = format!(
+        "upstreams: {{ ws: {{ endpoints: [{}] }} }}\nroutes: [{{ match: /ws, forward: ws, websocket: true }}]\n",
+        service.url()
+    );
+    let gate = Binary::start_with(&document(&[&tls("")], &more), &["--grace", "1s"], |folder| {
+        authority.issue(&["gate.test"]).write(folder, "a");
+        std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+    });
+    let client = Raw::connect(gate.address()).try_tls(&authority.plain_client(), "gate.test").unwrap();
+    let mut socket = WebSocket::begin(client, "/ws", &[]);
+    let began = pylon_testkit::wait::now();
+    gate.apply(&document(&[&tls(", client_cert: { ca: ca.pem }")], &more));
+    assert_eq!(socket.frame().code(), Some(1001));
+    // Whoever comes next, on both workers, meets the new terms.
+    let later: Vec<_> = (0..16).map(|_| gate.connect()).collect();
+    // Neither side answers.
+    until(ms(4000), "it is cut", || service.open() == 0);
+    assert!(began.elapsed() >= ms(900), "after the grace time, not before");
+    drop(later);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use pylon_observe::metrics::Metrics;
 use pylon_observe::outcomes::Handshake;
 
 use crate::client_hello;
+use crate::client_side::ClientSide;
 use crate::door::{Door, Shut};
 use crate::drain::{Drain, Open};
 use crate::guests::Seat;
@@ -280,10 +281,9 @@ impl<H: Handler> Serving<H> {
                 Box::pin(http2::serve(preface, connection, Arc::clone(handler), self.head, &open)).await;
             }
             // This task is over, with all that it took to speak HTTP.
-            Left::Switched(tunnel, client) => {
-                serve_by_task(&Arc::clone(&open.seat), self.drain.number(), async move {
-                    tunnel.run(client, open.drain()).await;
-                });
+            Left::Switched(tunnel, stream, ahead) => {
+                let (seat, drain) = (Arc::clone(&open.seat), Arc::clone(open.drain()));
+                serve_by_task(&seat, drain.number(), tunnel.run(ClientSide::http1(stream, ahead, open), drain));
             }
         }
     }

@@ -9,24 +9,26 @@ use bytes::{Buf as _, Bytes};
 use pylon_http2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::drain::Open;
 use crate::stream::Stream;
 
 /// So much goes out at once on a stream.
 const PIECE: usize = 16 << 10;
 
-/// What a client sends and reads once the protocol was switched.
+/// What a client sends and reads once the protocol was switched. Its connection counts as open, and its stream as well, for
+/// as long as this lives.
 #[derive(Debug)]
 pub struct ClientSide(Side);
 
 #[derive(Debug)]
 enum Side {
     /// The connection, and what was read of it before the switch.
-    Http1 { stream: Stream, ahead: Bytes },
+    Http1 { stream: Stream, ahead: Bytes, _open: Open },
     /// One stream of a connection.
     Http2(Box<Http2>),
 }
 
-/// A stream, which counts as open for as long as this lives.
+/// A stream of a connection of HTTP/2.
 #[derive(Debug)]
 struct Http2 {
     receiving: RecvStream,
@@ -37,10 +39,10 @@ struct Http2 {
 }
 
 impl ClientSide {
-    pub(crate) fn http1(stream: Stream, ahead: Bytes) -> Self {
+    pub(crate) fn http1(stream: Stream, ahead: Bytes, open: Open) -> Self {
         // Empty as it is, it would keep the codec's whole buffer for as long as the tunnel lives.
         let ahead = if ahead.is_empty() { Bytes::new() } else { ahead };
-        Self(Side::Http1 { stream, ahead })
+        Self(Side::Http1 { stream, ahead, _open: open })
     }
 
     pub(crate) fn http2(receiving: RecvStream, sending: SendStream, open: impl Any + Send) -> Self {
@@ -86,7 +88,7 @@ impl Http2 {
 impl AsyncRead for ClientSide {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().0 {
-            Side::Http1 { stream, ahead } if ahead.is_empty() => Pin::new(stream).poll_read(cx, buf),
+            Side::Http1 { stream, ahead, .. } if ahead.is_empty() => Pin::new(stream).poll_read(cx, buf),
             Side::Http1 { ahead, .. } => {
                 let taken = ahead.len().min(buf.remaining());
                 buf.put_slice(ahead.get(..taken).unwrap_or_default());

@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use pylon_observe::metrics::Metrics;
 use pylon_observe::series::OpenConnection;
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use tokio::sync::futures::{Notified, OwnedNotified};
 
 use crate::caps::Caps;
 use crate::guests::{Guests, Seat};
 use crate::limits::{InForce, Limits};
-use crate::terms::Over;
+use crate::terms::{Over, Terms};
 use crate::timer;
 
 /// Open connections of a worker, and the word that no more are wanted.
@@ -29,16 +29,25 @@ pub struct Drain {
     leaving: AtomicBool,
     begun: AtomicBool,
     accepting: AtomicUsize,
-    wanted: Notify,
+    wanted: Arc<Notify>,
     open: AtomicUsize,
     accepted: AtomicUsize,
     pub(crate) guests: Arc<Guests>,
     limits: Arc<InForce>,
     /// Whether nothing new is served to its connections.
     withdrawn: Arc<AtomicBool>,
-    /// Where this is the part of a worker's drain for the terms of one listener: the whole, and the number of the part.
-    trunk: Option<(Arc<Drain>, u64)>,
+    /// Where this is a part of a worker's drain.
+    part: Option<Part>,
     branches: Mutex<Vec<Weak<Drain>>>,
+}
+
+/// The part of a worker's drain for the terms of one listener.
+#[derive(Debug)]
+struct Part {
+    whole: Arc<Drain>,
+    number: u64,
+    /// They are known for as long as somebody is under them.
+    _terms: Arc<Terms>,
 }
 
 /// Numbers of parts.
@@ -50,27 +59,27 @@ impl Drain {
         Self::of(Arc::new(Guests::new(caps)), limits, None)
     }
 
-    fn of(guests: Arc<Guests>, limits: Arc<InForce>, trunk: Option<(Arc<Self>, u64)>) -> Self {
+    fn of(guests: Arc<Guests>, limits: Arc<InForce>, part: Option<Part>) -> Self {
         Self {
             leaving: AtomicBool::new(false),
             begun: AtomicBool::new(false),
             accepting: AtomicUsize::new(0),
-            wanted: Notify::new(),
+            wanted: Arc::default(),
             open: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             guests,
             limits,
             withdrawn: Arc::default(),
-            trunk,
+            part,
             branches: Mutex::default(),
         }
     }
 
-    /// A part of it, which may end before the whole does and ends with it at the latest.
-    pub(crate) fn branch(self: &Arc<Self>) -> Arc<Self> {
+    /// A part of it, for these terms, which may end before the whole does and ends with it at the latest.
+    pub(crate) fn branch(self: &Arc<Self>, terms: &Arc<Terms>) -> Arc<Self> {
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let trunk = Some((Arc::clone(self), number));
-        let branch = Arc::new(Self::of(Arc::clone(&self.guests), Arc::clone(&self.limits), trunk));
+        let part = Part { whole: Arc::clone(self), number, _terms: Arc::clone(terms) };
+        let branch = Arc::new(Self::of(Arc::clone(&self.guests), Arc::clone(&self.limits), Some(part)));
         let mut branches = self.branches.lock();
         branches.retain(|branch| branch.strong_count() > 0);
         branches.push(Arc::downgrade(&branch));
@@ -97,7 +106,7 @@ impl Drain {
 
     /// The number of this part.
     pub(crate) fn number(&self) -> u64 {
-        self.trunk.as_ref().map_or(u64::MAX, |(_, number)| *number)
+        self.part.as_ref().map_or(u64::MAX, |part| part.number)
     }
 
     /// Cuts the connections of this part. Answers how many there were.
@@ -148,6 +157,11 @@ impl Drain {
         self.wanted.notified()
     }
 
+    /// The same, for a task that owns all it has.
+    pub fn wanted_owned(&self) -> OwnedNotified {
+        Arc::clone(&self.wanted).notified_owned()
+    }
+
     /// How many connections are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -158,15 +172,19 @@ impl Drain {
         self.accepted.load(Ordering::Relaxed)
     }
 
+    fn and_whole(&self) -> impl Iterator<Item = &Self> {
+        self.part.iter().map(|part| &*part.whole).chain([self])
+    }
+
     fn count(&self) {
-        for drain in self.trunk.iter().map(|(trunk, _)| &**trunk).chain([self]) {
+        for drain in self.and_whole() {
             drain.open.fetch_add(1, Ordering::Relaxed);
             drain.accepted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn uncount(&self) {
-        for drain in self.trunk.iter().map(|(trunk, _)| &**trunk).chain([self]) {
+        for drain in self.and_whole() {
             drain.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -201,6 +219,7 @@ impl Drop for Accepting {
 }
 
 /// Counts a connection as open for as long as it lives.
+#[derive(Debug)]
 pub(crate) struct Open {
     drain: Arc<Drain>,
     pub(crate) seat: Arc<Seat>,

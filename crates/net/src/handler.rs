@@ -43,7 +43,7 @@ pub trait Handler: Send + Sync + 'static {
 /// A connection that has switched protocols, without the client's side of it.
 pub trait Tunnel: Send + 'static {
     /// Carries bytes both ways until the end. Dropped before that, the client never got to see the switch.
-    fn run(self, client: ClientSide, drain: &Drain) -> impl Future<Output = ()> + Send;
+    fn run(self, client: ClientSide, drain: Arc<Drain>) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// A connection whose bytes are none of HTTP.

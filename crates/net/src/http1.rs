@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use pylon_core::body::Body;
@@ -18,7 +19,6 @@ use pylon_http1::request::{Head, HeadReader, Refusal};
 use pylon_http1::{Length, spare};
 
 use crate::client_body::{ClientBody, Source};
-use crate::client_side::ClientSide;
 use crate::drain::Open;
 use crate::handler::Handler;
 use crate::limits::Told;
@@ -53,8 +53,8 @@ pub(crate) enum Left<T> {
     Nothing,
     /// The client begins HTTP/2.
     Preface(Preface),
-    /// An answer has switched protocols.
-    Switched(T, ClientSide),
+    /// An answer has switched protocols. What follows was read as far as this.
+    Switched(T, Stream, Bytes),
 }
 
 /// Serves one client connection until it ends, or has to, or something else is spoken on it. `preface` says that a client may
@@ -101,7 +101,7 @@ pub(crate) async fn serve<H: Handler>(
             Next::Tunnel(tunnel) => {
                 // It is no idle connection, whatever became of the exchange that began it.
                 connection.activity.enter(Phase::Serving, now());
-                return Left::Switched(tunnel, ClientSide::http1(session.wire.stream, session.wire.buf.freeze()));
+                return Left::Switched(tunnel, session.wire.stream, session.wire.buf.freeze());
             }
         }
     }

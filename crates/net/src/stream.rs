@@ -107,6 +107,12 @@ fn at_once<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
     }
 }
 
+/// Out of the way of what is in cleartext.
+#[inline(never)]
+fn poll_flush(stream: &mut TlsStream<Socket>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    Pin::new(stream).poll_flush(cx)
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
@@ -139,11 +145,12 @@ impl AsyncWrite for Stream {
         true
     }
 
-    /// Under TLS, what is encrypted may still wait for the socket.
+    /// In cleartext, what was written is with the system already; under TLS it may still wait for the socket.
+    #[inline]
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => poll_flush(stream, cx),
         }
     }
 

@@ -125,8 +125,8 @@ impl Terms {
     }
 
     /// The part of a worker's drain for connections under these terms.
-    pub(crate) fn branch_of(&self, trunk: &Arc<Drain>) -> Arc<Drain> {
-        let branch = trunk.branch();
+    pub(crate) fn branch_of(self: &Arc<Self>, trunk: &Arc<Drain>) -> Arc<Drain> {
+        let branch = trunk.branch(self);
         let mut state = self.state.lock();
         state.drains.retain(|drain| drain.strong_count() > 0);
         state.drains.push(Arc::downgrade(&branch));

@@ -23,7 +23,7 @@ impl Switch {
     /// What follows the answer that switches is a task of its own.
     pub(super) fn run(self, tunnel: impl Tunnel, sending: SendStream, open: Open) {
         let Self { stream, drain } = self;
-        tokio::spawn(async move { tunnel.run(ClientSide::http2(stream, sending, open), &drain).await });
+        tokio::spawn(tunnel.run(ClientSide::http2(stream, sending, open), drain));
     }
 }
 

@@ -3,6 +3,7 @@
 //! It is carried on by a task of its own, and holds no buffer while nothing waits. `total` does not apply.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use pylon_core::body::Body;
@@ -12,7 +13,7 @@ use pylon_net::websocket::frame::Code;
 use pylon_observe::ending::End;
 use pylon_observe::series::OpenTunnel;
 use pylon_upstream::service_side::ServiceSide;
-use tokio::sync::futures::Notified;
+use tokio::sync::futures::OwnedNotified;
 
 use self::relay::{CLOSING, DRAINING, Relay};
 use super::Switch;
@@ -37,7 +38,7 @@ impl Tunnel {
 }
 
 impl pylon_net::handler::Tunnel for Tunnel {
-    fn run(self, client: ClientSide, drain: &Drain) -> impl Future<Output = ()> + Send {
+    fn run(self, client: ClientSide, drain: Arc<Drain>) -> impl Future<Output = ()> + Send + 'static {
         let Self { mut tail, switch } = self;
         let open = tail.observer.metrics().tunnelled();
         tail.switched();
@@ -45,9 +46,9 @@ impl pylon_net::handler::Tunnel for Tunnel {
         UnderWay {
             listening: None,
             stay: tail.stay.take(),
-            drain,
             relay: Relay::new(client, service, rules),
-            wanted: Box::pin(drain.wanted()),
+            wanted: Box::pin(drain.wanted_owned()),
+            drain,
             tail,
             _open: open,
         }
@@ -58,19 +59,19 @@ impl pylon_net::handler::Tunnel for Tunnel {
 ///
 /// A message comes by as few lines of the memory as it can: each of them has left the nearest cache since the last one.
 #[repr(C, align(64))]
-struct UnderWay<'d> {
+struct UnderWay {
     /// The task that is told of the end of the route and of the gateway: who is told is listed under a lock, which not every
     /// message needs.
     listening: Option<Waker>,
     stay: Option<Stay>,
-    drain: &'d Drain,
+    drain: Arc<Drain>,
     relay: Relay<ClientSide, ServiceSide>,
-    wanted: Pin<Box<Notified<'d>>>,
+    wanted: Pin<Box<OwnedNotified>>,
     tail: Box<Tail>,
     _open: OpenTunnel,
 }
 
-impl Future for UnderWay<'_> {
+impl Future for UnderWay {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -92,7 +93,7 @@ impl Future for UnderWay<'_> {
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(why) = self.relay.why() {
             self.tail.exchange.trail.detail = Some(why.to_string().into());

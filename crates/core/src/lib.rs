@@ -20,6 +20,7 @@ pub mod priority;
 pub mod rejection;
 pub mod secret;
 pub mod short;
+pub mod spare;
 pub mod spec;
 pub mod units;
 pub mod worker;

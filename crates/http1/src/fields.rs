@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use pylon_core::spare;
 
 use crate::classes::{TOKEN, control, run};
 use crate::fault::Fault;
 use crate::names::{self, CONNECTION, CONTENT_LENGTH, EXPECT, OTHER, TE, TRANSFER_ENCODING, UPGRADE};
 use crate::trailers::may_trail;
-use crate::{answer, names_option, options, spare};
+use crate::{answer, names_option, options};
 
 /// How many fields the head of a request, or trailers, may have.
 const MAX_FIELDS: usize = 100;

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use pylon_core::spare;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
@@ -58,12 +59,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drive<S> {
         if self.closing {
             return Poll::Pending;
         }
+        if self.input.capacity() == 0 {
+            self.input = spare::take_read();
+        }
         self.input.reserve(self.room);
         let read = match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input) {
             Poll::Pending => {
                 // An idle connection holds no buffer.
                 if self.input.is_empty() {
-                    self.input = BytesMut::new();
+                    spare::give_read(std::mem::take(&mut self.input));
                     self.room = FEW;
                 }
                 return Poll::Pending;

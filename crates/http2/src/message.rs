@@ -5,6 +5,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
+use pylon_core::spare;
+
 use crate::hpack::Field;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -41,7 +43,7 @@ pub(crate) struct Fields {
 impl Fields {
     /// With room for `usual` fields.
     pub(crate) fn new(usual: usize) -> Self {
-        Self { regular: HeaderMap::with_capacity(usual), ..Self::default() }
+        Self { regular: spare::take_map(usual), ..Self::default() }
     }
 
     pub(crate) fn take(&mut self, field: Field) {

@@ -113,7 +113,7 @@ async fn ask(requests: &Requests, path: &str, body: Bytes) -> Result<(Vec<u8>, O
 fn is_clean(shared: &Shared) {
     let mut connection = shared.lock();
     assert_eq!((connection.streams.open(), connection.streams.held()), (0, 0));
-    assert_eq!(connection.window_in_all(), LIMITS.connection_window.into());
+    assert_eq!(connection.window_in_all(), i64::from(LIMITS.connection_window));
     connection.waiting.clear();
 }
 

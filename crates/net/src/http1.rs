@@ -15,8 +15,9 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use pylon_core::body::Body;
 use pylon_core::connection::{Connection, Malformed, Phase};
+use pylon_core::spare;
+use pylon_http1::Length;
 use pylon_http1::request::{Head, HeadReader, Refusal};
-use pylon_http1::{Length, spare};
 
 use crate::client_body::{ClientBody, Source};
 use crate::drain::Open;

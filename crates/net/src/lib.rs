@@ -27,7 +27,6 @@ pub mod proxy_protocol;
 mod queue;
 pub mod resolve;
 pub mod socket;
-pub mod spare;
 pub mod spec;
 mod stall;
 pub mod stream;

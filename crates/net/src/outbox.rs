@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use tokio::io::AsyncWrite as _;
 
-use crate::spare;
 use crate::stream::Stream;
+use pylon_core::spare;
 
 /// So much is copied together before it is written, in bytes.
 const GATHER: usize = 32 * 1024;

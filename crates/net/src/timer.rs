@@ -35,7 +35,7 @@ const NONE: u32 = u32::MAX;
 thread_local! {
     static WHEEL: RefCell<Option<Wheel>> = const { RefCell::new(None) };
     /// How often the wheel has fired something.
-    static FIRED: Cell<u64> = const { Cell::new(0) };
+    static FIRED: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The deadline passed.
@@ -83,7 +83,7 @@ enum State {
 /// Since when a timer is known to run, and to wake whom. A task comes by for each of its sockets, and most often nothing has fired.
 #[derive(Debug)]
 struct Since {
-    fired: u64,
+    fired: u32,
     promised: Promised,
 }
 
@@ -424,6 +424,24 @@ mod tests {
         assert!(now() - start < Duration::from_millis(60));
         late.await.unwrap();
         assert!(now() - start >= Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_polled_it_last_is_woken_whatever_fires_meanwhile() {
+        tokio::spawn(by_runtime());
+        let start = now();
+        let mut late = sleep_until(start + Duration::from_millis(500));
+        for millis in [100, 200, 300] {
+            for _ in 0..2 {
+                assert!(Pin::new(&mut late).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+            let here = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut late).poll(cx)));
+            assert!(here.await.is_pending());
+            sleep_until(start + Duration::from_millis(millis)).await;
+        }
+        let woken = tokio::spawn(late);
+        woken.await.unwrap();
+        assert!((500..530).contains(&(now() - start).as_millis()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,7 +29,7 @@ use crate::endpoint::Place;
 use crate::h1::encode::{self, EncodeError, Framing, RequestHead};
 use crate::h1::exchange::MAX_INTERIM;
 use crate::head::HeadError;
-use pylon_net::spare;
+use pylon_core::spare;
 
 /// The longest head of an answer, in bytes.
 const MAX_HEAD: usize = 64 * 1024;

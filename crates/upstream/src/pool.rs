@@ -22,7 +22,7 @@ use crate::counters::Counters;
 use crate::h1::conn::Conn;
 use crate::h2;
 use crate::pace::Pace;
-use pylon_net::spare;
+use pylon_core::spare;
 
 /// How long and how many connections may idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,13 +26,18 @@ pub(super) fn read(bytes: &mut &[u8], prefix: u32) -> Option<usize> {
     None
 }
 
-/// Writes an integer behind the bits that `first` has set.
+/// Writes an integer behind the bits that `first` has set; most are one octet.
+#[inline]
 pub(super) fn write(out: &mut BytesMut, first: u8, prefix: u32, value: usize) {
     let mask = 0xff_u8 >> 8_u32.saturating_sub(prefix);
     if value < usize::from(mask) {
         out.put_u8(first | value as u8);
-        return;
+    } else {
+        write_long(out, first, mask, value);
     }
+}
+
+fn write_long(out: &mut BytesMut, first: u8, mask: u8, value: usize) {
     out.put_u8(first | mask);
     let mut left = value.saturating_sub(usize::from(mask));
     while left >= 0x80 {

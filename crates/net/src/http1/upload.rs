@@ -12,8 +12,8 @@ use pylon_http1::Length;
 use pylon_http1::body::{Decoder, Piece};
 use pylon_http1::fault::Fault;
 
-use crate::spare;
 use crate::stream::Stream;
+use pylon_core::spare;
 
 /// The most that one read is given room for, in bytes.
 const MAX_READ: usize = 64 * 1024;

@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::now;
 use super::out::Out;
 use super::upload::{Feed, poll_into};
-use crate::spare;
 use crate::stall::Stall;
 use crate::stream::Stream;
 use crate::timer::{self, Sleep};
+use pylon_core::spare;
 
 /// How long the close waits for the client to read what was sent.
 const LINGER: Duration = Duration::from_secs(2);

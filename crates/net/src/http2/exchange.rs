@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, Response};
 use http_body::{Body, Frame};
 use pylon_core::body::BodyError;
 use pylon_core::connection::Interim;
+use pylon_core::spare;
 use pylon_http2::{Fields, Reason, SendStream};
 
 use super::connect::Switch;
@@ -100,7 +101,8 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
                         tracing::debug!(%error, "an answer could not be sent");
                         return Poll::Ready(());
                     }
-                    let body = answer.into_body();
+                    let (head, body) = answer.into_parts();
+                    spare::give_map(head.headers);
                     match (tunnel, this.open.take()) {
                         (Some((switch, tunnel)), Some(open)) => {
                             if let Some(stream) = this.stream.take() {
@@ -188,6 +190,7 @@ impl Sending {
                 Ok(Err(frame)) => {
                     if let Ok(trailers) = frame.into_trailers() {
                         let _ = stream.trailers(&trailers);
+                        spare::give_map(trailers);
                         return Poll::Ready(End::Over);
                     }
                 }

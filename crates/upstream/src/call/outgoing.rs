@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, header};
 use http_body::Body as _;
 use pylon_core::Request;
 use pylon_core::body::Body;
-use pylon_http1::spare;
+use pylon_core::spare;
 
 use super::retry::Retry;
 use crate::h1::encode::Framing;

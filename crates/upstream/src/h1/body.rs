@@ -15,7 +15,7 @@ use super::conn::Conn;
 use super::pump::{Pump, PumpError};
 use crate::clocks::{Clocks, Pause};
 use crate::endpoint::Lease;
-use pylon_net::spare;
+use pylon_core::spare;
 
 /// The most that one read is given room for, in bytes.
 const MAX_READ: usize = 256 * 1024;

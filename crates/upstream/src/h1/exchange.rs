@@ -24,7 +24,7 @@ use crate::endpoint::Lease;
 use crate::error::Fault;
 use crate::head::HeadError;
 use crate::service_side::ServiceSide;
-use pylon_net::spare;
+use pylon_core::spare;
 
 /// Bodies up to this size go out in one write with the head, by a copy.
 const INLINE: usize = 16 * 1024;

@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
+use pylon_core::spare;
 use pylon_net::stream::Stream;
-use pylon_net::{spare, websocket};
+use pylon_net::websocket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::conn::{Conn, Life};

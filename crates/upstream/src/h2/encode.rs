@@ -94,8 +94,12 @@ impl Sendable<'_> {
 
 /// Writes what the gateway vouches for, which stands under the same names nowhere else.
 fn announce(fields: &mut Fields<'_>, lines: &[u8]) {
-    for line in lines.split(|&byte| byte == b'\n') {
+    let ends = memchr::memchr_iter(b'\n', lines).chain([lines.len()]);
+    let mut begin = 0;
+    for end in ends {
+        let line = lines.get(begin..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
+        begin = end.saturating_add(1);
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = line.split_at(colon);
         let value = value.strip_prefix(b": ").unwrap_or_default();

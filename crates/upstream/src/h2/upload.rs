@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body as _;
 use pylon_core::body::{Body, BodyError};
+use pylon_core::spare;
 use pylon_http1::trailers::may_trail;
 use pylon_http2::{Error, Reason, SendStream};
 use smallvec::SmallVec;
@@ -182,7 +183,9 @@ impl Upload {
                 for name in doomed {
                     trailers.remove(name);
                 }
-                self.stream.trailers(&trailers)
+                let sent = self.stream.trailers(&trailers);
+                spare::give_map(trailers);
+                sent
             }
             None => self.stream.end(),
         };

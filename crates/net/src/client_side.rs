@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use pylon_http2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -50,7 +50,20 @@ impl ClientSide {
     }
 }
 
+/// Takes what was read ahead, as far as there is room for it.
+#[cold]
+pub fn take(ahead: &mut Bytes, buf: &mut ReadBuf<'_>) {
+    let taken = ahead.len().min(buf.remaining());
+    buf.put_slice(&ahead.split_to(taken));
+    if ahead.is_empty() {
+        // It would keep what it is a part of.
+        *ahead = Bytes::new();
+    }
+}
+
 impl Http2 {
+    /// Out of the way of a connection that is all the client's.
+    #[inline(never)]
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.ahead.is_empty() {
             match ready!(self.receiving.poll_data(cx)) {
@@ -90,12 +103,7 @@ impl AsyncRead for ClientSide {
         match &mut self.get_mut().0 {
             Side::Http1 { stream, ahead, .. } if ahead.is_empty() => Pin::new(stream).poll_read(cx, buf),
             Side::Http1 { ahead, .. } => {
-                let taken = ahead.len().min(buf.remaining());
-                buf.put_slice(ahead.get(..taken).unwrap_or_default());
-                ahead.advance(taken);
-                if ahead.is_empty() {
-                    *ahead = Bytes::new();
-                }
+                take(ahead, buf);
                 Poll::Ready(Ok(()))
             }
             Side::Http2(stream) => stream.poll_read(cx, buf),

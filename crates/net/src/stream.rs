@@ -107,9 +107,20 @@ fn at_once<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
     }
 }
 
-/// Out of the way of what is in cleartext.
+// What TLS does stands out of the way of what is in cleartext.
+
 #[inline(never)]
-fn poll_flush(stream: &mut TlsStream<Socket>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn read_tls(stream: &mut TlsStream<Socket>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    Pin::new(stream).poll_read(cx, buf)
+}
+
+#[inline(never)]
+fn write_tls(stream: &mut TlsStream<Socket>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    Pin::new(stream).poll_write(cx, bytes)
+}
+
+#[inline(never)]
+fn flush_tls(stream: &mut TlsStream<Socket>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     Pin::new(stream).poll_flush(cx)
 }
 
@@ -117,7 +128,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => read_tls(stream, cx, buf),
         }
     }
 }
@@ -126,7 +137,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => write_tls(stream, cx, bytes),
         }
     }
 
@@ -150,7 +161,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => poll_flush(stream, cx),
+            Self::Tls(stream) => flush_tls(stream, cx),
         }
     }
 

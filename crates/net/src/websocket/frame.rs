@@ -167,6 +167,7 @@ impl Frames {
     }
 
     /// Takes one piece: what there is of a content, or of a head. Answers where the next begins.
+    #[inline(never)]
     fn step(&mut self, bytes: &[u8], at: usize) -> Result<usize, Broken> {
         let rest = bytes.get(at..).unwrap_or_default();
         if self.left > 0 {

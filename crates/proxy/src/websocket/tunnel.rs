@@ -71,6 +71,15 @@ struct UnderWay {
     _open: OpenTunnel,
 }
 
+impl UnderWay {
+    /// What comes of it is looked at with every turn.
+    #[cold]
+    fn listen(&mut self, cx: &mut Context<'_>) {
+        self.listening = Some(cx.waker().clone());
+        let _ = self.wanted.as_mut().poll(cx);
+    }
+}
+
 impl Future for UnderWay {
     type Output = ();
 
@@ -78,9 +87,7 @@ impl Future for UnderWay {
         let this = self.get_mut();
         let listed = this.listening.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !listed {
-            this.listening = Some(cx.waker().clone());
-            // Looked at below, as it is with every turn.
-            let _ = this.wanted.as_mut().poll(cx);
+            this.listen(cx);
         }
         if !this.relay.is_ending() && this.drain.has_begun() {
             this.relay.close(End::Drained, (Code::GoingAway, Code::GoingAway), DRAINING);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use pylon_core::spare;
 use pylon_net::stream::Stream;
-use pylon_net::websocket;
+use pylon_net::{client_side, websocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::conn::{Conn, Life};
@@ -60,11 +60,7 @@ impl AsyncRead for Switched {
         if ahead.is_empty() {
             return Pin::new(stream).poll_read(cx, buf);
         }
-        let taken = ahead.len().min(buf.remaining());
-        buf.put_slice(&ahead.split_to(taken));
-        if ahead.is_empty() {
-            *ahead = Bytes::new();
-        }
+        client_side::take(ahead, buf);
         Poll::Ready(Ok(()))
     }
 }

@@ -47,6 +47,8 @@ impl Tunnelled {
 }
 
 impl AsyncRead for Tunnelled {
+    /// Out of the way of a connection that is all the service's.
+    #[inline(never)]
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // A frame without content is no end.

@@ -52,6 +52,15 @@ pub(super) struct Relay<C, S> {
     moved: Instant,
 }
 
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// There is something new to do.
+    Again,
+    Wait,
+    Over,
+}
+
 /// The end has begun.
 struct Ending {
     how: End,
@@ -109,6 +118,7 @@ where
 
     /// Begins the end by a Close to both sides, the first of `codes` to the service, the second to the client. It is over
     /// within `span`.
+    #[cold]
     pub(super) fn close(&mut self, how: End, codes: (Code, Code), span: Duration) {
         if self.ending.is_none() {
             self.up.close(codes.0);
@@ -131,24 +141,31 @@ where
                 (up, self.down.poll(cx, &mut self.service, &mut self.client, scratch))
             });
             let goes_on = self.ending.is_none() && self.up.goes_on() && self.down.goes_on();
-            let waits = goes_on || {
-                let before = self.ending.is_some();
-                let broken = self.look(up, down);
-                if self.is_over() {
-                    // As far as it goes at once: what has not been taken by now nobody waits for.
-                    let _ = Pin::new(&mut self.client).poll_shutdown(cx);
-                    let _ = Pin::new(&mut self.service).poll_shutdown(cx);
-                    return Poll::Ready(());
-                }
-                !broken && before == self.ending.is_some()
-            };
-            if waits && self.poll_timer(cx).is_pending() {
+            let step = if goes_on { Step::Wait } else { self.conclude(cx, up, down) };
+            if step == Step::Over {
+                return Poll::Ready(());
+            }
+            if step == Step::Wait && self.poll_timer(cx).is_pending() {
                 return Poll::Pending;
             }
             if self.ending.as_ref().is_some_and(|ending| ending.until <= now()) {
                 return Poll::Ready(());
             }
         }
+    }
+
+    /// Looks what becomes of it, where somebody has made an end.
+    #[cold]
+    fn conclude(&mut self, cx: &mut Context<'_>, up: Result<(), Violation>, down: Result<(), Violation>) -> Step {
+        let before = self.ending.is_some();
+        let broken = self.look(up, down);
+        if self.is_over() {
+            // As far as it goes at once: what has not been taken by now nobody waits for.
+            let _ = Pin::new(&mut self.client).poll_shutdown(cx);
+            let _ = Pin::new(&mut self.service).poll_shutdown(cx);
+            return Step::Over;
+        }
+        if broken || before != self.ending.is_some() { Step::Again } else { Step::Wait }
     }
 
     /// Draws the consequences of what the two ways came to. Whether a Close now waits to be written.
@@ -218,27 +235,33 @@ where
     /// Ready where a timer has begun the end, or has ended it.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while Pin::new(&mut self.timer).poll(cx).is_ready() {
-            let now = now();
-            if let Some(ending) = &self.ending {
-                if ending.until <= now {
-                    return Poll::Ready(());
-                }
-                self.timer.reset(ending.until);
-                continue;
-            }
-            if self.up.has_moved() | self.down.has_moved() {
-                self.moved = now;
-            }
-            let idle = self.moved + self.rules.idle;
-            let fired = if self.until.is_some_and(|until| until <= now) { Some(Timer::MaxLifetime) } else { None };
-            if let Some(timer) = fired.or((idle <= now).then_some(Timer::Idle)) {
-                self.close(End::Timeout(timer), (Code::GoingAway, Code::GoingAway), CLOSING);
+            if self.fired() {
                 return Poll::Ready(());
             }
-            let next = idle.min(now + self.rules.idle / STEPS);
-            self.timer.reset(self.until.map_or(next, |until| until.min(next)));
         }
         Poll::Pending
+    }
+
+    /// Whether that was the time for something; else the timer goes on.
+    #[cold]
+    fn fired(&mut self) -> bool {
+        let now = now();
+        if let Some(ending) = &self.ending {
+            self.timer.reset(ending.until);
+            return ending.until <= now;
+        }
+        if self.up.has_moved() | self.down.has_moved() {
+            self.moved = now;
+        }
+        let idle = self.moved + self.rules.idle;
+        let fired = if self.until.is_some_and(|until| until <= now) { Some(Timer::MaxLifetime) } else { None };
+        if let Some(timer) = fired.or((idle <= now).then_some(Timer::Idle)) {
+            self.close(End::Timeout(timer), (Code::GoingAway, Code::GoingAway), CLOSING);
+            return true;
+        }
+        let next = idle.min(now + self.rules.idle / STEPS);
+        self.timer.reset(self.until.map_or(next, |until| until.min(next)));
+        false
     }
 }
 

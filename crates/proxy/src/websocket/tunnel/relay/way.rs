@@ -162,6 +162,7 @@ impl Way {
     }
 
     /// What comes where the gateway makes an end: the rest of a frame is passed on, and nothing behind it.
+    #[cold]
     fn take_last(
         &mut self,
         cx: &mut Context<'_>,
@@ -193,6 +194,7 @@ impl Way {
     }
 
     /// Passes on what came before a frame that is wrong, and nothing behind it.
+    #[cold]
     fn break_off(
         &mut self,
         cx: &mut Context<'_>,
@@ -223,6 +225,7 @@ impl Way {
         }
     }
 
+    #[cold]
     fn poll_waiting(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<()> {
         while let Some(bytes) = self.waiting.get(self.written..).filter(|bytes| !bytes.is_empty()) {
             match ready!(Pin::new(&mut *to).poll_write(cx, bytes)) {
@@ -238,6 +241,7 @@ impl Way {
     }
 
     /// Puts the gateway's Close behind what waits, where a frame may begin. Whether there is something new to do.
+    #[cold]
     fn tell(&mut self) -> bool {
         let Some(code) = self.code else { return false };
         if self.broken.unwrap_or_else(|| self.frames.at_boundary()) {
@@ -260,6 +264,7 @@ impl Way {
         }
     }
 
+    #[cold]
     fn shut(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) {
         if self.shut {
             return;
@@ -271,6 +276,7 @@ impl Way {
         }
     }
 
+    #[cold]
     fn give_up(&mut self) {
         self.stuck = true;
         self.unflushed = false;

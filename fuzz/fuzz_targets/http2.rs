@@ -310,7 +310,7 @@ impl Handler for Service {
 struct Echo;
 
 impl Tunnel for Echo {
-    async fn run(self, mut client: ClientSide, _: &Drain) {
+    async fn run(self, mut client: ClientSide, _: Arc<Drain>) {
         let mut piece = [0; 1024];
         while let Ok(Ok(n @ 1..)) = timeout(Duration::from_secs(8), client.read(&mut piece)).await {
             if !matches!(timeout(Duration::from_secs(8), client.write_all(&piece[..n])).await, Ok(Ok(()))) {

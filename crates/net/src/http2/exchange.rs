@@ -101,8 +101,7 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
                         tracing::debug!(%error, "an answer could not be sent");
                         return Poll::Ready(());
                     }
-                    let (head, body) = answer.into_parts();
-                    spare::give_map(head.headers);
+                    let body = body_alone(answer);
                     match (tunnel, this.open.take()) {
                         (Some((switch, tunnel)), Some(open)) => {
                             if let Some(stream) = this.stream.take() {
@@ -137,6 +136,13 @@ impl<H: Handler, F: Future<Output = Response<H::Body>>> Future for Exchange<H, F
             }
         }
     }
+}
+
+/// The body of an answer whose head is written: the next one has a use for the map.
+fn body_alone<B>(answer: Response<B>) -> B {
+    let (head, body) = answer.into_parts();
+    spare::give_map(head.headers);
+    body
 }
 
 /// Interim answers that this stream has queued since it was polled, if there are some.

@@ -142,7 +142,7 @@ fn reloads_with_streams(times: usize, most: u64) {
 #[test]
 fn reloads_with_streams_open_keep_one_route_table_in_memory() {
     // So short a run has not come to rest; the long form says that it does.
-    reloads_with_streams(90, 8 << 20);
+    reloads_with_streams(300, 8 << 20);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::bench::machine::Processors;
 use crate::bench::policies;
 use crate::bench::programs::{self, Program};
 use crate::bench::stage::Stage;
-use crate::shell;
+use crate::{dist, shell};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -103,7 +103,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     programs::install(&[Program::Nginx], &["nginx", "valgrind", "taskset", "prlimit"])?;
     let mut rows = Vec::new();
     if !options.peers_only {
-        programs::build_pylon()?;
+        programs::run_ours(&dist::build_untrained()?)?;
         rows.extend(ROWS);
     }
     if options.peers {

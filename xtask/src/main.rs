@@ -1,5 +1,5 @@
-//! The chores of the project that are no tests: `cargo xtask tidy`, `bench`, `count`, `fuzz`, `soak`, `simulate`,
-//! `docs` and `deny`.
+//! The chores of the project that are no tests: `cargo xtask tidy`, `dist`, `bench`, `count`, `fuzz`, `soak`,
+//! `simulate`, `docs` and `deny`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal speaks through it")]
 #![expect(
     clippy::disallowed_methods,
@@ -9,6 +9,7 @@
 mod bench;
 mod count;
 mod deny;
+mod dist;
 mod docs;
 mod fuzz;
 mod shell;
@@ -31,6 +32,8 @@ struct Arguments {
 enum Chore {
     /// Hold the source against the rules of the house: ladder, dialers, sizes, module docs, case files, habits, words
     Tidy,
+    /// Build the binary that is packaged and measured, and tell where it is
+    Dist(dist::Options),
     /// Run pylon and its peers side by side, print the table and write it to docs/benchmarks.md
     Bench(bench::Options),
     /// Instructions per request, by valgrind
@@ -50,6 +53,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Tidy => tidy::run(),
+        Chore::Dist(options) => dist::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::Count(options) => count::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),

@@ -15,13 +15,13 @@ mod scale;
 pub(crate) mod stage;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::shell;
+use crate::{dist, shell};
 use machine::Processors;
 use programs::Program;
 use rows::{Row, Setting};
@@ -50,7 +50,25 @@ pub(crate) struct Options {
     /// Measure this binary of pylon, and build none
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// Run this other binary of pylon beside, as `former`, to compare two builds; writes no page
+    #[arg(long)]
+    against: Option<PathBuf>,
 }
+
+/// The rows that show a binary each way through the data path: in cleartext, under TLS, in all that is spoken.
+const TRAINING: &[Row] = &[
+    Row::Plain,
+    Row::Log,
+    Row::TenKib,
+    Row::OneMib,
+    Row::Tls,
+    Row::Handshakes,
+    Row::Http2,
+    Row::Grpc,
+    Row::WebSocket,
+    Row::WebSockets,
+    Row::Policies,
+];
 
 /// Prints the tables and writes the page; `false` when a bar was missed.
 pub(crate) fn run(options: &Options) -> Result<bool> {
@@ -60,13 +78,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let programs = options.programs();
     programs::install(&programs, &["nginx", "wrk", "h2load", "taskset", "prlimit"])?;
     match &options.binary {
-        Some(binary) => programs::measure(binary)?,
+        Some(binary) => programs::run_ours(binary)?,
         None if options.peers_only => {}
-        None => programs::build_pylon()?,
+        None => programs::run_ours(&dist::build(&dist::Options::default())?)?,
     }
-    let processors = Processors::split()?;
-    processors.settle()?;
-    let stage = Stage::set("bench", processors)?;
+    if let Some(former) = &options.against {
+        programs::run_former(former)?;
+    }
+    let stage = set_stage("bench")?;
     let setting = Setting { stage: &stage, programs: &programs, rounds: options.rounds, seconds: options.seconds };
     let mut missed = 0;
     for row in options.rows() {
@@ -77,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             missed += of_row;
         }
         println!("{section}");
-        if !options.peers_only && !options.no_page {
+        if !options.peers_only && !options.no_page && options.against.is_none() {
             let page = report::publish(&shell::root()?, &section, &how(options, row, &programs)?)?;
             eprintln!("written to {page}");
         }
@@ -88,11 +107,31 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(missed == 0)
 }
 
+fn set_stage(name: &str) -> Result<Stage> {
+    let processors = Processors::split()?;
+    processors.settle()?;
+    Stage::set(name, processors)
+}
+
+/// Puts a binary of pylon under the load of the rows of the data path, and measures nothing.
+pub(crate) fn train(binary: &Path, seconds: u32) -> Result<()> {
+    let programs = [Program::Pylon];
+    programs::install(&programs, &["nginx", "wrk", "h2load", "taskset", "prlimit"])?;
+    programs::run_ours(binary)?;
+    let stage = set_stage("training")?;
+    let setting = Setting { stage: &stage, programs: &programs, rounds: 1, seconds };
+    TRAINING.iter().try_for_each(|row| row.run(&setting).map(drop))
+}
+
 impl Options {
     /// Ours first: ratios are taken of the first over the others.
     fn programs(&self) -> Vec<Program> {
         let ours = (!self.peers_only).then_some(Program::Pylon);
-        ours.into_iter().chain(self.peers.iter().copied().filter(|peer| *peer != Program::Pylon)).collect()
+        let former = self.against.as_ref().map(|_| Program::Former);
+        ours.into_iter()
+            .chain(former)
+            .chain(self.peers.iter().copied().filter(|peer| *peer != Program::Pylon))
+            .collect()
     }
 
     fn rows(&self) -> Vec<Row> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -12,12 +12,16 @@ use crate::shell;
 /// Where `./test --install-bench` puts Envoy, from the root of the project.
 const ENVOY: &str = "target/bench-tools/envoy";
 
-/// The binary of pylon that is measured, where it is not the one that is built for it.
-static MEASURED: OnceLock<PathBuf> = OnceLock::new();
+/// The binary of pylon that is run, and the one that it is compared with.
+static OURS: Mutex<Option<PathBuf>> = Mutex::new(None);
+static FORMER: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Program {
     Pylon,
+    /// another binary of pylon
+    #[value(skip)]
+    Former,
     Nginx,
     /// nginx with buffers for large bodies, which it has not by default
     NginxLarge,
@@ -31,6 +35,7 @@ impl Program {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pylon => "pylon",
+            Self::Former => "former",
             Self::Nginx => "nginx",
             Self::NginxLarge => "nginx-large",
             Self::NginxForwarding => "nginx-forwarding",
@@ -39,11 +44,15 @@ impl Program {
         }
     }
 
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Pylon | Self::Former)
+    }
+
     /// The configuration of a plain proxy, from the root of the project.
     pub(crate) fn template(self, log: bool) -> &'static str {
         match (self, log) {
-            (Self::Pylon, true) => "bench/documents/log.yaml",
-            (Self::Pylon, false) => "bench/documents/plain.yaml",
+            (Self::Pylon | Self::Former, true) => "bench/documents/log.yaml",
+            (Self::Pylon | Self::Former, false) => "bench/documents/plain.yaml",
             (Self::Nginx, true) => "bench/peers/nginx-log.conf",
             (Self::Nginx, false) => "bench/peers/nginx.conf",
             (Self::NginxLarge, _) => "bench/peers/nginx-large.conf",
@@ -59,8 +68,8 @@ impl Program {
     pub(crate) fn wired(self, what: &str) -> Option<String> {
         match self {
             // A listener of ours speaks HTTP/2 to whoever begins with it.
-            Self::Pylon if what == "http2" => Some(self.template(true).to_owned()),
-            Self::Pylon => Some(format!("bench/documents/{what}.yaml")),
+            Self::Pylon | Self::Former if what == "http2" => Some(self.template(true).to_owned()),
+            Self::Pylon | Self::Former => Some(format!("bench/documents/{what}.yaml")),
             Self::Nginx => Some(format!("bench/peers/nginx-{what}.conf")),
             Self::Envoy if what == "policies" => Some(format!("bench/peers/envoy-{what}.yaml")),
             // It has no place for one of them.
@@ -72,15 +81,13 @@ impl Program {
 
     /// Whether it lets nobody pass without a token where policies are measured.
     pub(crate) fn demands_tokens(self) -> bool {
-        matches!(self, Self::Pylon | Self::Envoy)
+        self.is_ours() || self == Self::Envoy
     }
 
     fn file(self) -> Result<PathBuf> {
         match self {
-            Self::Pylon => match MEASURED.get() {
-                Some(binary) => Ok(binary.clone()),
-                None => Ok(shell::target()?.join("dist/pylon")),
-            },
+            Self::Pylon => given(&OURS),
+            Self::Former => given(&FORMER),
             Self::Nginx | Self::NginxLarge | Self::NginxForwarding => {
                 shell::find("nginx").context("nginx is missing: ./test --install-bench")
             }
@@ -94,7 +101,7 @@ impl Program {
         let file = self.file()?.display().to_string();
         let conf = conf.display().to_string();
         let words = match self {
-            Self::Pylon => vec![file, "run".into(), conf],
+            Self::Pylon | Self::Former => vec![file, "run".into(), conf],
             Self::Nginx | Self::NginxLarge | Self::NginxForwarding => {
                 // The prefix and the first log keep nginx out of the folders of a system-wide one.
                 let log = home.join("nginx.err").display().to_string();
@@ -119,7 +126,7 @@ impl Program {
     pub(crate) fn version(self) -> Result<String> {
         let flag = match self {
             Self::Nginx | Self::NginxLarge | Self::NginxForwarding | Self::Haproxy => "-v",
-            Self::Pylon | Self::Envoy => "--version",
+            Self::Pylon | Self::Former | Self::Envoy => "--version",
         };
         // nginx says it on standard error.
         let output = Command::new(self.file()?).arg(flag).output()?;
@@ -131,7 +138,7 @@ impl Program {
 
 /// Brings what is missing by the script that also prepares the tests, so that the list of packages stands once.
 pub(crate) fn install(programs: &[Program], others: &[&str]) -> Result<()> {
-    let there = |program: &Program| *program == Program::Pylon || program.file().is_ok();
+    let there = |program: &Program| program.is_ours() || program.file().is_ok();
     if programs.iter().all(there) && others.iter().all(|other| shell::find(other).is_some()) {
         return Ok(());
     }
@@ -143,16 +150,24 @@ pub(crate) fn install(programs: &[Program], others: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Has this binary of pylon measured in place of one that is built for it.
-pub(crate) fn measure(binary: &Path) -> Result<()> {
+/// Has this binary of pylon run from here on.
+pub(crate) fn run_ours(binary: &Path) -> Result<()> {
+    give(&OURS, binary)
+}
+
+/// Has that one run beside it.
+pub(crate) fn run_former(binary: &Path) -> Result<()> {
+    give(&FORMER, binary)
+}
+
+fn give(place: &Mutex<Option<PathBuf>>, binary: &Path) -> Result<()> {
     let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
-    let _ = MEASURED.set(binary);
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(binary);
     Ok(())
 }
 
-/// Builds the binary that is measured.
-pub(crate) fn build_pylon() -> Result<()> {
-    shell::run(shell::cargo()?.args(["build", "--profile", "dist", "-p", "pylon-cli", "--bin", "pylon"]))
+fn given(place: &Mutex<Option<PathBuf>>) -> Result<PathBuf> {
+    place.lock().unwrap_or_else(PoisonError::into_inner).clone().context("no binary of pylon was given or built")
 }
 
 /// The binary inside the Python package that ships it, wherever the package keeps it.

@@ -4,6 +4,7 @@
 //! counts, under rows of the bench, with nobody beside it.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,6 +26,10 @@ impl Default for Options {
     }
 }
 
+/// What is often run is laid side by side: among twenty megabytes each function would have a page of its own. The linker of
+/// the GNU does so without being told, and passes over the word.
+const HOT_TOGETHER: &str = "-Clink-arg=-Wl,-z,keep-text-section-prefix";
+
 pub(crate) fn run(options: &Options) -> Result<bool> {
     println!("{}", build(options)?.display());
     Ok(true)
@@ -36,14 +41,16 @@ pub(crate) fn build(options: &Options) -> Result<PathBuf> {
     let target = std::path::absolute(shell::target()?)?;
     let (counting, trained) = (target.join("counting"), target.join("trained"));
     let counts = counting.join("counts");
-    let counter = compile(&counting, &format!("-Cprofile-generate={}", counts.display()))?;
+    let counter = compile(&counting, &[&format!("-Cprofile-generate={}", counts.display())])?;
     let profile = counting.join("pylon.profdata");
     if !is_newer(&profile, &counter) {
         train(&counter, &counts, options.seconds)?;
         let mut merge = Command::new(&profdata);
         shell::run(merge.args(["merge", "-o"]).arg(&profile).arg(&counts))?;
+        // Cargo does not look into the profile: what was compiled by the last one would stay.
+        remove(&trained)?;
     }
-    compile(&trained, &format!("-Cprofile-use={}", profile.display()))
+    compile(&trained, &[&format!("-Cprofile-use={}", profile.display()), HOT_TOGETHER])
 }
 
 /// Builds it by the same profile of cargo's, compiled once: its counts of instructions differ by its source alone.
@@ -76,21 +83,21 @@ fn said_by_rustc(what: &str) -> Result<String> {
     Ok(value.with_context(|| format!("rustc -vV tells no {what}"))?.to_owned())
 }
 
-/// The binary, compiled with this flag into that folder.
-fn compile(folder: &Path, flag: &str) -> Result<PathBuf> {
-    // With a target named, the flag is for what runs there, and not for what runs while it is built.
+/// The binary, compiled with these flags into that folder.
+fn compile(folder: &Path, flags: &[&str]) -> Result<PathBuf> {
+    // With a target named, the flags are for what runs there, and not for what runs while it is built.
     let host = host()?;
     let mut cargo = shell::cargo()?;
     cargo.args(["build", "--profile", "dist", "-p", "pylon-cli", "--bin", "pylon", "--target", &host]);
     cargo.arg("--target-dir").arg(folder);
-    shell::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(flag)))?;
+    shell::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded(flags)))?;
     Ok(folder.join(host).join("dist/pylon"))
 }
 
-/// This flag behind those that the user has set, as cargo takes them: a folder's name may have spaces.
-fn flags(flag: &str) -> String {
+/// These flags behind those that the user has set, as cargo takes them: a folder's name may have spaces.
+fn encoded(flags: &[&str]) -> String {
     let set = std::env::var("RUSTFLAGS").unwrap_or_default();
-    set.split_whitespace().chain([flag]).collect::<Vec<_>>().join("\u{1f}")
+    set.split_whitespace().chain(flags.iter().copied()).collect::<Vec<_>>().join("\u{1f}")
 }
 
 /// Whether the first file is there and was written after the second.
@@ -99,11 +106,18 @@ fn is_newer(one: &Path, other: &Path) -> bool {
     matches!((written(one), written(other)), (Ok(one), Ok(other)) if one > other)
 }
 
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Has a binary that counts under load; it leaves its counts when it ends.
 fn train(counter: &Path, counts: &Path, seconds: u32) -> Result<()> {
-    if counts.exists() {
-        fs::remove_dir_all(counts)?;
-    }
+    remove(counts)?;
     bench::train(counter, seconds)?;
     let left = fs::read_dir(counts).map_or(0, Iterator::count);
     ensure!(left > 0, "the binary that counts left no counts in {}", counts.display());

@@ -56,6 +56,22 @@ impl Client {
         self.send(&request(path, &lines.concat()))
     }
 
+    /// Sends this body there: with its length, or in chunks (RFC 9112 §7.1).
+    pub(crate) fn post(&mut self, path: &str, body: &[u8], chunked: bool) -> Result<Answer> {
+        let length = body.len();
+        let framing =
+            if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {length}") };
+        let mut bytes = format!("POST {path} HTTP/1.1\r\nHost: {}\r\n{framing}\r\n\r\n", tls::NAME).into_bytes();
+        if chunked {
+            bytes.extend_from_slice(format!("{length:x}\r\n").as_bytes());
+        }
+        bytes.extend_from_slice(body);
+        if chunked {
+            bytes.extend_from_slice(b"\r\n0\r\n\r\n");
+        }
+        self.send(&bytes)
+    }
+
     /// Sends the only request of a connection, and waits until the other side has closed it.
     pub(crate) fn get_last(mut self, path: &str) -> Result<Answer> {
         let answer = self.send(&request(path, "Connection: close\r\n"))?;

@@ -13,6 +13,7 @@ mod report;
 mod rows;
 mod scale;
 pub(crate) mod stage;
+mod training;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -54,21 +55,6 @@ pub(crate) struct Options {
     #[arg(long)]
     against: Option<PathBuf>,
 }
-
-/// The rows that show a binary each way through the data path: in cleartext, under TLS, in all that is spoken.
-const TRAINING: &[Row] = &[
-    Row::Plain,
-    Row::Log,
-    Row::TenKib,
-    Row::OneMib,
-    Row::Tls,
-    Row::Handshakes,
-    Row::Http2,
-    Row::Grpc,
-    Row::WebSocket,
-    Row::WebSockets,
-    Row::Policies,
-];
 
 /// Prints the tables and writes the page; `false` when a bar was missed.
 pub(crate) fn run(options: &Options) -> Result<bool> {
@@ -113,14 +99,14 @@ fn set_stage(name: &str) -> Result<Stage> {
     Stage::set(name, processors)
 }
 
-/// Puts a binary of pylon under the load of the rows of the data path, and measures nothing.
+/// Puts a binary of pylon under load, and measures nothing.
 pub(crate) fn train(binary: &Path, seconds: u32) -> Result<()> {
     let programs = [Program::Pylon];
     programs::install(&programs, &["nginx", "wrk", "h2load", "taskset", "prlimit"])?;
     programs::run_ours(binary)?;
     let stage = set_stage("training")?;
     let setting = Setting { stage: &stage, programs: &programs, rounds: 1, seconds };
-    TRAINING.iter().try_for_each(|row| row.run(&setting).map(drop))
+    training::run(&setting)
 }
 
 impl Options {

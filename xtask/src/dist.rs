@@ -13,16 +13,19 @@ use clap::Args;
 
 use crate::{bench, shell};
 
+/// Counts are shares of each other: a short run gives the same.
+const SECONDS: u32 = 2;
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// How long each row of the bench runs to be counted, in seconds
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = SECONDS)]
     seconds: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seconds: 2 }
+        Self { seconds: SECONDS }
     }
 }
 
@@ -55,7 +58,7 @@ pub(crate) fn build(options: &Options) -> Result<PathBuf> {
 
 /// Builds it by the same profile of cargo's, compiled once: its counts of instructions differ by its source alone.
 pub(crate) fn build_untrained() -> Result<PathBuf> {
-    shell::run(shell::cargo()?.args(["build", "--profile", "dist", "-p", "pylon-cli", "--bin", "pylon"]))?;
+    shell::run(&mut cargo()?)?;
     Ok(shell::target()?.join("dist/pylon"))
 }
 
@@ -83,13 +86,18 @@ fn said_by_rustc(what: &str) -> Result<String> {
     Ok(value.with_context(|| format!("rustc -vV tells no {what}"))?.to_owned())
 }
 
+fn cargo() -> Result<Command> {
+    let mut cargo = shell::cargo()?;
+    cargo.args(["build", "--profile", "dist", "-p", "pylon-cli", "--bin", "pylon"]);
+    Ok(cargo)
+}
+
 /// The binary, compiled with these flags into that folder.
 fn compile(folder: &Path, flags: &[&str]) -> Result<PathBuf> {
     // With a target named, the flags are for what runs there, and not for what runs while it is built.
     let host = host()?;
-    let mut cargo = shell::cargo()?;
-    cargo.args(["build", "--profile", "dist", "-p", "pylon-cli", "--bin", "pylon", "--target", &host]);
-    cargo.arg("--target-dir").arg(folder);
+    let mut cargo = cargo()?;
+    cargo.args(["--target", &host, "--target-dir"]).arg(folder);
     shell::run(cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded(flags)))?;
     Ok(folder.join(host).join("dist/pylon"))
 }

@@ -56,13 +56,16 @@ pub(crate) struct Options {
     against: Option<PathBuf>,
 }
 
+/// What puts load on a program, and what holds it to its processor.
+const LOADS: &[&str] = &["nginx", "wrk", "h2load", "taskset", "prlimit"];
+
 /// Prints the tables and writes the page; `false` when a bar was missed.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     if options.rounds == 0 || options.seconds == 0 {
         bail!("a bench takes at least one round of one second");
     }
     let programs = options.programs();
-    programs::install(&programs, &["nginx", "wrk", "h2load", "taskset", "prlimit"])?;
+    programs::install(&programs, LOADS)?;
     match &options.binary {
         Some(binary) => programs::run_ours(binary)?,
         None if options.peers_only => {}
@@ -102,7 +105,7 @@ fn set_stage(name: &str) -> Result<Stage> {
 /// Puts a binary of pylon under load, and measures nothing.
 pub(crate) fn train(binary: &Path, seconds: u32) -> Result<()> {
     let programs = [Program::Pylon];
-    programs::install(&programs, &["nginx", "wrk", "h2load", "taskset", "prlimit"])?;
+    programs::install(&programs, LOADS)?;
     programs::run_ours(binary)?;
     let stage = set_stage("training")?;
     let setting = Setting { stage: &stage, programs: &programs, rounds: 1, seconds };

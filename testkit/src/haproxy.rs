@@ -1,6 +1,6 @@
 //! HAProxy before the gateway or behind it: a real balancer that nobody here wrote.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Haproxy {
             let mut process = Process::new(command.spawn().expect("HAProxy starts"));
             let up = wait::eventually(Duration::from_secs(10), "HAProxy listens", || match process.ended() {
                 Some(_) => Some(false),
-                None => TcpStream::connect(address).is_ok().then_some(true),
+                None => process.listens(address).then_some(true),
             });
             if up {
                 return Self { address, _folder: folder, process };

@@ -1,7 +1,7 @@
 //! nginx as a service behind the gateway: a real server that nobody here wrote.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Nginx {
             let mut process = spawn(folder.path(), &blocks(folder.path(), address));
             let up = wait::eventually(Duration::from_secs(10), "nginx listens", || match process.ended() {
                 Some(_) => Some(false),
-                None => TcpStream::connect(address).is_ok().then_some(true),
+                None => process.listens(address).then_some(true),
             });
             if up {
                 return Self { address, folder, process };

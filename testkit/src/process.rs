@@ -1,6 +1,8 @@
 //! A child process: what it costs, what it says, and its end. It is killed when it is dropped.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -61,6 +63,21 @@ impl Process {
     /// If the process is gone.
     pub fn files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("the process runs").count()
+    }
+
+    /// Whether it listens at this address of IPv4: it, and not somebody who took the port first. Who only connects cannot tell, and may
+    /// even be answered by himself, where the port is one that the system gives to those who connect.
+    pub fn listens(&self, address: SocketAddr) -> bool {
+        let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return false };
+        // Columns of proc(5): number, own address, other address, state (0A: listening), five more, inode.
+        let port = format!(":{:04X}", address.port());
+        let inodes = table.lines().filter_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            (columns.get(1)?.ends_with(&port) && *columns.get(3)? == "0A").then(|| columns.get(9).copied())?
+        });
+        let sockets: Vec<PathBuf> = inodes.map(|inode| format!("socket:[{inode}]").into()).collect();
+        let Ok(files) = std::fs::read_dir(format!("/proc/{}/fd", self.id())) else { return false };
+        files.flatten().any(|file| file.path().read_link().is_ok_and(|held| sockets.contains(&held)))
     }
 
     /// Sends SIGTERM.
